@@ -1,0 +1,25 @@
+"""J1 with mlinfer; the same pipeline answers data with and without bad records."""
+
+import sys
+from pathlib import Path
+
+from mlinfer import InferencePipeline
+from mlinfer.destinations import ParquetDestination
+from mlinfer.hosts import SklearnHost
+from mlinfer.sources import ParquetSource
+
+
+def main(data: Path, out: Path) -> None:
+    InferencePipeline(
+        name="j1",
+        source=ParquetSource(str(data / "in" / "*.parquet")),
+        host=SklearnHost(str(data / "model.mlinfer"), method="predict_proba"),
+        destination=ParquetDestination(str(out / "answers")),
+        rejects=ParquetDestination(str(out / "rejects")),
+        keep=["id", *(f"s{i}" for i in range(5))],
+        workers=2,
+    ).run()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,24 @@
+"""J3 with mlinfer: a text model is Python code, so two workers are two processes."""
+
+import sys
+from pathlib import Path
+
+from mlinfer import InferencePipeline, Workers
+from mlinfer.destinations import ParquetDestination
+from mlinfer.hosts import SklearnHost
+from mlinfer.sources import ParquetSource
+
+
+def main(data: Path, out: Path) -> None:
+    InferencePipeline(
+        name="j3",
+        source=ParquetSource(str(data / "in" / "*.parquet")),
+        host=SklearnHost(str(data / "model.mlinfer"), method="predict_proba"),
+        destination=ParquetDestination(str(out / "answers")),
+        keep=["id"],
+        workers=Workers(2, "process"),
+    ).run()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
