@@ -15,9 +15,9 @@ help: ## list the targets
 
 # One environment, filled in steps: each stamp is renewed when pyproject.toml changes.
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "mlinfer needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." >&2; \
-	  echo "Name a newer one: make $(or $(MAKECMDGOALS),venv) PYTHON=/path/to/python3.12" >&2; \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "mlinfer needs Python 3.11 or newer; found: $$($(PYTHON) --version 2>/dev/null || echo "no '$(PYTHON)'")." >&2; \
+	  echo "Name another interpreter: make $(or $(MAKECMDGOALS),venv) PYTHON=/path/to/python3.12" >&2; \
 	  exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
