@@ -1,0 +1,115 @@
+"""mlinfer runs inference: records come from a source, a host runs a model over them, answers go to a destination."""
+
+from typing import TYPE_CHECKING, Any
+
+from mlinfer._batch import BadRecord, Batch, Position, RecordIds
+from mlinfer._checkpoint import Checkpoint
+from mlinfer._engine import Batching, Budget, Plan, Stop, Workers
+from mlinfer._errors import (
+    ChangedError,
+    ComponentError,
+    ConfigError,
+    EndOfInput,
+    FencedError,
+    GuaranteeError,
+    MlinferError,
+    PluginNotFound,
+    RecordErrors,
+    RejectsError,
+    SchemaError,
+    TransientError,
+)
+from mlinfer._events import observer
+from mlinfer._failpoints import failpoint
+from mlinfer._guarantee import Guarantee, Level
+from mlinfer._pipeline import InferencePipeline
+from mlinfer._progress import Progress
+from mlinfer._protocols import (
+    Acknowledges,
+    DataDestination,
+    DataSource,
+    Drains,
+    Host,
+    Joins,
+    Model,
+    Reader,
+    Resumes,
+    Scope,
+    SideTables,
+    Stateful,
+    Writer,
+)
+from mlinfer._records import batch_from_rows
+from mlinfer._rejects import REJECTS
+from mlinfer._report import RunReport
+from mlinfer._retry import Retry
+from mlinfer._signature import Signature, finite, nonfinite
+from mlinfer._tabular import to_arrow
+
+if TYPE_CHECKING:
+    from mlinfer.hosts import host
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "REJECTS",
+    "Acknowledges",
+    "BadRecord",
+    "Batch",
+    "Batching",
+    "Budget",
+    "ChangedError",
+    "Checkpoint",
+    "ComponentError",
+    "ConfigError",
+    "DataDestination",
+    "DataSource",
+    "Drains",
+    "EndOfInput",
+    "FencedError",
+    "Guarantee",
+    "GuaranteeError",
+    "Host",
+    "InferencePipeline",
+    "Joins",
+    "Level",
+    "MlinferError",
+    "Model",
+    "Plan",
+    "PluginNotFound",
+    "Position",
+    "Progress",
+    "Reader",
+    "RecordErrors",
+    "RecordIds",
+    "RejectsError",
+    "Resumes",
+    "Retry",
+    "RunReport",
+    "SchemaError",
+    "Scope",
+    "SideTables",
+    "Signature",
+    "Stateful",
+    "Stop",
+    "TransientError",
+    "Workers",
+    "Writer",
+    "batch_from_rows",
+    "failpoint",
+    "finite",
+    "host",
+    "nonfinite",
+    "observer",
+    "to_arrow",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`mlinfer.host`, the decorator, is imported when it is used: parts stand above the core."""
+    if name == "host":
+        from mlinfer.hosts import host
+
+        return host
+    msg = f"module 'mlinfer' has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -1,0 +1,126 @@
+"""Answers for records in hand, by the same step that runs and serves."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from mlinfer._batch import BadRecord, Batch, RecordIds
+from mlinfer._engine import Answers, Job, Step
+from mlinfer._errors import RecordErrors
+from mlinfer._layout import Layout, lay_out
+from mlinfer._records import batch_from_rows
+from mlinfer._rejects import Rejected
+
+if TYPE_CHECKING:
+    from mlinfer._protocols import Model
+    from mlinfer._signature import Signature
+
+IN_HAND = "in-hand"
+
+
+class Answering:
+    """A loaded model, kept between calls; one call at a time."""
+
+    def __init__(self, model: Model, stack: ExitStack) -> None:
+        self.model, self._stack = model, stack
+        self.lock = threading.Lock()
+
+    @property
+    def signature(self) -> Signature:
+        """The model's."""
+        return self.model.signature
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._stack.close()
+
+
+def answer(answering: Answering, data: Any, job: Job, on_reject: Literal["raise", "null"]) -> pa.Table:
+    """One answer per record, in order; `data` is an Arrow table or a list of dicts. Raises RecordErrors as asked."""
+    layout, batch = _layout_and_batch(answering.signature, data, job)
+    with answering.lock:
+        answers = Step(answering.model, layout, job.batching.max_records)(batch)
+    errors = in_order(answers)
+    if errors.rows and on_reject == "raise":
+        raise errors
+    table = pa.Table.from_batches([answers.batch.records], layout.output)
+    return table if on_reject == "raise" else _with_status(table, errors, len(batch) + len(batch.bad))
+
+
+def in_order(answers: Answers) -> RecordErrors:
+    """The rejects of a batch whose ids are `#0, #1, ...`, as errors by row."""
+    found = sorted(
+        (int(name.rpartition("#")[2]), kind, message)
+        for group in answers.rejects
+        for name, kind, message in _named(group)
+    )
+    return RecordErrors([row for row, _, _ in found], [kind for _, kind, _ in found], [why for _, _, why in found])
+
+
+def _named(group: Rejected) -> zip[tuple[str, str, str]]:
+    return zip(group.ids.array().to_pylist(), group.kinds, group.messages, strict=True)
+
+
+def _layout_and_batch(signature: Signature, data: Any, job: Job) -> tuple[Layout, Batch]:
+    if isinstance(data, pa.Table):
+        layout = lay_out(signature, data.schema, _present(job.keep, data.schema.names), job.columns)
+        picked = data.select(list(dict.fromkeys(layout.wanted.names)))
+        return layout, numbered(_one_batch(picked))
+    layout = lay_out(signature, None, _typed(job, data), job.columns)
+    return layout, rows_batch(data, layout.wanted)
+
+
+def rows_batch(rows: Any, wanted: pa.Schema) -> Batch:
+    """Rows of Python values as a batch whose ids are the row numbers."""
+    records, good, bad = batch_from_rows(rows, wanted)
+    ids = RecordIds.of(pa.array([f"#{row}" for row in good], pa.string()))
+    return Batch(records, IN_HAND, None, ids, tuple(BadRecord(f"#{one.row}", one.kind, one.message) for one in bad))
+
+
+def numbered(records: pa.RecordBatch) -> Batch:
+    """A batch whose ids are the row numbers."""
+    return Batch(records, IN_HAND, None, RecordIds.ordinals("", 0, records.num_rows))
+
+
+def _present(keep: Any, names: list[str]) -> Any:
+    """Kept columns are for the destination; data in hand may come without them."""
+    return {name: keep[name] for name in keep if name in names} if isinstance(keep, dict) else [n for n in keep if n in names]
+
+
+def _typed(job: Job, rows: Any) -> Any:
+    if isinstance(job.keep, dict) or not job.keep:
+        return job.keep
+    found = {name: pa.array([row.get(name) for row in rows if isinstance(row, dict)]).type for name in job.keep}
+    return {name: kind for name, kind in found.items() if not pa.types.is_null(kind)}
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    batches = table.combine_chunks().to_batches()
+    if len(batches) == 1:
+        return batches[0]
+    if not batches:
+        return pa.RecordBatch.from_pylist([], schema=table.schema) if table.num_columns else _no_columns(table.num_rows)
+    return pa.concat_batches(batches)
+
+
+def _no_columns(rows: int) -> pa.RecordBatch:
+    return pa.RecordBatch.from_struct_array(pa.array([{}] * rows, pa.struct([])))
+
+
+def _with_status(table: pa.Table, errors: RecordErrors, count: int) -> pa.Table:
+    """All records in order, nulls where there is no answer, and why in `status` and `status_detail`."""
+    places = np.full(count, -1, np.int64)
+    places[np.setdiff1d(np.arange(count), errors.rows)] = np.arange(table.num_rows)
+    whole = table.take(pa.array(places, mask=places < 0))
+    fields = [field.with_nullable(True) for field in table.schema]
+    status = np.full(count, "ok", object)
+    status[errors.rows] = errors.kinds
+    detail = np.full(count, None, object)
+    detail[errors.rows] = errors.messages
+    columns = [*whole.columns, pa.array(status, pa.string()), pa.array(detail, pa.string())]
+    return pa.table(columns, pa.schema([*fields, pa.field("status", pa.string()), pa.field("status_detail", pa.string())]))

@@ -1,0 +1,94 @@
+"""Checks what a model answers before anybody else sees it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from mlinfer._casts import cast, is_list, is_number, is_text
+from mlinfer._errors import ComponentError
+from mlinfer._signature import Signature, allows_nonfinite
+
+
+def check_shape(answers: object, signature: Signature, count: int) -> pa.RecordBatch:
+    """The answers, exactly as the signature says. Raises ComponentError: they are not that, nothing may be written."""
+    who = f"model {signature.model_id!r}"
+    if not isinstance(answers, pa.RecordBatch):
+        msg = f"{who}: wanted a pyarrow.RecordBatch of answers, found {type(answers).__name__}"
+        raise ComponentError(msg)
+    if answers.num_rows != count:
+        msg = f"{who}: wanted {count} answers for {count} records, found {answers.num_rows}; a model must answer each record once, in order"
+        raise ComponentError(msg)
+    if answers.schema.equals(signature.outputs):
+        return answers
+    if answers.schema.names != signature.outputs.names:
+        msg = f"{who}: wanted the answers {signature.outputs.names}, found {answers.schema.names}"
+        raise ComponentError(msg)
+    columns = [_typed(answers.column(n), field, who) for n, field in enumerate(signature.outputs)]
+    return pa.RecordBatch.from_arrays(columns, schema=signature.outputs)
+
+
+def _typed(array: pa.Array, field: pa.Field, who: str) -> pa.Array:
+    widens = (
+        array.type == field.type
+        or pt.is_null(array.type)
+        or (is_text(array.type) and is_text(field.type))
+        or (is_list(array.type) and is_list(field.type))
+        or (pt.is_dictionary(array.type) and array.type.value_type == field.type)
+        or (is_number(array.type) and is_number(field.type) and not (pt.is_floating(array.type) and pt.is_integer(field.type)))
+    )
+    result, unfit = cast(array, field.type) if widens else (array, None)
+    if not widens or unfit is not None:
+        msg = f"{who}: wanted answers {field.name!r} of type {field.type}, found {array.type}"
+        raise ComponentError(msg)
+    return result
+
+
+def bad_answers(answers: pa.RecordBatch, outputs: pa.Schema) -> tuple[np.ndarray, str] | None:
+    """A mask of the records whose answer is no answer (null, NaN or infinity where none may be), and the reason."""
+    bad: np.ndarray | None = None
+    names = []
+    for place, field in enumerate(outputs):
+        mask = _unusable(answers.column(place), field)
+        if mask is not None and mask.any():
+            bad = mask if bad is None else bad | mask
+            names.append(field.name)
+    if bad is None:
+        return None
+    return bad, f"the model's answer {', '.join(map(repr, names))} is missing or not a finite number"
+
+
+def _unusable(array: pa.Array, field: pa.Field) -> np.ndarray | None:
+    mask = np.asarray(array.is_null()) if array.null_count and not field.nullable else None
+    if allows_nonfinite(field):
+        return mask
+    if pt.is_floating(field.type):
+        odd = _not_finite(array)
+    elif is_list(field.type) and pt.is_floating(field.type.value_type):
+        odd = _not_finite_within(array)
+    else:
+        odd = None
+    if mask is None or odd is None:
+        return mask if odd is None else odd
+    return mask | odd
+
+
+def _not_finite(array: pa.Array) -> np.ndarray | None:
+    values = array.to_numpy(zero_copy_only=False)
+    with np.errstate(invalid="ignore", over="ignore"):
+        if array.null_count == 0 and np.isfinite(values.sum()):
+            return None
+    return ~np.isfinite(values) & np.asarray(array.is_valid())
+
+
+def _not_finite_within(array: pa.Array) -> np.ndarray | None:
+    odd = _not_finite(array.flatten())
+    if odd is None or not odd.any():
+        return None
+    import pyarrow.compute as pc
+
+    rows = np.zeros(len(array), bool)
+    lists = array.cast(pa.list_(array.type.value_type)) if pt.is_fixed_size_list(array.type) else array
+    rows[np.asarray(pc.list_parent_indices(lists))[odd]] = True
+    return rows

@@ -1,0 +1,94 @@
+"""The one currency: an Arrow record batch, with where it came from and who its records are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Position: TypeAlias = Any
+"""A JSON value that means something to its source alone: where a partition goes on."""
+
+
+class RecordIds:
+    """Who the records of a batch are; computed when somebody asks and not before.
+
+    An id is stable: it is the same when the record is delivered again and it does not depend on batch size.
+    """
+
+    __slots__ = ("_make", "_made")
+
+    def __init__(self, make: Callable[[], pa.Array]) -> None:
+        self._make = make
+        self._made: pa.Array | None = None
+
+    @classmethod
+    def ordinals(cls, partition: str, start: int, count: int) -> RecordIds:
+        """`partition#ordinal`, for sources whose records have no name of their own."""
+
+        def make() -> pa.Array:
+            import pyarrow.compute as pc
+
+            numbers = pa.array(range(start, start + count), pa.int64()).cast(pa.string())
+            return pc.binary_join_element_wise(pa.scalar(partition), numbers, "#")
+
+        return cls(make)
+
+    @classmethod
+    def of(cls, array: pa.Array) -> RecordIds:
+        """Ids that are there already, as strings or anything that casts to strings."""
+        return cls(lambda: array.cast(pa.string()))
+
+    @classmethod
+    def joined(cls, parts: Sequence[RecordIds]) -> RecordIds:
+        """The ids of several batches, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(lambda: pa.concat_arrays([part.array() for part in parts]))
+
+    def array(self) -> pa.Array:
+        """The ids as an Arrow string array, one per record."""
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def filter(self, mask: pa.Array) -> RecordIds:
+        """The ids of the records for which the mask is true."""
+        return RecordIds(lambda: self.array().filter(mask))
+
+    def take(self, rows: Sequence[int]) -> RecordIds:
+        """The ids of the records at these positions."""
+        return RecordIds(lambda: self.array().take(pa.array(rows, pa.int64())))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BadRecord:
+    """A record that could not even be decoded: it travels beside its batch and becomes a reject."""
+
+    id: str
+    kind: str
+    message: str
+    raw: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Records of one partition, in order.
+
+    `position` is where the partition resumes once this batch is delivered (None: a source that cannot resume).
+    `bad` are records between these that could not be decoded.
+    """
+
+    records: pa.RecordBatch
+    partition: str
+    position: Position | None
+    ids: RecordIds = field(default_factory=lambda: RecordIds(lambda: pa.array([], pa.string())))
+    bad: tuple[BadRecord, ...] = ()
+
+    def __len__(self) -> int:
+        """The number of records, bad ones not counted."""
+        return int(self.records.num_rows)

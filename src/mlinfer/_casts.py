@@ -1,0 +1,150 @@
+"""From the type a column has to the type it should have, value by value where it must be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Strings in any of Arrow's layouts."""
+    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Bytes in any of Arrow's layouts."""
+    return bool(pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Lists in any of Arrow's layouts."""
+    return bool(pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind))
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Integers, floats and decimals; booleans are not numbers."""
+    return bool(pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind))
+
+
+def compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether values of one type can stand for another without guessing (text is never read as a number)."""
+    if isinstance(found, pa.BaseExtensionType):
+        found = found.storage_type
+    if pt.is_dictionary(found):
+        found = found.value_type
+    if found == wanted or pt.is_null(found):
+        return True
+    if is_list(found) and is_list(wanted):
+        return compatible(found.value_type, wanted.value_type)
+    if pt.is_timestamp(found) and pt.is_timestamp(wanted):
+        return (found.tz is None) == (wanted.tz is None)
+    same_kind = any(kind(found) and kind(wanted) for kind in (is_text, is_bytes, is_number, pt.is_date, pt.is_time))
+    return same_kind or (pt.is_duration(found) and pt.is_duration(wanted))
+
+
+def cast(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+    """An array as another, compatible type, with a mask of the values that do not fit (None: all do).
+
+    A value that does not fit is null in the result. Numbers may lose precision on the way to a float, nothing else.
+    """
+    if array.type == wanted:
+        return array, None
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pt.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if is_list(wanted) and is_list(array.type):
+        return _cast_list(array, wanted)
+    if is_number(array.type) and pt.is_floating(wanted):
+        return _cast_to_float(array, wanted)
+    try:
+        return array.cast(wanted), None
+    except pa.ArrowInvalid:
+        return _cast_each(array, wanted)
+
+
+def _cast_to_float(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+    result = array.cast(wanted, safe=False)
+    if not (pt.is_floating(array.type) and wanted.bit_width < array.type.bit_width):
+        return result, None
+    with np.errstate(over="ignore"):
+        before, after = _floats(array), _floats(result)
+    overflown = np.isinf(after) & np.isfinite(before)
+    return (result, None) if not overflown.any() else (_without(result, overflown), overflown)
+
+
+def _cast_each(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+    """There is a value that does not fit: cast roughly, go back, and see which values came back changed."""
+    import pyarrow.compute as pc
+
+    try:
+        rough = array.cast(wanted, safe=False)
+        back = rough.cast(array.type, safe=False)
+    except pa.ArrowInvalid:
+        return _cast_one_by_one(array, wanted)
+    same = pc.fill_null(pc.equal(array, back), fill_value=False)
+    bad = np.asarray(pc.and_(pc.is_valid(array), pc.invert(same)))
+    return (rough, None) if not bad.any() else (_without(rough, bad), bad)
+
+
+def _cast_one_by_one(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray]:
+    values, bad = [], np.zeros(len(array), bool)
+    for row in range(len(array)):
+        try:
+            values.append(array.slice(row, 1).cast(wanted)[0])
+        except pa.ArrowInvalid:
+            values.append(pa.scalar(None, wanted))
+            bad[row] = True
+    return pa.array([value.as_py() for value in values], wanted), bad
+
+
+def _cast_list(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+    if pt.is_fixed_size_list(wanted):
+        return _cast_to_tensor(array, wanted)
+    lists = array.cast(pa.large_list(array.type.value_type) if pt.is_large_list(wanted) else pa.list_(array.type.value_type))
+    lengths = np.diff(np.asarray(lists.offsets))
+    values, bad_values = cast(lists.flatten(), wanted.value_type)
+    maker = pa.LargeListArray if pt.is_large_list(wanted) else pa.ListArray
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64() if pt.is_large_list(wanted) else pa.int32())
+    mask = lists.is_null() if lists.null_count else None
+    result = maker.from_arrays(offsets, values, type=wanted, mask=mask)
+    if bad_values is None:
+        return result, None
+    bad = np.zeros(len(array), bool)
+    bad[np.repeat(np.arange(len(array)), lengths)[bad_values]] = True
+    return _without(result, bad), bad
+
+
+def _cast_to_tensor(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+    """Lists of one length; a list of another length does not fit."""
+    import pyarrow.compute as pc
+
+    size = wanted.list_size
+    null = np.asarray(array.is_null())
+    if pt.is_fixed_size_list(array.type):
+        fits = np.full(len(array), array.type.list_size == size)
+    else:
+        fits = np.asarray(pc.fill_null(pc.list_value_length(array), -1)) == size
+    usable = fits & ~null
+    values, bad_values = cast(array.filter(pa.array(usable)).flatten(), wanted.value_type)
+    if not usable.all():
+        places = np.full((len(array), size), -1, np.int64)
+        places[usable] = np.arange(int(usable.sum()) * size).reshape(-1, size)
+        indices = pa.array(places.ravel(), mask=places.ravel() < 0)
+        values = values.take(indices)
+    result = pa.FixedSizeListArray.from_arrays(values, type=wanted, mask=pa.array(~usable))
+    bad = ~fits & ~null
+    if bad_values is not None:
+        bad[np.flatnonzero(usable)[np.flatnonzero(bad_values) // size]] = True
+    return (result, None) if not bad.any() else (result, bad)
+
+
+def _without(array: pa.Array, bad: np.ndarray) -> pa.Array:
+    import pyarrow.compute as pc
+
+    return pc.if_else(pa.array(bad), pa.scalar(None, array.type), array)
+
+
+def _floats(array: pa.Array) -> np.ndarray:
+    return array.to_numpy(zero_copy_only=False).astype(np.float64)

@@ -1,0 +1,80 @@
+"""Progress in a file of its own, for destinations that cannot store it with their records."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlinfer import durable
+from mlinfer._errors import FencedError
+from mlinfer._progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlinfer._protocols import Scope
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Keeps a pipeline's progress in a small checksummed file, replaced atomically at every commit.
+
+    The records are written first, so after a crash the last ones are delivered again: at-least-once, or exactly-once
+    in effect where the destination is keyed.
+    """
+
+    path: str | os.PathLike[str]
+
+    @contextmanager
+    def open(self, scope: Scope) -> Iterator[CheckpointFile]:
+        """Take the file for one run. Raises FencedError while another run holds it, ChangedError if it is damaged."""
+        path = Path(self.path)
+        if scope.read_only:
+            yield CheckpointFile(path, _read(path))
+            return
+        durable.make_folder(path.parent)
+        with _locked(path):
+            found = Progress() if scope.fresh else _read(path)
+            file = CheckpointFile(path, replace(found, epoch=found.epoch + 1))
+            yield file
+
+
+@dataclass
+class CheckpointFile:
+    """An open checkpoint."""
+
+    path: Path
+    progress: Progress
+
+    def committed(self) -> Progress:
+        """All that is stored."""
+        return self.progress
+
+    def commit(self, progress: Progress) -> None:
+        """Store what has changed; returns when it is on disk."""
+        merged = replace(self.progress.merged(progress), epoch=self.progress.epoch)
+        durable.replace(self.path, merged.to_json().encode())
+        self.progress = merged
+
+
+def _read(path: Path) -> Progress:
+    return Progress.from_json(path.read_bytes(), str(path)) if path.exists() else Progress()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = path.with_name(f".{path.name}.lock")
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, durable.PRIVATE_FILE)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            msg = f"checkpoint {path}: wanted to be its only user, found another run that holds it; stop that run first"
+            raise FencedError(msg) from error
+        yield
+    finally:
+        os.close(descriptor)

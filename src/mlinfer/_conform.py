@@ -1,0 +1,180 @@
+"""Makes records fit a model, and finds those that cannot: columns in, columns and a list of bad records out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from mlinfer._casts import cast, compatible, is_list
+from mlinfer._errors import RecordErrors, SchemaError
+from mlinfer._signature import needs_finite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why some values of one column cannot be used."""
+
+    mask: np.ndarray
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The records that fit; `good` (None: all of them) says which those are, `errors` why the others are not."""
+
+    records: pa.RecordBatch
+    good: np.ndarray | None = None
+    errors: RecordErrors | None = None
+
+
+class Conform:
+    """Casts batches to a schema. `columns` maps a field of the schema to the column that holds it, if they differ."""
+
+    def __init__(self, wanted: pa.Schema, columns: Mapping[str, str] | None = None) -> None:
+        self.wanted = wanted
+        self._columns = dict(columns or {})
+        self._bound: pa.Schema | None = None
+        self._places: list[int] = []
+
+    def __call__(self, records: pa.RecordBatch) -> Fit:
+        """Cast a batch. Raises SchemaError when a column is missing or of a type that no value could fit."""
+        if self._bound is None or not records.schema.equals(self._bound):
+            self.bind(records.schema)
+        arrays, troubles = [], []
+        for place, field in zip(self._places, self.wanted, strict=True):
+            array, found = conform_column(records.column(place), field)
+            arrays.append(array)
+            troubles += found
+        if not troubles:
+            return Fit(_batch(arrays, self.wanted, records.num_rows))
+        return _fit(arrays, self.wanted, troubles)
+
+    def bind(self, schema: pa.Schema) -> None:
+        """Find the columns of batches to come. Raises SchemaError."""
+        places = []
+        for field in self.wanted:
+            name = self._columns.get(field.name, field.name)
+            found = schema.get_all_field_indices(name)
+            if len(found) != 1:
+                what = "no such column" if not found else f"{len(found)} columns of that name"
+                advice = f"columns there are: {', '.join(schema.names) or 'none'}; rename with columns={{{field.name!r}: ...}}"
+                raise SchemaError(name, _spelled(field), what, advice)
+            if not compatible(schema.field(found[0]).type, field.type):
+                advice = "convert the column in the source, or wrap the source in Mapped"
+                raise SchemaError(name, _spelled(field), schema.field(found[0]).type, advice)
+            places += found
+        self._places, self._bound = places, schema
+
+
+def conform_column(array: pa.Array, field: pa.Field) -> tuple[pa.Array, list[Trouble]]:
+    """One column as its field asks, with what is wrong in it."""
+    troubles = []
+    if array.type != field.type:
+        had = array
+        array, unfit = cast(array, field.type)
+        if unfit is not None:
+            length = pt.is_fixed_size_list(field.type)
+            kind = "wrong_length" if length else "wrong_type"
+            found = "a list of another length" if length else f"a value of {had.type} that does not fit"
+            troubles.append(Trouble(unfit, kind, f"field {field.name!r}: wanted {field.type}, found {found}"))
+    if not field.nullable and array.null_count:
+        troubles.append(Trouble(np.asarray(array.is_null()), "missing_value", _missing(field)))
+    for find in _value_checks(field):
+        trouble = find(array, field)
+        if trouble is not None:
+            troubles.append(trouble)
+    return array, troubles
+
+
+def _value_checks(field: pa.Field) -> list[Callable[[pa.Array, pa.Field], Trouble | None]]:
+    if is_list(field.type):
+        return [_tensor_elements]
+    return [_nonfinite] if pt.is_floating(field.type) else []
+
+
+def _nonfinite(array: pa.Array, field: pa.Field) -> Trouble | None:
+    if field.nullable and not needs_finite(field):
+        return None
+    values = array.to_numpy(zero_copy_only=False)
+    if array.null_count == 0 and np.isfinite(_total(values)):
+        return None  # one pass over the values settles the usual case
+    if needs_finite(field) and (infinite := np.isinf(values)).any():
+        return Trouble(infinite, "not_finite", f"field {field.name!r}: wanted a finite number, found infinity")
+    if not field.nullable and (absent := np.isnan(values)).any():
+        return Trouble(absent, "missing_value", _missing(field))
+    return None
+
+
+def _tensor_elements(array: pa.Array, field: pa.Field) -> Trouble | None:
+    """Elements that are missing where the list's own type says they must not be."""
+    inner = field.type.value_field
+    if inner.nullable and not needs_finite(field):
+        return None
+    values = array.flatten()
+    if values.null_count == 0 and not pt.is_floating(values.type):
+        return None
+    numbers = values.to_numpy(zero_copy_only=False)
+    if values.null_count == 0 and np.isfinite(_total(numbers)):
+        return None
+    bad = np.asarray(values.is_null(nan_is_null=not inner.nullable))
+    kind, what = "missing_value", "an element without one"
+    if needs_finite(field) and (infinite := np.isinf(numbers)).any():
+        bad, kind, what = bad | infinite, "not_finite", "an element that is not finite"
+    if inner.nullable and kind == "missing_value":
+        return None
+    rows = np.zeros(len(array), bool)
+    rows[_owners(array)[bad]] = True
+    return Trouble(rows, kind, f"field {field.name!r}: wanted a value in every element, found {what}") if rows.any() else None
+
+
+def _owners(array: pa.Array) -> np.ndarray:
+    """For every element of the flattened lists, the row it belongs to."""
+    if pt.is_fixed_size_list(array.type):
+        rows = np.flatnonzero(np.asarray(array.is_valid()))
+        return np.repeat(rows, array.type.list_size)
+    import pyarrow.compute as pc
+
+    return np.asarray(pc.list_parent_indices(array))
+
+
+def _total(values: np.ndarray) -> float:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(values.sum())
+
+
+def _missing(field: pa.Field) -> str:
+    return f"field {field.name!r}: wanted a value ({field.type}), found none"
+
+
+def _spelled(field: pa.Field) -> str:
+    return f"{field.type}" if field.nullable else f"{field.type} (a value in every record)"
+
+
+def _batch(arrays: list[pa.Array], schema: pa.Schema, rows: int) -> pa.RecordBatch:
+    if arrays:
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    return pa.RecordBatch.from_struct_array(pa.array([{}] * rows, pa.struct([])))
+
+
+def _fit(arrays: list[pa.Array], schema: pa.Schema, troubles: list[Trouble]) -> Fit:
+    """Leave out the records that have a trouble; the first one found gives the reason."""
+    bad = np.zeros(len(arrays[0]), bool)
+    reason = np.full(len(bad), -1, np.int32)
+    for number, trouble in enumerate(troubles):
+        reason[trouble.mask & ~bad] = number
+        bad |= trouble.mask
+    rows = np.flatnonzero(bad)
+    errors = RecordErrors(
+        rows.tolist(), [troubles[n].kind for n in reason[rows]], [troubles[n].message for n in reason[rows]]
+    )
+    good = pa.array(~bad)
+    fitting = [array.filter(good) for array in arrays]
+    return Fit(_batch(fitting, schema, int((~bad).sum())), ~bad, errors)

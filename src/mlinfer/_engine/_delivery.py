@@ -1,0 +1,177 @@
+"""Writes answers and rejects, and moves positions forward over what is durable, never further."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from mlinfer._batch import Batch, Position
+from mlinfer._engine._step import Answers
+from mlinfer._errors import RecordErrors
+from mlinfer._failpoints import failpoint
+from mlinfer._progress import Progress
+from mlinfer._rejects import Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlinfer._clock import Clock
+    from mlinfer._engine._outputs import Output, Outputs
+    from mlinfer._engine._tally import Spending, Tally
+
+COMMIT_SECONDS = 1.0
+COMMIT_BYTES = 64 * 2**20
+
+
+class Delivery:
+    """One main writer with the rejects and side tables beside it. Lanes may share it: every call takes its lock."""
+
+    def __init__(self, main: Output, outputs: Outputs, run: Running) -> None:
+        self._main, self._outputs, self._run = main, outputs, run
+        self._lock = threading.Lock()
+        self._held: list[Answers] = []
+        self._bytes = 0
+        self._last_commit = run.clock.monotonic()
+
+    def deliver(self, answers: Answers) -> None:
+        """Hand a batch to the destination: rejects first, then answers; durable after the next commit.
+
+        Raises RejectsError when the budget for rejects is spent; the batch is then not written.
+        """
+        self._run.spending.spend(answers)
+        with self._lock:
+            begun = self._run.clock.monotonic()
+            self._keep(self._write(answers))
+            self._run.tally.written(answers, self._run.clock.monotonic() - begun)
+            if self._bytes >= COMMIT_BYTES:
+                self._commit()
+
+    def commit_if_due(self) -> None:
+        """Commit when the last one is a second ago."""
+        with self._lock:
+            if self._held and self._run.clock.monotonic() - self._last_commit >= COMMIT_SECONDS:
+                self._commit()
+
+    def commit(self) -> None:
+        """Make all that was delivered durable now."""
+        with self._lock:
+            if self._held:
+                self._commit()
+
+    def _write(self, answers: Answers) -> Answers:
+        """Write one batch; what the destination names as bad becomes rejects."""
+        while True:
+            try:
+                failpoint("dest.write.before")
+                if len(answers.batch):
+                    self._main.writer.write(answers.batch)
+                failpoint("dest.write.after")
+            except RecordErrors as errors:
+                answers = _without(answers, errors)
+            else:
+                break
+        self._write_rejects(answers.rejects)
+        for name, table in answers.sides.items():
+            if (side := self._outputs.sides.get(name)) is not None and table.num_rows:
+                with side.lock:
+                    side.writer.write(replace(answers.batch, records=table))
+        return answers
+
+    def _write_rejects(self, groups: tuple[Rejected, ...]) -> None:
+        rejects = self._outputs.rejects
+        if rejects is None:
+            return
+        failpoint("rejects.write.before")
+        for group in groups:
+            table = group.envelopes(self._run.model, self._run.run, self._run.clock.now())
+            with rejects.lock:
+                rejects.writer.write(Batch(table, group.partition, None, group.ids))
+        failpoint("rejects.write.after")
+
+    def _keep(self, answers: Answers) -> None:
+        self._held.append(answers)
+        self._bytes += answers.batch.records.nbytes
+
+    def _commit(self) -> None:
+        begun = self._run.clock.monotonic()
+        while True:
+            progress = self._progress()
+            self._commit_beside(progress)  # rejects first: a position must not pass a reject that is not durable
+            try:
+                failpoint("dest.commit.before")
+                with self._main.lock:
+                    self._main.writer.commit(progress)
+                failpoint("dest.commit.after")
+            except RecordErrors as errors:
+                self._write_again(errors)
+            else:
+                break
+        if self._outputs.checkpoint is not None:
+            self._outputs.checkpoint.commit(progress)
+        held, self._held, self._bytes = self._held, [], 0
+        self._last_commit = self._run.clock.monotonic()
+        self._run.tally.committed(tuple(progress.positions), held, self._last_commit - begun)
+        self._run.durable(progress.positions)
+
+    def _commit_beside(self, progress: Progress) -> None:
+        beside = [self._outputs.rejects, *self._outputs.sides.values()]
+        for output in beside:
+            if output is not None and not output.joined:
+                with output.lock:
+                    output.writer.commit(progress)
+
+    def _progress(self) -> Progress:
+        positions: dict[str, Position] = {}
+        states: dict[str, bytes] = {}
+        for answers in self._held:
+            if answers.batch.position is not None:
+                positions[answers.batch.partition] = answers.batch.position
+            if answers.state is not None:
+                states[answers.batch.partition] = answers.state
+        return Progress(positions, states, self._run.fingerprint)
+
+    def _write_again(self, errors: RecordErrors) -> None:
+        """The destination found bad records only now, and has dropped all since the last commit: write the others."""
+        held, self._held, self._bytes = self._held, [], 0
+        start = 0
+        for answers in held:
+            found = [n for n, row in enumerate(errors.rows) if start <= row < start + len(answers.batch)]
+            start += len(answers.batch)
+            here = answers
+            if found:
+                rows = [errors.rows[n] - start + len(answers.batch) for n in found]
+                here = _without(
+                    answers, RecordErrors(rows, [errors.kinds[n] for n in found], [errors.messages[n] for n in found])
+                )
+                self._write_rejects(here.rejects[len(answers.rejects) :])
+                self._run.spending.spend(replace(here, rejects=here.rejects[len(answers.rejects) :]))
+            if len(here.batch):
+                self._main.writer.write(here.batch)
+            self._keep(here)
+
+
+class Running:
+    """What all deliveries of a session share: the run's names, its clock, its counts, and who waits for durability."""
+
+    def __init__(
+        self, *, model: str, run: str, fingerprint: str, clock: Clock, tally: Tally, spending: Spending,
+        durable: Callable[[dict[str, Position]], None],
+    ) -> None:  # fmt: skip
+        self.model, self.run, self.fingerprint = model, run, fingerprint
+        self.clock, self.tally, self.spending = clock, tally, spending
+        self.durable = durable
+
+
+def _without(answers: Answers, errors: RecordErrors) -> Answers:
+    """The answers that the destination can take; the others as rejects of the stage `write`."""
+    batch, bad = answers.batch, set(errors.rows)
+    rest = [row for row in range(len(batch)) if row not in bad]
+    refused = batch.records.take(pa.array(errors.rows, pa.int64()))
+    group = Rejected(batch.partition, "write", batch.ids.take(errors.rows), errors.kinds, errors.messages, refused)
+    remaining = replace(batch, records=batch.records.take(pa.array(rest, pa.int64())), ids=batch.ids.take(rest))
+    return replace(answers, batch=remaining, rejects=(*answers.rejects, group))
+
+

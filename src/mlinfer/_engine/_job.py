@@ -1,0 +1,82 @@
+"""Everything the engine needs to know about one pipeline, in one frozen object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mlinfer._checkpoint import Checkpoint
+from mlinfer._errors import ConfigError
+from mlinfer._layout import Keep
+from mlinfer._protocols import DataDestination, DataSource, Host
+from mlinfer._retry import Retry
+
+OnChange = Literal["stop", "continue", "restart"]
+Until = Literal["end", "idle"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How many records the model sees at once, at most: a speed setting, answers do not depend on it.
+
+    A batch is what has piled up while the model was busy, so it may be smaller; nobody waits for it to fill.
+    """
+
+    max_records: int = 16_384
+    max_bytes: int = 32 * 2**20
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for sizes that cannot work."""
+        if self.max_records < 1 or self.max_bytes < 1:
+            msg = f"batching: wanted positive sizes, found {self}"
+            raise ConfigError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """How many batches are inferred at the same time, on threads or, where the model is Python code, in processes."""
+
+    count: int = 1
+    kind: Literal["thread", "process"] = "thread"
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a number or a kind that cannot work."""
+        if self.count < 1 or self.kind not in {"thread", "process"}:
+            msg = f"workers: wanted a positive count and the kind 'thread' or 'process', found {self}"
+            raise ConfigError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many records may be bad before the run stops: `count` in all, `ratio` of the last `window` records.
+
+    The ratio is looked at after every batch, over the last batches that hold at least `window` records together.
+    """
+
+    count: int | None = None
+    ratio: float | None = 0.05
+    window: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One pipeline, as the engine runs it; see `InferencePipeline` for the meaning of each field."""
+
+    source: DataSource
+    host: Host
+    destination: DataDestination
+    name: str | None = None
+    keep: Keep = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    require: str | None = None
+    rejects: DataDestination | None = None
+    side: Mapping[str, DataDestination] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
+    on_change: OnChange = "stop"
+    budget: Budget = field(default_factory=Budget)
+    batching: Batching = field(default_factory=Batching)
+    workers: Workers = field(default_factory=Workers)
+    timeout: float | None = None
+    retry: Retry = field(default_factory=Retry)
+    observers: tuple[object, ...] = ()

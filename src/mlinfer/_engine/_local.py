@@ -1,0 +1,107 @@
+"""The engine for one machine."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mlinfer._clock import Clock, SystemClock
+from mlinfer._engine._session import Session
+from mlinfer._engine._signals import Stop, stopping_on_signals
+from mlinfer._engine._tally import Spending, Tally
+from mlinfer._errors import ComponentError, TransientError
+from mlinfer._events import RunEnded, RunStarted, manager
+from mlinfer._protocols import Scope
+from mlinfer._text import plain
+
+if TYPE_CHECKING:
+    from mlinfer._engine._job import Job, Until
+    from mlinfer._report import RunReport
+
+
+class LocalEngine:
+    """Runs a job on threads of this process, and on processes where the job asks for them."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+
+    def run(self, job: Job, *, until: Until = "end", from_start: bool = False, stop: Stop | None = None) -> RunReport:
+        """Run a job to its end, or until it is stopped; see `InferencePipeline.run`."""
+        hooks = manager(job.observers)
+        run = Run(job, self._clock, Tally(hooks), stop or Stop())
+        error: BaseException | None = None
+        try:
+            with stopping_on_signals(run.stop):
+                run.attempts(until, from_start, hooks.hook.run_started)
+        except BaseException as found:
+            error = found
+            raise
+        finally:
+            report = run.report()
+            hooks.hook.run_ended(event=RunEnded(report, type(error).__name__ if error else None))
+        return report
+
+
+class Run:
+    """One run: session after session, each beginning where the last commit was, until one ends well."""
+
+    def __init__(self, job: Job, clock: Clock, tally: Tally, stop: Stop) -> None:
+        self.job, self.clock, self.tally, self.stop = job, clock, tally, stop
+        self.id = secrets.token_hex(8)
+        self.begun = clock.monotonic()
+        self.guarantee = "unknown"
+        self.resumed = False
+        self._epochs: dict[str, int] = {}
+        self._dice = random.Random()  # noqa: S311 - jitter, not a secret
+
+    def attempts(self, until: Until, fresh: bool, started: object) -> None:  # noqa: FBT001 - internal
+        """Run, and after a transient failure wait and begin again after the last commit."""
+        failures, commits = 0, 0
+        spending = Spending(self.job.budget, rejects_kept=self.job.rejects is not None)
+        while True:
+            try:
+                self._session(until, spending, fresh and not self.tally.commits, started)
+            except TransientError as error:
+                failures = 1 if self.tally.commits > commits else failures + 1
+                commits = self.tally.commits
+                self._wait(error, failures)
+            else:
+                break
+    def report(self) -> RunReport:
+        """The account so far."""
+        seconds = self.clock.monotonic() - self.begun
+        return self.tally.report(
+            self.job.name or "unnamed", self.id, self.guarantee, seconds, resumed=self.resumed, stopped=self.stop.reason
+        )
+
+    def _wait(self, error: TransientError, failures: int) -> None:
+        if self.job.source.resume == "none" or failures >= self.job.retry.attempts:
+            why = "its source cannot be read again" if self.job.source.resume == "none" else f"{failures} times in a row"
+            msg = f"the run failed, {why}: {error}"
+            raise ComponentError(msg) from error
+        wait = self.job.retry.wait(failures, error.wait, self._dice)
+        self.tally.retried(plain(str(error)), failures, wait)
+        if self.clock.wait(self.stop, wait):
+            raise error
+
+    def _session(self, until: Until, spending: Spending, fresh: bool, started: object) -> None:  # noqa: FBT001 - internal
+        scope = Scope(self.job.name or "", run=self.id, fresh=fresh)
+        session = Session(self.job, scope, self.clock, self.tally, spending)
+        with ExitStack() as stack:
+            session.open(stack, self._epochs)
+            if not session.may_resume():
+                stack.close()
+                self._session(until, spending, fresh=True, started=started)
+                return
+            if self.guarantee == "unknown":
+                self.guarantee, self.resumed = str(session.guarantee), session.resumed
+                self._tell(started, session)
+            session.run(until, self.stop)
+
+    def _tell(self, started: object, session: Session) -> None:
+        signature = session.layout.signature
+        model = f"{signature.model_id}@{signature.version}"
+        started(event=RunStarted(self.job.name or "unnamed", self.id, self.guarantee, model))  # type: ignore[operator]

@@ -1,0 +1,107 @@
+"""Opens everything a run writes to, and knows how far the last run came."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from mlinfer._errors import ChangedError, ConfigError
+from mlinfer._guarantee import shares
+from mlinfer._progress import Progress
+from mlinfer._protocols import DataDestination, Joins, Resumes, Scope, Writer
+from mlinfer._rejects import REJECTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pyarrow as pa
+
+    from mlinfer._checkpoint import CheckpointFile
+    from mlinfer._engine._job import Job
+
+
+@dataclass
+class Output:
+    """One open writer. `joined`: the main writer's commit covers it. Shared by lanes under its lock."""
+
+    writer: Writer
+    joined: bool = False
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+
+class Outputs:
+    """All outputs of one session: main, rejects and side tables, and the store that holds the progress."""
+
+    def __init__(self, job: Job, scope: Scope, epochs: dict[str, int]) -> None:
+        self._job, self._scope, self._epochs = job, scope, epochs
+        self._stack = ExitStack()
+        self._opening = threading.Lock()
+        self.main: Output | None = None
+        self.rejects: Output | None = None
+        self.sides: dict[str, Output] = {}
+        self.checkpoint: CheckpointFile | None = None
+
+    def open(self, schema: pa.Schema, side_schemas: Mapping[str, pa.Schema]) -> Progress:
+        """Open the main output first, then the others; returns how far the last run came."""
+        self._schema = schema
+        self.main = self._output("main", self._job.destination, schema)
+        if self._job.rejects is not None:
+            self.rejects = self._output("rejects", self._job.rejects, REJECTS)
+        for name, destination in self._job.side.items():
+            if name not in side_schemas:
+                known = ", ".join(side_schemas) or "none"
+                msg = f"side: the host has no table {name!r}; its tables: {known}"
+                raise ConfigError(msg)
+            self.sides[name] = self._output(f"side/{name}", destination, side_schemas[name])
+        return self._progress()
+
+    def another_main(self) -> Output:
+        """A further writer of the main output, for a destination that allows several at once."""
+        with self._opening:
+            return self._output("main", self._job.destination, self._schema)
+
+    def close(self) -> None:
+        """Close all writers; the newest first."""
+        self._stack.close()
+
+    def __enter__(self) -> Outputs:
+        return self
+
+    def __exit__(self, *error: object) -> bool | None:
+        return self._stack.__exit__(*error)  # type: ignore[arg-type]
+
+    def _output(self, name: str, destination: DataDestination, schema: pa.Schema) -> Output:
+        scope = replace(self._scope.of(name), epoch=self._epochs.get(name))
+        main = self.main.writer if self.main else None
+        joined = name != "main" and shares(self._job.destination, destination) and isinstance(main, Joins)
+        opening = main.join(destination, schema, scope) if joined else destination.open(schema, scope)  # type: ignore[union-attr]
+        output = Output(self._stack.enter_context(opening), joined)
+        if isinstance(output.writer, Resumes) and not scope.read_only:
+            self._epochs[name] = output.writer.committed().epoch
+        return output
+
+    def _progress(self) -> Progress:
+        if self.main and isinstance(self.main.writer, Resumes):
+            return self.main.writer.committed()
+        if self._job.checkpoint is not None:
+            self.checkpoint = self._stack.enter_context(self._job.checkpoint.open(self._scope))
+            return self.checkpoint.committed()
+        return Progress()
+
+
+def resume_from(progress: Progress, fingerprint: str, job: Job) -> bool:
+    """Whether a run may go on from this progress; False: it must begin anew.
+
+    Raises ChangedError: the progress belongs to another model, and the pipeline does not say what to do then.
+    """
+    if not progress.positions or progress.fingerprint == fingerprint or job.on_change == "continue":
+        return True
+    if job.on_change == "restart":
+        return False
+    msg = (
+        f"pipeline {job.name!r}: wanted the model and columns that wrote the output so far, found others; "
+        'use on_change="restart" to score everything anew, or on_change="continue" to go on with the new model'
+    )
+    raise ChangedError(msg)

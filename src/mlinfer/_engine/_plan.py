@@ -1,0 +1,72 @@
+"""What a pipeline is about to do, decided before the first record moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlinfer._errors import ConfigError
+from mlinfer._guarantee import Guarantee, guarantee
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlinfer._engine._job import Job
+    from mlinfer._layout import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The plan of a pipeline: print it."""
+
+    name: str
+    source: str
+    host: str
+    destination: str
+    layout: Layout
+    guarantee: Guarantee
+
+    def __str__(self) -> str:
+        """Several lines for people."""
+        signature = self.layout.signature
+        lines = [
+            f"pipeline   {self.name}",
+            f"source     {self.source}",
+            *_fields("  reads    ", self.layout.wanted),
+            f"host       {self.host}",
+            f"  model    {signature.model_id}, version {signature.version[:16]}",
+            f"destination {self.destination}",
+            *_fields("  writes   ", self.layout.output),
+            f"guarantee  {self.guarantee}",
+            *(f"  because  {reason}" for reason in self.guarantee.reasons),
+        ]
+        return "\n".join(lines)
+
+
+def demand(job: Job, *, stateful: bool) -> Guarantee:
+    """The guarantee of a job. Raises GuaranteeError if it is weaker than required, ConfigError if a name is missing."""
+    keeps_progress = job.destination.transactional or job.checkpoint is not None
+    if keeps_progress and not job.name:
+        msg = (
+            f"name: wanted a name for the pipeline, found none; {type(job.destination).__name__} keeps progress "
+            'under it, so that the next run goes on where this one ends: name="..."'
+        )
+        raise ConfigError(msg)
+    if job.checkpoint is not None and job.destination.transactional:
+        msg = f"checkpoint: {type(job.destination).__name__} stores progress with its records; leave checkpoint= out"
+        raise ConfigError(msg)
+    outputs = {"main": job.destination}
+    if job.rejects is not None:
+        outputs["rejects"] = job.rejects
+    outputs.update({f"side/{name}": destination for name, destination in job.side.items()})
+    found = guarantee(job.source, outputs, keeps_progress=keeps_progress, stateful=stateful)
+    if job.require is not None:
+        found.demand(job.require)
+    return found
+
+
+def _fields(label: str, schema: pa.Schema) -> list[str]:
+    shown = [f"{field.name}: {field.type}{'' if field.nullable else ' (required)'}" for field in schema]
+    cut = [*shown[:12], f"... and {len(shown) - 12} more"] if len(shown) > 12 else shown  # noqa: PLR2004 - a screenful
+    blank = " " * len(label)
+    return [f"{label if n == 0 else blank}{line}" for n, line in enumerate(cut or ["nothing"])]

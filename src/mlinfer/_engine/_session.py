@@ -1,0 +1,203 @@
+"""One attempt at a run: everything opened in order, lanes at work, everything closed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import deque
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from mlinfer._engine._delivery import Delivery, Running
+from mlinfer._engine._lane import READ_RECORDS, Lane
+from mlinfer._engine._outputs import Outputs, resume_from
+from mlinfer._engine._plan import demand
+from mlinfer._engine._workers import Pool, ProcessModel, Timed, open_model
+from mlinfer._failpoints import failpoint
+from mlinfer._layout import Layout, lay_out
+from mlinfer._protocols import Model, Scope, SideTables, Stateful
+
+if TYPE_CHECKING:
+    from mlinfer._batch import Position
+    from mlinfer._clock import Clock
+    from mlinfer._engine._job import Job, Until
+    from mlinfer._engine._signals import Stop
+    from mlinfer._engine._tally import Spending, Tally
+    from mlinfer._guarantee import Guarantee
+    from mlinfer._progress import Progress
+
+POLL_SECONDS = 0.2
+ASK_AGAIN_SECONDS = 1.0
+MOST_LANES = 64
+
+
+class Session:
+    """Opens host, destination and source, in this order: no record is taken before it can be delivered."""
+
+    def __init__(self, job: Job, scope: Scope, clock: Clock, tally: Tally, spending: Spending) -> None:
+        self.job, self.scope, self.clock, self.tally = job, scope, clock, tally
+        self._spending = spending
+        self.aborted, self.draining = threading.Event(), threading.Event()
+        self.failure: BaseException | None = None
+        self._lane_ended = threading.Event()
+        self._lock = threading.Lock()
+        self._waiting: deque[str] = deque()
+        self._known: set[str] = set()
+        self._more_may_come = False
+        self._durable: dict[str, Position] = {}
+
+    # --- opening -----------------------------------------------------------------------------------------------------
+
+    def open(self, stack: ExitStack, epochs: dict[str, int]) -> None:
+        """Open everything, in order. Raises ConfigError or a part's own error; then nothing was written."""
+        models = self._open_models(stack)
+        self.layout = lay_out(models[0].signature, self.job.source.schema(), self.job.keep, self.job.columns)
+        self.guarantee: Guarantee = demand(self.job, stateful=self.stateful)
+        self.fingerprint = fingerprint(self.layout)
+        side_schemas = models[0].side_schemas() if isinstance(models[0], SideTables) else {}
+        self.outputs = stack.enter_context(Outputs(self.job, self.scope, epochs))
+        self.progress: Progress = self.outputs.open(self.layout.output, side_schemas)
+        self.resumed = bool(self.progress.positions)
+        self.timed = Timed(self.clock, self.tally.inferred, self.job.retry, self.aborted)
+        self.pool = Pool(models, self.layout, self.job.batching.max_records, self.timed)
+        stack.callback(self.pool.close)
+        self.take_records = max(self.job.batching.max_records, READ_RECORDS)
+
+    def may_resume(self) -> bool:
+        """Whether the stored progress belongs to this model. Raises ChangedError if it does not and must not change."""
+        return resume_from(self.progress, self.fingerprint, self.job)
+
+    def _open_models(self, stack: ExitStack) -> list[Model]:
+        job, count = self.job, self.job.workers.count
+        if job.timeout is not None or job.workers.kind == "process":
+            models: list[Model] = []
+            for _ in range(count):
+                child = ProcessModel(job.host, job.timeout)
+                stack.callback(child.close)
+                models.append(child)
+        else:
+            first = stack.enter_context(open_model(job.host))
+            more = range(1, count)
+            shared = job.host.shared
+            models = [first, *(first if shared else stack.enter_context(open_model(job.host)) for _ in more)]
+        self.stateful = isinstance(models[0], Stateful)
+        return models
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def run(self, until: Until, stop: Stop) -> None:
+        """Deliver all partitions; returns when they end or after a drain. Raises the first failure of any lane."""
+        self._list_partitions()
+        self._more_may_come = not self.job.source.bounded
+        lanes = self._lanes()
+        for lane in lanes:
+            lane.start()
+        interrupt: KeyboardInterrupt | None = None
+        try:
+            try:
+                self._wait(lanes, until, stop)
+            except KeyboardInterrupt as error:  # in a notebook nobody turns the signal into a drain for us
+                if stop.is_set():
+                    raise
+                interrupt = error
+                stop.ask("KeyboardInterrupt")
+                self._wait(lanes, until, stop)
+        except BaseException:
+            self.fail(None)
+            raise
+        finally:
+            for lane in lanes:
+                lane.join()
+        if (failure := self.failure or interrupt) is not None:
+            raise failure
+
+    def _lanes(self) -> list[Lane]:
+        count = max(self.job.workers.count, os.cpu_count() or 1)
+        lanes = min(count, len(self._waiting)) if self.job.source.bounded else MOST_LANES
+        running = Running(
+            model=f"{self.layout.signature.model_id}@{self.layout.signature.version}",
+            run=self.scope.run, fingerprint=self.fingerprint, clock=self.clock, tally=self.tally,
+            spending=self._spending, durable=self._note_durable,
+        )  # fmt: skip
+        first = self.outputs.main
+        assert first is not None  # noqa: S101 - open() has set it
+        shared = Delivery(first, self.outputs, running)
+        alone = not self.job.destination.concurrent or self.stateful
+        deliveries = [
+            shared if alone or not n else Delivery(self.outputs.another_main(), self.outputs, running)
+            for n in range(max(lanes, 1))
+        ]
+        return [Lane(self, delivery, number) for number, delivery in enumerate(deliveries)]
+
+    def _wait(self, lanes: list[Lane], until: Until, stop: Stop) -> None:
+        asked = self.clock.monotonic()
+        quiet = 0
+        while any(lane.is_alive() for lane in lanes):
+            if self.clock.wait(self._lane_ended, POLL_SECONDS):
+                self._lane_ended.clear()
+            if stop.is_set() and not self.draining.is_set():
+                self._drain()
+            if self.job.source.bounded or self.draining.is_set():
+                continue
+            if self.clock.monotonic() - asked >= ASK_AGAIN_SECONDS:
+                self._list_partitions()
+                asked = self.clock.monotonic()
+                quiet = quiet + 1 if self._quiet(lanes) else 0
+                if until == "idle" and quiet > 1:
+                    self._drain()
+
+    def _quiet(self, lanes: list[Lane]) -> bool:
+        with self._lock:
+            waiting = len(self._waiting)
+        return not waiting and all(lane.idle for lane in lanes if lane.is_alive())
+
+    def _drain(self) -> None:
+        failpoint("drain.begin")
+        self.draining.set()
+        with self._lock:
+            self._waiting.clear()
+
+    def _list_partitions(self) -> None:
+        found = list(self.job.source.partitions())
+        with self._lock:
+            self._waiting.extend(name for name in found if name not in self._known)
+            self._known.update(found)
+
+    # --- what lanes ask ----------------------------------------------------------------------------------------------
+
+    def next_partition(self) -> str | None:
+        """The next partition to deliver; waits for one if more may come. None: there is nothing left for this lane."""
+        while True:
+            with self._lock:
+                if self._waiting and not self.draining.is_set():
+                    return self._waiting.popleft()
+                if not self._more_may_come:
+                    return None
+            if self.draining.is_set() or self.clock.wait(self.aborted, POLL_SECONDS):
+                return None
+
+    def lane_ended(self) -> None:
+        """Wake the thread that waits for the lanes."""
+        self._lane_ended.set()
+
+    def fail(self, error: BaseException | None) -> None:
+        """End the session; the first error is the one that is told."""
+        with self._lock:
+            self.failure = self.failure or error
+        self.aborted.set()
+
+    def _note_durable(self, positions: dict[str, Position]) -> None:
+        with self._lock:
+            self._durable.update(positions)
+
+    def take_durable(self, partition: str) -> Position | None:
+        """The position up to which a partition has become durable since this was last asked."""
+        with self._lock:
+            return self._durable.pop(partition, None)
+
+
+def fingerprint(layout: Layout) -> str:
+    """A digest of all that changes what is written: the model, its signature, the columns; never a speed setting."""
+    parts = [layout.signature.fingerprint(), layout.keep.to_string(), repr(sorted(layout.columns.items()))]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,0 +1,57 @@
+"""SIGTERM and SIGINT drain a run: what is in flight is finished and committed. A second one stops at once."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+
+class Stop(threading.Event):
+    """Set to drain a run; `reason` says who asked."""
+
+    reason: str | None = None
+
+    def ask(self, reason: str) -> None:
+        """Drain the run."""
+        self.reason = self.reason or reason
+        self.set()
+
+
+@contextmanager
+def stopping_on_signals(stop: Stop) -> Iterator[None]:
+    """Let signals ask for a drain while the block runs; only in a program's main thread, never in a notebook or shell.
+
+    Whoever had set a handler of their own keeps it.
+    """
+    if threading.current_thread() is not threading.main_thread() or _interactive():
+        yield
+        return
+    ours = {
+        number: handler
+        for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
+        if (handler := signal.getsignal(number)) == usual
+    }
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.ask(signal.Signals(number).name)
+
+    for number in ours:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+
+
+def _interactive() -> bool:
+    return hasattr(sys, "ps1") or "ipykernel" in sys.modules

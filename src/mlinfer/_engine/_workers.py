@@ -1,0 +1,226 @@
+"""Models at work: steps on a few threads, each with its own model, and models that live in a process of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import random
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mlinfer._engine._step import Answers, Step
+from mlinfer._errors import ComponentError, ConfigError, MlinferError, RecordErrors, TransientError
+from mlinfer._failpoints import failpoint
+from mlinfer._signature import Signature
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator
+    from multiprocessing.connection import Connection
+
+    from mlinfer._batch import Batch
+    from mlinfer._clock import Clock
+    from mlinfer._layout import Layout
+    from mlinfer._protocols import Host, Model
+    from mlinfer._retry import Retry
+
+_dice = random.Random()  # noqa: S311 - jitter, not a secret
+
+
+@contextmanager
+def open_model(host: Host) -> Iterator[Model]:
+    """Load a host's model."""
+    failpoint("host.load.before")
+    with host.open() as model:
+        failpoint("host.load.after")
+        yield model
+
+
+class Pool:
+    """Infers batches on a number of threads; the caller puts the results in order by keeping the futures in order."""
+
+    def __init__(self, models: list[Model], layout: Layout, max_records: int, timed: Timed) -> None:
+        self.size = len(models)
+        self._free: queue.SimpleQueue[Step] = queue.SimpleQueue()
+        for model in models:
+            self._free.put(Step(model, layout, max_records))
+        self._threads = ThreadPoolExecutor(self.size, "mlinfer-infer")
+        self._timed = timed
+
+    def submit(self, batch: Batch) -> Future[Answers]:
+        """Infer a batch when a model is free."""
+        return self._threads.submit(self._infer, batch)
+
+    def close(self) -> None:
+        """Finish what was begun, and nothing else."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _infer(self, batch: Batch) -> Answers:
+        step = self._free.get()
+        try:
+            return self._timed(step, batch)
+        finally:
+            self._free.put(step)
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Runs a step, waits out its transient failures in place, and tells how long it took."""
+
+    clock: Clock
+    tell: Callable[[str, int, float], None]
+    retry: Retry
+    stopped: threading.Event
+
+    def __call__(self, step: Step, batch: Batch) -> Answers:
+        """Infer one batch. Raises ComponentError when it fails transiently too often in a row."""
+        begun = self.clock.monotonic()
+        for failures in range(1, self.retry.attempts + 1):
+            try:
+                answers = step(batch)
+            except TransientError as error:
+                if failures == self.retry.attempts:
+                    msg = f"the model failed {failures} times in a row: {error}"
+                    raise ComponentError(msg) from error
+                if self.clock.wait(self.stopped, self.retry.wait(failures, error.wait, _dice)):
+                    raise
+            else:
+                break
+        self.tell(batch.partition, len(batch), self.clock.monotonic() - begun)
+        return answers
+
+
+class TimedOut(Exception):  # noqa: N818 - the name of what happened
+    """A model in a process did not answer in time; the process was killed."""
+
+
+class ProcessModel:
+    """A model in a child process: Python models run beside each other, a hanging or dying one can be replaced.
+
+    Batches travel over an inherited pipe as Arrow IPC. `timeout` is in seconds for one call, None for no limit.
+    """
+
+    def __init__(self, host: Host, timeout: float | None) -> None:
+        self._host, self._timeout = host, timeout
+        self._start()
+
+    @property
+    def signature(self) -> Signature:
+        """The model's own, as the child reported it."""
+        return self._signature
+
+    def infer(self, records: pa.RecordBatch) -> pa.RecordBatch:
+        """Ask the child. Raises what its model raised, TimedOut, or ChildProcessError when the child died."""
+        try:
+            self._pipe.send_bytes(_to_bytes(records))
+            if not self._pipe.poll(self._timeout):
+                self._restart()
+                msg = f"no answer within {self._timeout:g} s for {records.num_rows} record(s); the process was ended"
+                raise TimedOut(msg)
+            answer = self._pipe.recv_bytes()
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            self._restart()
+            msg = f"the model's process died over {records.num_rows} record(s)"
+            raise ChildProcessError(msg) from error
+        if answer[:1] == b"e":
+            raise self._pipe.recv()
+        return _from_bytes(answer[1:])
+
+    def close(self) -> None:
+        """End the child."""
+        self._pipe.close()
+        self._child.join(timeout=1)
+        if self._child.is_alive():
+            self._child.kill()
+            self._child.join()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._child = context.Process(target=_serve, args=(theirs, self._host), name="mlinfer-model", daemon=True)
+        try:
+            self._child.start()
+        except (TypeError, AttributeError, ValueError, ImportError) as error:
+            msg = (
+                f"the host {type(self._host).__name__} cannot be sent to a worker process ({error}); "
+                "define its function at the top level of a module, or use thread workers without timeout="
+            )
+            raise ConfigError(msg) from error
+        theirs.close()
+        self._signature = self._greeting()
+
+    def _greeting(self) -> Signature:
+        try:
+            found = self._pipe.recv()
+        except EOFError as error:
+            msg = (
+                "a worker process ended before its model was loaded; a script that uses process workers or timeout= "
+                'must guard its start with  if __name__ == "__main__":'
+            )
+            raise ConfigError(msg) from error
+        if isinstance(found, Exception):
+            raise found
+        return found  # type: ignore[no-any-return]
+
+    def _restart(self) -> None:
+        self._child.kill()
+        self._child.join()
+        self._pipe.close()
+        self._start()
+
+
+def _serve(pipe: Connection, host: Host) -> None:
+    """The child: load the model, say what it is, answer until the parent is gone."""
+    import signal
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the parent drains, and closes the pipe when it has finished
+    with ExitStack() as stack:
+        try:
+            model = stack.enter_context(open_model(host))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
+            pipe.send(_portable(error))
+            return
+        pipe.send(model.signature)
+        while True:
+            try:
+                records = _from_bytes(pipe.recv_bytes())
+            except (EOFError, OSError):
+                return
+            _answer(pipe, model, records)
+
+
+def _answer(pipe: Connection, model: Model, records: pa.RecordBatch) -> None:
+    try:
+        found: Any = model.infer(records)
+        if isinstance(found, pa.RecordBatch):
+            pipe.send_bytes(b"a" + _to_bytes(found))
+            return
+        found = ComponentError(f"the model answered with {type(found).__name__}, wanted a pyarrow.RecordBatch")
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
+        found = _portable(error)
+    pipe.send_bytes(b"e")
+    pipe.send(found)
+
+
+def _portable(error: Exception) -> Exception:
+    """Errors of strangers may not survive the pipe; ours do."""
+    if isinstance(error, MlinferError | RecordErrors | MemoryError):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _to_bytes(records: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, records.schema) as writer:
+        writer.write_batch(records)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def _from_bytes(data: bytes) -> pa.RecordBatch:
+    with pa.ipc.open_stream(data) as reader:
+        return reader.read_next_batch()

@@ -1,0 +1,82 @@
+"""Which columns are read, which the model sees, and what arrives at the destination."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from mlinfer._conform import Conform
+from mlinfer._errors import ConfigError, SchemaError
+from mlinfer._signature import Signature
+
+Keep: TypeAlias = Sequence[str] | Mapping[str, pa.DataType]
+"""Source columns that travel to the destination untouched: names, or names with types where the source knows none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns of one pipeline: `wanted` of the source, `output` to the destination."""
+
+    signature: Signature
+    keep: pa.Schema
+    columns: Mapping[str, str]
+    wanted: pa.Schema
+
+    @property
+    def output(self) -> pa.Schema:
+        """Kept columns first, then the answers."""
+        return pa.schema([*self.keep, *self.signature.outputs])
+
+
+def lay_out(
+    signature: Signature, known: pa.Schema | None, keep: Keep = (), columns: Mapping[str, str] | None = None
+) -> Layout:
+    """Decide on the columns. `known` is the source's schema, None if it has none before it is read.
+
+    Raises SchemaError when a column that is needed is missing or of another type, ConfigError when names clash.
+    """
+    columns = dict(columns or {})
+    unknown = sorted(set(columns) - set(signature.inputs.names))
+    if unknown:
+        msg = f"columns: wanted names of the model's inputs ({', '.join(signature.inputs.names)}), found {', '.join(unknown)}"
+        raise ConfigError(msg)
+    kept = _kept(signature, known, keep)
+    if known is not None:
+        Conform(signature.inputs, columns).bind(known)
+    wanted = {columns.get(field.name, field.name): field for field in signature.inputs}
+    fields = [field.with_name(name) for name, field in wanted.items()]
+    return Layout(signature, kept, columns, pa.schema([*fields, *(field for field in kept if field.name not in wanted)]))
+
+
+def _kept(signature: Signature, known: pa.Schema | None, keep: Keep) -> pa.Schema:
+    if isinstance(keep, str):
+        msg = f"keep: wanted a list of columns, found the text {keep!r}; write keep=[{keep!r}]"
+        raise ConfigError(msg)
+    taken = sorted(set(keep) & set(signature.outputs.names))
+    if taken:
+        msg = (
+            f"keep: {', '.join(taken)} would bear the name of an answer of the model; "
+            "rename the column in the source (Mapped), or do not keep it"
+        )
+        raise ConfigError(msg)
+    return pa.schema([pa.field(name, _kept_type(name, known, keep)) for name in dict.fromkeys(keep)])
+
+
+def _kept_type(name: str, known: pa.Schema | None, keep: Keep) -> pa.DataType:
+    if isinstance(keep, Mapping):
+        kind = keep[name]
+        return pa.type_for_alias(kind) if isinstance(kind, str) else kind
+    if known is None:
+        msg = (
+            f"keep: the source does not know its columns before it is read, so {name!r} needs a type: "
+            f"keep={{{name!r}: pa.string()}}"
+        )
+        raise ConfigError(msg)
+    if name not in known.names:
+        raise SchemaError(name, "a column to keep", "no such column", f"columns there are: {', '.join(known.names)}")
+    kind = known.field(name).type
+    return kind.value_type if pt.is_dictionary(kind) else kind

@@ -1,0 +1,215 @@
+"""The pipeline: one definition that runs as a batch job, as an endless stream, on data in hand and as a server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from mlinfer._answering import Answering, answer
+from mlinfer._engine import Batching, Budget, Job, LocalEngine, OnChange, Outputs, Plan, Stop, Until, Workers, demand, open_model
+from mlinfer._errors import ConfigError
+from mlinfer._guarantee import Level
+from mlinfer._layout import Keep, lay_out
+from mlinfer._protocols import DataDestination, DataSource, Host, Scope, SideTables, Stateful
+from mlinfer._retry import Retry
+from mlinfer._tabular import is_rows, to_arrow
+
+if TYPE_CHECKING:
+    from mlinfer._checkpoint import Checkpoint
+    from mlinfer._report import RunReport
+
+
+class InferencePipeline:
+    """Records from a source, through the model of a host, to a destination.
+
+    Args:
+        source: where records come from.
+        host: what runs the model over them.
+        destination: where the answers go.
+        name: identifies the pipeline; needed wherever progress is kept.
+        keep: source columns that travel to the destination untouched; names, or names with Arrow types where the source
+            does not know its columns before it is read.
+        columns: for inputs of the model that are called differently in the source, `{model_name: source_name}`.
+        require: `exactly-once`, `at-least-once` or `at-most-once`: `run` refuses to begin if the parts cannot keep it.
+        rejects: where records go that cannot be answered; without it the first one ends the run.
+        side: destinations of the host's side tables, by name.
+        checkpoint: keeps the progress for a destination that cannot store it with its records.
+        on_change: what to do when stored progress belongs to another model: `stop`, `continue` or `restart`.
+        budget: how many rejects are too many.
+        batching: how many records the model sees at once, at most.
+        workers: how many batches are inferred at the same time: a number of threads, or `Workers(n, "process")`.
+        timeout: seconds that one call of the model may take; the model then runs in a process that can be ended.
+        retry: how transient failures are waited out.
+        observers: objects that are told what happens (progress bars, logs, metrics).
+        engine: what runs the job; the local engine by default.
+
+    Raises:
+        ConfigError: the arguments contradict each other.
+
+    The constructor does no I/O.
+    """
+
+    def __init__(
+        self,
+        source: DataSource,
+        host: Host,
+        destination: DataDestination,
+        *,
+        name: str | None = None,
+        keep: Keep = (),
+        columns: Mapping[str, str] | None = None,
+        require: str | None = None,
+        rejects: DataDestination | None = None,
+        side: Mapping[str, DataDestination] | None = None,
+        checkpoint: Checkpoint | None = None,
+        on_change: OnChange = "stop",
+        budget: Budget | None = None,
+        batching: Batching | None = None,
+        workers: int | Workers | None = None,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+        observers: tuple[object, ...] | list[object] = (),
+        engine: LocalEngine | None = None,
+    ) -> None:
+        if require is not None:
+            Level.named(require)
+        if on_change not in {"stop", "continue", "restart"}:
+            msg = f"on_change: wanted 'stop', 'continue' or 'restart', found {on_change!r}"
+            raise ConfigError(msg)
+        if timeout is not None and timeout <= 0:
+            msg = f"timeout: wanted a positive number of seconds, found {timeout}"
+            raise ConfigError(msg)
+        self.job = Job(
+            source=source, host=host, destination=destination, name=name, keep=keep, columns=dict(columns or {}),
+            require=require, rejects=rejects, side=dict(side or {}), checkpoint=checkpoint, on_change=on_change,
+            budget=budget or Budget(), batching=batching or Batching(), workers=_workers(workers), timeout=timeout,
+            retry=retry or Retry(), observers=tuple(observers),
+        )  # fmt: skip
+        self._engine = engine or LocalEngine()
+        self._answering: Answering | None = None
+
+    def __repr__(self) -> str:
+        """The name and the three parts."""
+        job = self.job
+        return f"InferencePipeline({job.source!r}, {job.host!r}, {job.destination!r}, name={job.name!r})"
+
+    def run(self, *, until: Until = "end", from_start: bool = False, stop: Stop | None = None) -> RunReport:
+        """Deliver the source's records, beginning behind what earlier runs of this name have committed.
+
+        Args:
+            until: `end`: a bounded source ends by itself, an unbounded one runs until it is stopped. `idle`: an unbounded
+                source ends when it has nothing new.
+            from_start: forget the progress and replace what this pipeline has delivered before.
+            stop: ask it to drain the run from another thread: `stop.ask("reason")`. SIGTERM and SIGINT do the same when
+                `run` is called in a program's main thread.
+
+        Raises:
+            ConfigError: the parts do not fit together; no record has moved.
+            RejectsError: more records are bad than the budget allows.
+            ComponentError: a part failed.
+            FencedError: another run of the same name has taken over.
+            ChangedError: stored progress belongs to another model or input.
+        """
+        return self._engine.run(self.job, until=until, from_start=from_start, stop=stop)
+
+    def explain(self) -> Plan:
+        """The plan: columns read, model, output schema, guarantee and why. Loads the model, writes nothing."""
+        with open_model(self.job.host) as model:
+            layout = lay_out(model.signature, self.job.source.schema(), self.job.keep, self.job.columns)
+            found = demand(replace(self.job, require=None), stateful=isinstance(model, Stateful))
+        job = self.job
+        return Plan(job.name or "unnamed", repr(job.source), repr(job.host), repr(job.destination), layout, found)
+
+    def check(self) -> Plan:
+        """Look at everything a run would open, and open nothing for writing; no record moves.
+
+        Raises ConfigError (or one of its kinds) for the first thing that would stop a run before its first record.
+        """
+        plan = self.explain()
+        self.job.source.partitions()
+        with open_model(self.job.host) as model:
+            demand(self.job, stateful=isinstance(model, Stateful))
+            side_schemas = model.side_schemas() if isinstance(model, SideTables) else {}
+            scope = Scope(self.job.name or "", read_only=True)
+            with Outputs(self.job, scope, {}) as outputs:
+                outputs.open(plan.layout.output, side_schemas)
+        return plan
+
+    def preview(self, records: int = 10) -> pa.Table:
+        """Answers for the first records of the source; nothing is delivered and no progress is kept."""
+        answering = self._answers()
+        job = self.job
+        layout = lay_out(answering.signature, job.source.schema(), job.keep, job.columns)
+        batch = None
+        for partition in job.source.partitions():
+            with job.source.open(partition, None, layout.wanted) as reader:
+                batch = _first(reader, records)
+            if batch is not None:
+                break
+        if batch is None:
+            return layout.output.empty_table()
+        return answer(answering, pa.Table.from_batches([batch.records.slice(0, records)]), job, "null")
+
+    def infer(self, records: Any, *, on_reject: Literal["raise", "null"] = "raise") -> pa.Table:
+        """Answer records in hand: the same host, no destination.
+
+        Args:
+            records: an Arrow table or batch, pandas, polars (anything with the Arrow PyCapsule interface), a numpy array,
+                a dict of columns, a list of dicts or of strings; n records.
+            on_reject: `raise` RecordErrors for bad records, or answer them with nulls and say why in a column `status`.
+
+        Returns:
+            A table of n rows in the same order: kept columns, then answers.
+
+        Raises:
+            RecordErrors: records are bad; its `rows` say which.
+            SchemaError: a column is missing or of another type.
+        """
+        data = records if is_rows(records) else to_arrow(records)
+        return answer(self._answers(), data, self.job, on_reject)
+
+    def close(self) -> None:
+        """Let go of the model that `infer` and `preview` have loaded."""
+        if self._answering is not None:
+            self._answering.close()
+            self._answering = None
+
+    def __enter__(self) -> InferencePipeline:
+        """The pipeline itself; leaving the block closes it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A pipeline travels without its loaded model."""
+        return {**self.__dict__, "_answering": None}
+
+    def _answers(self) -> Answering:
+        if self._answering is None:
+            with ExitStack() as stack:
+                model = stack.enter_context(open_model(self.job.host))
+                self._answering = Answering(model, stack.pop_all())
+        return self._answering
+
+
+def _workers(asked: int | Workers | None) -> Workers:
+    return asked if isinstance(asked, Workers) else Workers(asked or 1)
+
+
+def _first(reader: Any, records: int) -> Any:
+    from mlinfer._errors import EndOfInput
+
+    for _ in range(50):
+        try:
+            batch = reader.read(records, 0.1)
+        except EndOfInput:
+            return None
+        if batch is not None and len(batch):
+            return batch
+    return None

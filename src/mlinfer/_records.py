@@ -1,0 +1,96 @@
+"""Rows of Python values (from JSON, a request, a list of dicts) to columns, bad rows apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from mlinfer._casts import compatible, is_text
+from mlinfer._text import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be put into columns, and why."""
+
+    row: int
+    kind: str
+    message: str
+
+
+def batch_from_rows(rows: Sequence[Any], wanted: pa.Schema) -> tuple[pa.RecordBatch, list[int], list[BadRow]]:
+    """Columns named and typed as wanted, as far as the values allow; `rows` should be dicts.
+
+    Returns the batch of the good rows, their positions, and the bad rows. A key that is absent is a null, other keys
+    are not looked at. Types may still differ (an int where a float is wanted): conform casts them.
+    """
+    bad: dict[int, BadRow] = {}
+    if not all(type(row) is dict for row in rows):
+        for number, row in enumerate(rows):
+            if not isinstance(row, dict):
+                bad[number] = BadRow(number, "wrong_type", f"wanted an object with named fields, found {shown(row)}")
+    columns = []
+    for field in wanted:
+        name = field.name
+        if bad:
+            values = [None if n in bad else row.get(name) for n, row in enumerate(rows)]
+        else:
+            values = [row.get(name) for row in rows]
+        columns.append(_column(values, field, bad))
+    good = [number for number in range(len(rows)) if number not in bad] if bad else list(range(len(rows)))
+    batch = _record_batch(columns, wanted, len(rows))
+    return (batch.take(pa.array(good, pa.int64())) if bad else batch), good, list(bad.values())
+
+
+def _record_batch(columns: list[pa.Array], wanted: pa.Schema, count: int) -> pa.RecordBatch:
+    if columns:
+        return pa.RecordBatch.from_arrays(columns, names=wanted.names)
+    return pa.RecordBatch.from_struct_array(pa.array([{}] * count, pa.struct([])))
+
+
+def _column(values: list[Any], field: pa.Field, bad: dict[int, BadRow]) -> pa.Array:
+    try:
+        array = _array(values, field.type)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+        return _value_by_value(values, field, bad)
+    if len(array) != len(values) or not compatible(array.type, field.type):
+        return _value_by_value(values, field, bad)
+    return array
+
+
+def _value_by_value(values: list[Any], field: pa.Field, bad: dict[int, BadRow]) -> pa.Array:
+    kept: list[Any] = []
+    for number, value in enumerate(values):
+        problem = None
+        if value is not None:
+            try:
+                fits = compatible(_array([value], field.type).type, field.type)
+            except (pa.ArrowException, ValueError, TypeError, OverflowError):
+                fits = False
+            if not fits:
+                problem = f"field {field.name!r}: wanted {field.type}, found {shown(value)}"
+        if problem:
+            bad.setdefault(number, BadRow(number, "wrong_type", problem))
+        kept.append(None if problem else value)
+    try:
+        return _array(kept, field.type)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+        return pa.array(kept, field.type)
+
+
+def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
+    """Let Arrow see what the values are, rather than force a type: forcing would cut 1.5 to 1 and take True for 1."""
+    if pt.is_timestamp(wanted) or pt.is_date(wanted) or pt.is_time(wanted):
+        array = pa.array(values)
+        return array.cast(wanted) if is_text(array.type) else array
+    if pt.is_struct(wanted) or pt.is_map(wanted):
+        return pa.array(values, wanted)
+    if pt.is_binary(wanted) or pt.is_large_binary(wanted):
+        return pa.array(values, wanted)
+    return pa.array(values)

@@ -1,0 +1,88 @@
+"""Bad records as data: one envelope for every stage that can refuse a record."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mlinfer._text import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from mlinfer._batch import RecordIds
+
+REJECTS = pa.schema(
+    [
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("partition", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field("record", pa.string()),
+        pa.field("raw", pa.binary()),
+        pa.field("model", pa.string()),
+        pa.field("run", pa.string()),
+        pa.field("rejected_at", pa.timestamp("us", "UTC")),
+    ]
+)
+"""The envelope of a reject. `record` is the record as JSON (the columns that were read), `raw` its bytes if it could not
+be decoded; `stage` is decode, conform, infer, answer or write."""
+
+LONGEST_MESSAGE = 1000
+LONGEST_RAW = 65_536
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rejected:
+    """Records of one partition that were refused at one stage."""
+
+    partition: str
+    stage: str
+    ids: RecordIds
+    kinds: Sequence[str]
+    messages: Sequence[str]
+    records: pa.RecordBatch | None = None
+    raws: Sequence[bytes] = ()
+
+    def __len__(self) -> int:
+        """The number of records."""
+        return len(self.kinds)
+
+    def envelopes(self, model: str, run: str, now: datetime) -> pa.RecordBatch:
+        """These records as rows of `REJECTS`."""
+        count = len(self)
+        records = pa.nulls(count, pa.string()) if self.records is None else _as_json(self.records)
+        raws = [raw[:LONGEST_RAW] for raw in self.raws] if self.raws else [None] * count
+        columns = [
+            self.ids.array(),
+            pa.repeat(pa.scalar(self.partition), count),
+            pa.repeat(pa.scalar(self.stage), count),
+            pa.array(self.kinds, pa.string()),
+            pa.array([_tidy(message) for message in self.messages], pa.string()),
+            records,
+            pa.array(raws, pa.binary()),
+            pa.repeat(pa.scalar(model), count),
+            pa.repeat(pa.scalar(run), count),
+            pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), count),
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=REJECTS)
+
+
+def _tidy(message: str) -> str:
+    return plain(message, LONGEST_MESSAGE)
+
+
+def _as_json(records: pa.RecordBatch) -> pa.Array:
+    return pa.array([json.dumps(row, default=_jsonable, ensure_ascii=False) for row in records.to_pylist()], pa.string())
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -1,0 +1,65 @@
+"""What a model takes and what it answers."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from mlinfer._errors import ConfigError
+
+FINITE = b"mlinfer.finite"
+NONFINITE = b"mlinfer.nonfinite"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The contract of a model: the fields it reads and the fields it answers.
+
+    `inputs`: a field that is not nullable needs a value in every record (NaN counts as no value).
+    `outputs`: a NaN or an infinity in an answer makes its record a reject unless the field is marked `nonfinite`.
+    `digest` (hex) changes whenever the answers could: it decides whether stored progress still belongs to the model.
+    """
+
+    inputs: pa.Schema
+    outputs: pa.Schema
+    model_id: str = "model"
+    version: str = "0"
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        for role, schema in (("inputs", self.inputs), ("outputs", self.outputs)):
+            names = schema.names
+            if len(set(names)) != len(names):
+                twice = sorted({name for name in names if names.count(name) > 1})
+                msg = f"signature of {self.model_id!r}: {role} name a field twice: {', '.join(twice)}"
+                raise ConfigError(msg)
+        if not self.outputs.names:
+            msg = f"signature of {self.model_id!r}: wanted at least one output field, found none"
+            raise ConfigError(msg)
+
+    def fingerprint(self) -> str:
+        """A digest of everything that changes answers: the model's bytes, its fields and their meaning."""
+        parts = [self.model_id, self.version, self.digest, self.inputs.to_string(), self.outputs.to_string()]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def finite(field: pa.Field) -> pa.Field:
+    """Mark an input field: infinity is no value either, such a record is rejected."""
+    return field.with_metadata({**(field.metadata or {}), FINITE: b"required"})
+
+
+def nonfinite(field: pa.Field) -> pa.Field:
+    """Mark an output field: NaN and infinity are meaningful answers (an interval without a bound)."""
+    return field.with_metadata({**(field.metadata or {}), NONFINITE: b"allowed"})
+
+
+def needs_finite(field: pa.Field) -> bool:
+    """Whether an input field refuses infinity."""
+    return (field.metadata or {}).get(FINITE) == b"required"
+
+
+def allows_nonfinite(field: pa.Field) -> bool:
+    """Whether an output field may hold NaN and infinity."""
+    return (field.metadata or {}).get(NONFINITE) == b"allowed"

@@ -1,0 +1,104 @@
+"""Data in hand, whatever it is called elsewhere, as an Arrow table."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mlinfer._errors import ConfigError
+
+UNNAMED = "x"
+"""What the only column is called where data come without names: a numpy array, a list of strings."""
+
+
+def to_arrow(data: Any) -> pa.Table:
+    """Arrow tables and batches, pandas, polars and all that speak the Arrow PyCapsule interface, numpy arrays, dicts of
+    columns, lists of strings or numbers.
+
+    A numpy matrix (n, k) becomes one column of n fixed-size lists, without a copy where its rows are contiguous.
+    Raises ConfigError for anything else. Lists of dicts are rows: see `batch_from_rows`.
+    """
+    if isinstance(data, pa.Table):
+        return data
+    if isinstance(data, pa.RecordBatch):
+        return pa.Table.from_batches([data])
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(data, pandas.DataFrame):
+        return _from_pandas(data)
+    if hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__"):
+        return pa.table(data)
+    if isinstance(data, np.ndarray):
+        return pa.table({UNNAMED: column_of(data)})
+    if isinstance(data, dict):
+        return _from_columns(data)
+    if is_rows(data):
+        return _from_rows(data)
+    if isinstance(data, list | tuple):
+        return pa.table({UNNAMED: _inferred(list(data), UNNAMED)})
+    msg = (
+        f"wanted records (an Arrow table, pandas, polars, numpy, a dict of columns, a list of dicts or of strings), "
+        f"found {type(data).__name__}"
+    )
+    raise ConfigError(msg)
+
+
+def is_rows(data: Any) -> bool:
+    """Whether this is a list of records by name; what among them is not a dict is a bad record."""
+    return isinstance(data, list | tuple) and any(isinstance(row, dict) for row in data)
+
+
+def column_of(values: np.ndarray) -> pa.Array:
+    """A numpy array as a column: one dimension as values, more as fixed-size lists of all that follow the first."""
+    if values.dtype == object or values.dtype.kind in "US":
+        return _inferred(values.tolist(), UNNAMED)
+    if values.ndim <= 1:
+        return pa.array(np.atleast_1d(values))
+    flat = np.ascontiguousarray(values).reshape(len(values), -1)
+    inner = pa.array(flat.ravel())
+    field = pa.field("item", inner.type, nullable=False)
+    return pa.FixedSizeListArray.from_arrays(inner, type=pa.list_(field, flat.shape[1]))
+
+
+def _from_pandas(data: Any) -> pa.Table:
+    try:
+        return pa.Table.from_pandas(data, preserve_index=False).replace_schema_metadata(None)
+    except pa.ArrowException as error:
+        msg = f"the data frame has a column that is not of one type: {str(error).splitlines()[0]}"
+        raise ConfigError(msg) from error
+
+
+def _from_columns(data: dict[str, Any]) -> pa.Table:
+    arrays = {
+        name: column_of(values) if isinstance(values, np.ndarray) else _as_column(values, name)
+        for name, values in data.items()
+    }
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        msg = f"wanted columns of one length, found {lengths}"
+        raise ConfigError(msg)
+    return pa.table(arrays)
+
+
+def _as_column(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
+    if hasattr(values, "__arrow_c_stream__") or hasattr(values, "__arrow_c_array__"):
+        return pa.chunked_array(values)
+    return _inferred(list(values), name)
+
+
+def _from_rows(rows: Any) -> pa.Table:
+    rows = [row for row in rows if isinstance(row, dict)]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pa.table({name: _inferred([row.get(name) for row in rows], name) for name in names})
+
+
+def _inferred(values: list[Any], name: str) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
+        msg = f"column {name!r}: wanted values of one type, found a mixture; {str(error).splitlines()[0]}"
+        raise ConfigError(msg) from error

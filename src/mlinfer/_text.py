@@ -1,0 +1,24 @@
+"""Values of strangers in our own sentences: short, on one line, without control characters."""
+
+from __future__ import annotations
+
+LONGEST = 200
+
+
+def shown(value: object, longest: int = LONGEST) -> str:
+    """A value as it may stand in a message or a log: escaped and cut."""
+    if isinstance(value, str | bytes):
+        value = value[: longest + 1]
+    text = repr(value)
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def plain(text: str, longest: int = LONGEST) -> str:
+    """A foreign text on one line, control characters escaped, cut."""
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[: longest + 1])
+    return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
+def count(number: int, noun: str) -> str:
+    """`1 record`, `1,234 records`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

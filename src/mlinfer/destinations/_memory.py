@@ -1,0 +1,87 @@
+"""Answers kept in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+
+from mlinfer import Batch, DataDestination, FencedError, Progress, Scope
+
+
+@dataclass(eq=False)
+class MemoryDestination(DataDestination):
+    """Keeps answers as a list of batches; `table()` gives them as one table. For tests and notebooks.
+
+    Records and progress live as long as this object does.
+    """
+
+    transactional = True
+    _outputs: dict[tuple[str, str], _Output] = field(default_factory=dict, repr=False)
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    def table(self, output: str = "main") -> pa.Table:
+        """All committed records of an output, in the order of their commits."""
+        found = [kept for (_, name), kept in self._outputs.items() if name == output]
+        batches = [batch for kept in found for batch in kept.batches]
+        return pa.Table.from_batches(batches, found[0].schema) if found else pa.table({})
+
+    @contextmanager
+    def open(self, schema: pa.Schema, scope: Scope) -> Iterator[MemoryWriter]:
+        """Go on where an earlier run of the same pipeline ended."""
+        key = (scope.pipeline, scope.output)
+        with self._lock:
+            kept = self._outputs.get(key)
+            if kept is None or scope.fresh:
+                kept = _Output(schema, epoch=kept.epoch if kept else 0)
+                if not scope.read_only:
+                    self._outputs[key] = kept
+            if scope.epoch is None and not scope.read_only:
+                kept.epoch += 1
+            if scope.epoch is not None and scope.epoch != kept.epoch:
+                raise FencedError(_fenced(scope))
+            epoch = kept.epoch
+        yield MemoryWriter(kept, scope, epoch, self._lock)
+
+
+@dataclass
+class _Output:
+    schema: pa.Schema
+    epoch: int = 0
+    batches: list[pa.RecordBatch] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
+
+
+class MemoryWriter:
+    """Buffers until the commit."""
+
+    def __init__(self, kept: _Output, scope: Scope, epoch: int, lock: Any) -> None:
+        self._kept, self._scope, self._epoch, self._lock = kept, scope, epoch, lock
+        self._buffer: list[pa.RecordBatch] = []
+
+    def write(self, batch: Batch) -> None:
+        """Remember the records."""
+        records = batch.records
+        plain = records if records.schema.equals(self._kept.schema) else records.cast(self._kept.schema)
+        self._buffer.append(plain)
+
+    def commit(self, progress: Progress) -> None:
+        """Show them, and keep the progress."""
+        with self._lock:
+            if self._kept.epoch != self._epoch:
+                raise FencedError(_fenced(self._scope))
+            self._kept.batches += self._buffer
+            self._kept.progress = self._kept.progress.merged(progress)
+        self._buffer = []
+
+    def committed(self) -> Progress:
+        """All progress so far."""
+        return replace(self._kept.progress, epoch=self._epoch)
+
+
+def _fenced(scope: Scope) -> str:
+    return f"{scope.output}: another run of pipeline {scope.pipeline!r} has taken over; this one must stop"

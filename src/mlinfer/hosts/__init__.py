@@ -1,0 +1,5 @@
+"""What runs a model over records."""
+
+from mlinfer.hosts._function import FunctionHost, host
+
+__all__ = ["FunctionHost", "host"]
