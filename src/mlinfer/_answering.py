@@ -59,7 +59,9 @@ def in_order(answers: Answers) -> RecordErrors:
         for group in answers.rejects
         for name, kind, message in _named(group)
     )
-    return RecordErrors([row for row, _, _ in found], [kind for _, kind, _ in found], [why for _, _, why in found])
+    return RecordErrors(
+        [row for row, _, _ in found], [kind for _, kind, _ in found], [why for _, _, why in found]
+    )
 
 
 def _named(group: Rejected) -> zip[tuple[str, str, str]]:
@@ -79,7 +81,9 @@ def rows_batch(rows: Any, wanted: pa.Schema) -> Batch:
     """Rows of Python values as a batch whose ids are the row numbers."""
     records, good, bad = batch_from_rows(rows, wanted)
     ids = RecordIds.of(pa.array([f"#{row}" for row in good], pa.string()))
-    return Batch(records, IN_HAND, None, ids, tuple(BadRecord(f"#{one.row}", one.kind, one.message) for one in bad))
+    return Batch(
+        records, IN_HAND, None, ids, tuple(BadRecord(f"#{one.row}", one.kind, one.message) for one in bad)
+    )
 
 
 def numbered(records: pa.RecordBatch) -> Batch:
@@ -89,13 +93,19 @@ def numbered(records: pa.RecordBatch) -> Batch:
 
 def _present(keep: Any, names: list[str]) -> Any:
     """Kept columns are for the destination; data in hand may come without them."""
-    return {name: keep[name] for name in keep if name in names} if isinstance(keep, dict) else [n for n in keep if n in names]
+    return (
+        {name: keep[name] for name in keep if name in names}
+        if isinstance(keep, dict)
+        else [n for n in keep if n in names]
+    )
 
 
 def _typed(job: Job, rows: Any) -> Any:
     if isinstance(job.keep, dict) or not job.keep:
         return job.keep
-    found = {name: pa.array([row.get(name) for row in rows if isinstance(row, dict)]).type for name in job.keep}
+    found = {
+        name: pa.array([row.get(name) for row in rows if isinstance(row, dict)]).type for name in job.keep
+    }
     return {name: kind for name, kind in found.items() if not pa.types.is_null(kind)}
 
 
@@ -104,7 +114,11 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
     if len(batches) == 1:
         return batches[0]
     if not batches:
-        return pa.RecordBatch.from_pylist([], schema=table.schema) if table.num_columns else _no_columns(table.num_rows)
+        return (
+            pa.RecordBatch.from_pylist([], schema=table.schema)
+            if table.num_columns
+            else _no_columns(table.num_rows)
+        )
     return pa.concat_batches(batches)
 
 
@@ -117,10 +131,12 @@ def _with_status(table: pa.Table, errors: RecordErrors, count: int) -> pa.Table:
     places = np.full(count, -1, np.int64)
     places[np.setdiff1d(np.arange(count), errors.rows)] = np.arange(table.num_rows)
     whole = table.take(pa.array(places, mask=places < 0))
-    fields = [field.with_nullable(True) for field in table.schema]
-    status = np.full(count, "ok", object)
-    status[errors.rows] = errors.kinds
-    detail = np.full(count, None, object)
-    detail[errors.rows] = errors.messages
+    fields = [field.with_nullable(True) for field in table.schema]  # noqa: FBT003 - Arrow's own signature
+    status: list[str] = ["ok"] * count
+    detail: list[str | None] = [None] * count
+    for row, kind, message in zip(errors.rows, errors.kinds, errors.messages, strict=True):
+        status[row], detail[row] = kind, message
     columns = [*whole.columns, pa.array(status, pa.string()), pa.array(detail, pa.string())]
-    return pa.table(columns, pa.schema([*fields, pa.field("status", pa.string()), pa.field("status_detail", pa.string())]))
+    return pa.table(
+        columns, pa.schema([*fields, pa.field("status", pa.string()), pa.field("status_detail", pa.string())])
+    )

@@ -36,7 +36,11 @@ def _typed(array: pa.Array, field: pa.Field, who: str) -> pa.Array:
         or (is_text(array.type) and is_text(field.type))
         or (is_list(array.type) and is_list(field.type))
         or (pt.is_dictionary(array.type) and array.type.value_type == field.type)
-        or (is_number(array.type) and is_number(field.type) and not (pt.is_floating(array.type) and pt.is_integer(field.type)))
+        or (
+            is_number(array.type)
+            and is_number(field.type)
+            and not (pt.is_floating(array.type) and pt.is_integer(field.type))
+        )
     )
     result, unfit = cast(array, field.type) if widens else (array, None)
     if not widens or unfit is not None:
@@ -60,7 +64,7 @@ def bad_answers(answers: pa.RecordBatch, outputs: pa.Schema) -> tuple[np.ndarray
 
 
 def _unusable(array: pa.Array, field: pa.Field) -> np.ndarray | None:
-    mask = np.asarray(array.is_null()) if array.null_count and not field.nullable else None
+    mask: np.ndarray | None = np.asarray(array.is_null()) if array.null_count and not field.nullable else None
     if allows_nonfinite(field):
         return mask
     if pt.is_floating(field.type):
@@ -70,20 +74,20 @@ def _unusable(array: pa.Array, field: pa.Field) -> np.ndarray | None:
     else:
         odd = None
     if mask is None or odd is None:
-        return mask if odd is None else odd
-    return mask | odd
+        return odd if mask is None else mask
+    return np.asarray(mask | odd)
 
 
 def _not_finite(array: pa.Array) -> np.ndarray | None:
-    values = array.to_numpy(zero_copy_only=False)
+    values: np.ndarray = array.to_numpy(zero_copy_only=False)
     with np.errstate(invalid="ignore", over="ignore"):
         if array.null_count == 0 and np.isfinite(values.sum()):
             return None
-    return ~np.isfinite(values) & np.asarray(array.is_valid())
+    return np.asarray(~np.isfinite(values) & np.asarray(array.is_valid()))
 
 
 def _not_finite_within(array: pa.Array) -> np.ndarray | None:
-    odd = _not_finite(array.flatten())
+    odd: np.ndarray | None = _not_finite(array.flatten())
     if odd is None or not odd.any():
         return None
     import pyarrow.compute as pc

@@ -20,7 +20,7 @@ class RecordIds:
     An id is stable: it is the same when the record is delivered again and it does not depend on batch size.
     """
 
-    __slots__ = ("_make", "_made")
+    __slots__ = ("_made", "_make")
 
     def __init__(self, make: Callable[[], pa.Array]) -> None:
         self._make = make

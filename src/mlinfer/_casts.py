@@ -14,7 +14,12 @@ def is_text(kind: pa.DataType) -> bool:
 
 def is_bytes(kind: pa.DataType) -> bool:
     """Bytes in any of Arrow's layouts."""
-    return bool(pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind))
+    return bool(
+        pt.is_binary(kind)
+        or pt.is_large_binary(kind)
+        or pt.is_binary_view(kind)
+        or pt.is_fixed_size_binary(kind)
+    )
 
 
 def is_list(kind: pa.DataType) -> bool:
@@ -39,7 +44,9 @@ def compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
         return compatible(found.value_type, wanted.value_type)
     if pt.is_timestamp(found) and pt.is_timestamp(wanted):
         return (found.tz is None) == (wanted.tz is None)
-    same_kind = any(kind(found) and kind(wanted) for kind in (is_text, is_bytes, is_number, pt.is_date, pt.is_time))
+    same_kind = any(
+        kind(found) and kind(wanted) for kind in (is_text, is_bytes, is_number, pt.is_date, pt.is_time)
+    )
     return same_kind or (pt.is_duration(found) and pt.is_duration(wanted))
 
 
@@ -102,11 +109,15 @@ def _cast_one_by_one(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np
 def _cast_list(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
     if pt.is_fixed_size_list(wanted):
         return _cast_to_tensor(array, wanted)
-    lists = array.cast(pa.large_list(array.type.value_type) if pt.is_large_list(wanted) else pa.list_(array.type.value_type))
+    lists = array.cast(
+        pa.large_list(array.type.value_type) if pt.is_large_list(wanted) else pa.list_(array.type.value_type)
+    )
     lengths = np.diff(np.asarray(lists.offsets))
     values, bad_values = cast(lists.flatten(), wanted.value_type)
     maker = pa.LargeListArray if pt.is_large_list(wanted) else pa.ListArray
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64() if pt.is_large_list(wanted) else pa.int32())
+    offsets = pa.array(
+        np.concatenate([[0], np.cumsum(lengths)]), pa.int64() if pt.is_large_list(wanted) else pa.int32()
+    )
     mask = lists.is_null() if lists.null_count else None
     result = maker.from_arrays(offsets, values, type=wanted, mask=mask)
     if bad_values is None:
@@ -147,4 +158,4 @@ def _without(array: pa.Array, bad: np.ndarray) -> pa.Array:
 
 
 def _floats(array: pa.Array) -> np.ndarray:
-    return array.to_numpy(zero_copy_only=False).astype(np.float64)
+    return np.asarray(array.to_numpy(zero_copy_only=False), np.float64)

@@ -107,7 +107,9 @@ def _nonfinite(array: pa.Array, field: pa.Field) -> Trouble | None:
     if array.null_count == 0 and np.isfinite(_total(values)):
         return None  # one pass over the values settles the usual case
     if needs_finite(field) and (infinite := np.isinf(values)).any():
-        return Trouble(infinite, "not_finite", f"field {field.name!r}: wanted a finite number, found infinity")
+        return Trouble(
+            infinite, "not_finite", f"field {field.name!r}: wanted a finite number, found infinity"
+        )
     if not field.nullable and (absent := np.isnan(values)).any():
         return Trouble(absent, "missing_value", _missing(field))
     return None
@@ -132,7 +134,11 @@ def _tensor_elements(array: pa.Array, field: pa.Field) -> Trouble | None:
         return None
     rows = np.zeros(len(array), bool)
     rows[_owners(array)[bad]] = True
-    return Trouble(rows, kind, f"field {field.name!r}: wanted a value in every element, found {what}") if rows.any() else None
+    return (
+        Trouble(rows, kind, f"field {field.name!r}: wanted a value in every element, found {what}")
+        if rows.any()
+        else None
+    )
 
 
 def _owners(array: pa.Array) -> np.ndarray:

@@ -91,9 +91,7 @@ class RecordErrors(MlinferError):  # noqa: N818 - several records, one exception
     code (`missing_value`) and `message` a sentence: one for all, or one per bad record.
     """
 
-    def __init__(
-        self, rows: Sequence[int], kind: str | Sequence[str], message: str | Sequence[str]
-    ) -> None:
+    def __init__(self, rows: Sequence[int], kind: str | Sequence[str], message: str | Sequence[str]) -> None:
         self.rows = [int(row) for row in rows]
         count = len(self.rows)
         self.kinds = [kind] * count if isinstance(kind, str) else list(kind)

@@ -67,7 +67,8 @@ class _Failpoint:
         if self.action in {"sleep", "hang"}:
             time.sleep(float(self.argument or 3600))
         if self.action == "raise":
-            raise _ERRORS[self.argument or "component"]()
+            error = _ERRORS[self.argument or "component"]()
+            raise error
 
 
 _active: dict[str, _Failpoint] = {}

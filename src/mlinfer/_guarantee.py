@@ -50,9 +50,7 @@ class Guarantee:
         """Raise GuaranteeError if this guarantee is weaker than the level asked for."""
         if self.level < Level.named(level):
             why = "; ".join(self.reasons)
-            msg = (
-                f"require: wanted {level}, found {self.level}: {why}; choose other parts or require={str(self)!r}"
-            )
+            msg = f"require: wanted {level}, found {self.level}: {why}; choose other parts or require={str(self)!r}"
             raise GuaranteeError(msg)
 
 
@@ -86,7 +84,10 @@ def shares(main: DataDestination, other: DataDestination) -> bool:
 
 def _of(source: DataSource, name: str, destination: DataDestination, *, joined: bool) -> tuple[Level, str]:
     if source.resume == "none":
-        return Level.AT_MOST_ONCE, f"{name}: the source cannot be read again, so what a crash interrupts is lost"
+        return (
+            Level.AT_MOST_ONCE,
+            f"{name}: the source cannot be read again, so what a crash interrupts is lost",
+        )
     if destination.keyed:
         return Level.EXACTLY_ONCE, f"{name}: a record delivered again overwrites itself by its key"
     if source.resume == "acknowledge":
@@ -99,4 +100,7 @@ def _of(source: DataSource, name: str, destination: DataDestination, *, joined: 
     if destination.transactional:
         why = f"{name}: stored just before the main output, in another transaction; a crash in between repeats records"
         return Level.AT_LEAST_ONCE, why
-    return Level.AT_LEAST_ONCE, f"{name}: records are appended without progress, a crash repeats the last ones"
+    return (
+        Level.AT_LEAST_ONCE,
+        f"{name}: records are appended without progress, a crash repeats the last ones",
+    )

@@ -33,7 +33,9 @@ class Isolated(Generic[A]):
         self.messages.append(message)
 
 
-def isolate(call: Callable[[pa.RecordBatch], A], records: pa.RecordBatch, *, before_retry: Callable[[], None]) -> Isolated[A]:
+def isolate(
+    call: Callable[[pa.RecordBatch], A], records: pa.RecordBatch, *, before_retry: Callable[[], None]
+) -> Isolated[A]:
     """Call with all records, and after a failure with halves of them: one bad record of 65,536 costs 33 calls.
 
     RecordErrors from the call names the bad records, and the others are called again at once. Errors of mlinfer's own
@@ -57,7 +59,9 @@ def isolate(call: Callable[[pa.RecordBatch], A], records: pa.RecordBatch, *, bef
                 found.refuse(rows[row], kind, message)
             rest = [row for place, row in enumerate(rows) if place not in bad]
             if len(rest) == len(rows):
-                msg = "the model raised RecordErrors without naming a record; name one, or raise another error"
+                msg = (
+                    "the model raised RecordErrors without naming a record; name one, or raise another error"
+                )
                 raise ComponentError(msg) from errors
             work.append(rest)
         except MlinferError:
@@ -68,7 +72,9 @@ def isolate(call: Callable[[pa.RecordBatch], A], records: pa.RecordBatch, *, bef
     return found
 
 
-def _halve(found: Isolated[A], work: list[range | list[int]], rows: range | list[int], error: Exception) -> None:
+def _halve(
+    found: Isolated[A], work: list[range | list[int]], rows: range | list[int], error: Exception
+) -> None:
     if len(rows) == 1:
         found.refuse(rows[0], "model_error", f"{type(error).__name__}: {error}")
         return

@@ -49,7 +49,9 @@ def lay_out(
         Conform(signature.inputs, columns).bind(known)
     wanted = {columns.get(field.name, field.name): field for field in signature.inputs}
     fields = [field.with_name(name) for name, field in wanted.items()]
-    return Layout(signature, kept, columns, pa.schema([*fields, *(field for field in kept if field.name not in wanted)]))
+    return Layout(
+        signature, kept, columns, pa.schema([*fields, *(field for field in kept if field.name not in wanted)])
+    )
 
 
 def _kept(signature: Signature, known: pa.Schema | None, keep: Keep) -> pa.Schema:
@@ -77,6 +79,8 @@ def _kept_type(name: str, known: pa.Schema | None, keep: Keep) -> pa.DataType:
         )
         raise ConfigError(msg)
     if name not in known.names:
-        raise SchemaError(name, "a column to keep", "no such column", f"columns there are: {', '.join(known.names)}")
+        raise SchemaError(
+            name, "a column to keep", "no such column", f"columns there are: {', '.join(known.names)}"
+        )
     kind = known.field(name).type
     return kind.value_type if pt.is_dictionary(kind) else kind

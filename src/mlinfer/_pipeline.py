@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pyarrow as pa
 
 from mlinfer._answering import Answering, answer
-from mlinfer._engine import Batching, Budget, Job, LocalEngine, OnChange, Outputs, Plan, Stop, Until, Workers, demand, open_model
+from mlinfer._engine import (
+    Batching,
+    Budget,
+    Job,
+    LocalEngine,
+    OnChange,
+    Outputs,
+    Plan,
+    Stop,
+    Until,
+    Workers,
+    demand,
+    open_model,
+)
 from mlinfer._errors import ConfigError
 from mlinfer._guarantee import Level
 from mlinfer._layout import Keep, lay_out
@@ -53,7 +66,7 @@ class InferencePipeline:
     The constructor does no I/O.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the one place where a pipeline is put together; all but three by keyword
         self,
         source: DataSource,
         host: Host,
@@ -122,7 +135,9 @@ class InferencePipeline:
             layout = lay_out(model.signature, self.job.source.schema(), self.job.keep, self.job.columns)
             found = demand(replace(self.job, require=None), stateful=isinstance(model, Stateful))
         job = self.job
-        return Plan(job.name or "unnamed", repr(job.source), repr(job.host), repr(job.destination), layout, found)
+        return Plan(
+            job.name or "unnamed", repr(job.source), repr(job.host), repr(job.destination), layout, found
+        )
 
     def check(self) -> Plan:
         """Look at everything a run would open, and open nothing for writing; no record moves.
@@ -178,7 +193,7 @@ class InferencePipeline:
             self._answering.close()
             self._answering = None
 
-    def __enter__(self) -> InferencePipeline:
+    def __enter__(self) -> Self:
         """The pipeline itself; leaving the block closes it."""
         return self
 

@@ -34,7 +34,9 @@ def batch_from_rows(rows: Sequence[Any], wanted: pa.Schema) -> tuple[pa.RecordBa
     if not all(type(row) is dict for row in rows):
         for number, row in enumerate(rows):
             if not isinstance(row, dict):
-                bad[number] = BadRow(number, "wrong_type", f"wanted an object with named fields, found {shown(row)}")
+                bad[number] = BadRow(
+                    number, "wrong_type", f"wanted an object with named fields, found {shown(row)}"
+                )
     columns = []
     for field in wanted:
         name = field.name

@@ -79,7 +79,9 @@ def _tidy(message: str) -> str:
 
 
 def _as_json(records: pa.RecordBatch) -> pa.Array:
-    return pa.array([json.dumps(row, default=_jsonable, ensure_ascii=False) for row in records.to_pylist()], pa.string())
+    return pa.array(
+        [json.dumps(row, default=_jsonable, ensure_ascii=False) for row in records.to_pylist()], pa.string()
+    )
 
 
 def _jsonable(value: Any) -> Any:

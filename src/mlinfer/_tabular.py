@@ -15,9 +15,10 @@ UNNAMED = "x"
 
 
 def to_arrow(data: Any) -> pa.Table:
-    """Arrow tables and batches, pandas, polars and all that speak the Arrow PyCapsule interface, numpy arrays, dicts of
-    columns, lists of strings or numbers.
+    """Data in hand as an Arrow table.
 
+    Takes Arrow tables and batches, pandas, polars and all that speak the Arrow PyCapsule interface, numpy arrays, dicts
+    of columns, lists of strings or numbers.
     A numpy matrix (n, k) becomes one column of n fixed-size lists, without a copy where its rows are contiguous.
     Raises ConfigError for anything else. Lists of dicts are rows: see `batch_from_rows`.
     """

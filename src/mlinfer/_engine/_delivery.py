@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from mlinfer._progress import Progress
 from mlinfer._rejects import Rejected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from mlinfer._clock import Clock
     from mlinfer._engine._outputs import Output, Outputs
@@ -99,7 +99,9 @@ class Delivery:
         begun = self._run.clock.monotonic()
         while True:
             progress = self._progress()
-            self._commit_beside(progress)  # rejects first: a position must not pass a reject that is not durable
+            self._commit_beside(
+                progress
+            )  # rejects first: a position must not pass a reject that is not durable
             try:
                 failpoint("dest.commit.before")
                 with self._main.lock:
@@ -144,7 +146,8 @@ class Delivery:
             if found:
                 rows = [errors.rows[n] - start + len(answers.batch) for n in found]
                 here = _without(
-                    answers, RecordErrors(rows, [errors.kinds[n] for n in found], [errors.messages[n] for n in found])
+                    answers,
+                    RecordErrors(rows, [errors.kinds[n] for n in found], [errors.messages[n] for n in found]),
                 )
                 self._write_rejects(here.rejects[len(answers.rejects) :])
                 self._run.spending.spend(replace(here, rejects=here.rejects[len(answers.rejects) :]))
@@ -153,16 +156,17 @@ class Delivery:
             self._keep(here)
 
 
+@dataclass(frozen=True, slots=True)
 class Running:
     """What all deliveries of a session share: the run's names, its clock, its counts, and who waits for durability."""
 
-    def __init__(
-        self, *, model: str, run: str, fingerprint: str, clock: Clock, tally: Tally, spending: Spending,
-        durable: Callable[[dict[str, Position]], None],
-    ) -> None:  # fmt: skip
-        self.model, self.run, self.fingerprint = model, run, fingerprint
-        self.clock, self.tally, self.spending = clock, tally, spending
-        self.durable = durable
+    model: str
+    run: str
+    fingerprint: str
+    clock: Clock
+    tally: Tally
+    spending: Spending
+    durable: Callable[[Mapping[str, Position]], None]
 
 
 def _without(answers: Answers, errors: RecordErrors) -> Answers:
@@ -170,8 +174,10 @@ def _without(answers: Answers, errors: RecordErrors) -> Answers:
     batch, bad = answers.batch, set(errors.rows)
     rest = [row for row in range(len(batch)) if row not in bad]
     refused = batch.records.take(pa.array(errors.rows, pa.int64()))
-    group = Rejected(batch.partition, "write", batch.ids.take(errors.rows), errors.kinds, errors.messages, refused)
-    remaining = replace(batch, records=batch.records.take(pa.array(rest, pa.int64())), ids=batch.ids.take(rest))
+    group = Rejected(
+        batch.partition, "write", batch.ids.take(errors.rows), errors.kinds, errors.messages, refused
+    )
+    remaining = replace(
+        batch, records=batch.records.take(pa.array(rest, pa.int64())), ids=batch.ids.take(rest)
+    )
     return replace(answers, batch=remaining, rejects=(*answers.rejects, group))
-
-

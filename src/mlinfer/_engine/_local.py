@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import secrets
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlinfer._clock import Clock, SystemClock
@@ -28,7 +27,9 @@ class LocalEngine:
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
 
-    def run(self, job: Job, *, until: Until = "end", from_start: bool = False, stop: Stop | None = None) -> RunReport:
+    def run(
+        self, job: Job, *, until: Until = "end", from_start: bool = False, stop: Stop | None = None
+    ) -> RunReport:
         """Run a job to its end, or until it is stopped; see `InferencePipeline.run`."""
         hooks = manager(job.observers)
         run = Run(job, self._clock, Tally(hooks), stop or Stop())
@@ -70,16 +71,26 @@ class Run:
                 self._wait(error, failures)
             else:
                 break
+
     def report(self) -> RunReport:
         """The account so far."""
         seconds = self.clock.monotonic() - self.begun
         return self.tally.report(
-            self.job.name or "unnamed", self.id, self.guarantee, seconds, resumed=self.resumed, stopped=self.stop.reason
+            self.job.name or "unnamed",
+            self.id,
+            self.guarantee,
+            seconds,
+            resumed=self.resumed,
+            stopped=self.stop.reason,
         )
 
     def _wait(self, error: TransientError, failures: int) -> None:
         if self.job.source.resume == "none" or failures >= self.job.retry.attempts:
-            why = "its source cannot be read again" if self.job.source.resume == "none" else f"{failures} times in a row"
+            why = (
+                "its source cannot be read again"
+                if self.job.source.resume == "none"
+                else f"{failures} times in a row"
+            )
             msg = f"the run failed, {why}: {error}"
             raise ComponentError(msg) from error
         wait = self.job.retry.wait(failures, error.wait, self._dice)
@@ -89,7 +100,7 @@ class Run:
 
     def _session(self, until: Until, spending: Spending, fresh: bool, started: object) -> None:  # noqa: FBT001 - internal
         scope = Scope(self.job.name or "", run=self.id, fresh=fresh)
-        session = Session(self.job, scope, self.clock, self.tally, spending)
+        session = Session(self.job, scope, self.clock, tally=self.tally, spending=spending)
         with ExitStack() as stack:
             session.open(stack, self._epochs)
             if not session.may_resume():

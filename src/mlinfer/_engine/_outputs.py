@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from mlinfer._errors import ChangedError, ConfigError
 from mlinfer._guarantee import shares
@@ -66,7 +66,7 @@ class Outputs:
         """Close all writers; the newest first."""
         self._stack.close()
 
-    def __enter__(self) -> Outputs:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> bool | None:

@@ -19,6 +19,8 @@ from mlinfer._layout import Layout, lay_out
 from mlinfer._protocols import Model, Scope, SideTables, Stateful
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mlinfer._batch import Position
     from mlinfer._clock import Clock
     from mlinfer._engine._job import Job, Until
@@ -35,7 +37,7 @@ MOST_LANES = 64
 class Session:
     """Opens host, destination and source, in this order: no record is taken before it can be delivered."""
 
-    def __init__(self, job: Job, scope: Scope, clock: Clock, tally: Tally, spending: Spending) -> None:
+    def __init__(self, job: Job, scope: Scope, clock: Clock, *, tally: Tally, spending: Spending) -> None:
         self.job, self.scope, self.clock, self.tally = job, scope, clock, tally
         self._spending = spending
         self.aborted, self.draining = threading.Event(), threading.Event()
@@ -187,7 +189,7 @@ class Session:
             self.failure = self.failure or error
         self.aborted.set()
 
-    def _note_durable(self, positions: dict[str, Position]) -> None:
+    def _note_durable(self, positions: Mapping[str, Position]) -> None:
         with self._lock:
             self._durable.update(positions)
 

@@ -67,7 +67,7 @@ class Step:
         for conform in (self._keep, self._inputs):
             fit = conform(records)
             if fit.errors is not None and fit.good is not None:
-                rejects.append(_rejected(batch.partition, "conform", fit.errors, records, ids))
+                rejects.append(_rejected(batch.partition, "conform", fit.errors, records=records, ids=ids))
                 good = pa.array(fit.good)
                 records, ids = records.filter(good), ids.filter(good)
                 kept = kept.filter(good) if conform is self._inputs else fit.records
@@ -76,14 +76,17 @@ class Step:
         return self._infer(batch, records, (fit.records, kept, ids), rejects)
 
     def _infer(
-        self, batch: Batch, records: pa.RecordBatch, fitting: tuple[pa.RecordBatch, pa.RecordBatch, RecordIds],
+        self,
+        batch: Batch,
+        records: pa.RecordBatch,
+        fitting: tuple[pa.RecordBatch, pa.RecordBatch, RecordIds],
         rejects: list[Rejected],
     ) -> Answers:
         inputs, kept, ids = fitting
         sides: list[Mapping[str, pa.RecordBatch]] = []
         answers, errors = self._answer_all(inputs, sides)
         if errors is not None:
-            rejects.append(_rejected(batch.partition, "infer", errors, records, ids))
+            rejects.append(_rejected(batch.partition, "infer", errors, records=records, ids=ids))
             good = _mask(records.num_rows, errors.rows)
             records, kept, ids = records.filter(good), kept.filter(good), ids.filter(good)
         unusable = bad_answers(answers, self.layout.signature.outputs)
@@ -92,7 +95,14 @@ class Step:
             rows = np.flatnonzero(bad).tolist()
             taken = records.take(pa.array(rows, pa.int64()))
             rejects.append(
-                Rejected(batch.partition, "answer", ids.take(rows), ["bad_answer"] * len(rows), [why] * len(rows), taken)
+                Rejected(
+                    batch.partition,
+                    "answer",
+                    ids.take(rows),
+                    ["bad_answer"] * len(rows),
+                    [why] * len(rows),
+                    taken,
+                )
             )
             good = pa.array(~bad)
             answers, kept, ids = answers.filter(good), kept.filter(good), ids.filter(good)
@@ -159,7 +169,7 @@ def _undecoded(batch: Batch) -> Rejected:
 
 
 def _rejected(
-    partition: str, stage: str, errors: RecordErrors, records: pa.RecordBatch, ids: RecordIds
+    partition: str, stage: str, errors: RecordErrors, *, records: pa.RecordBatch, ids: RecordIds
 ) -> Rejected:
     taken = records.take(pa.array(errors.rows, pa.int64()))
     return Rejected(partition, stage, ids.take(errors.rows), errors.kinds, errors.messages, taken)

@@ -7,7 +7,14 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from mlinfer._errors import RejectsError
-from mlinfer._events import BatchInferred, BatchRead, BatchWritten, ProgressCommitted, RecordsRejected, RetryScheduled
+from mlinfer._events import (
+    BatchInferred,
+    BatchRead,
+    BatchWritten,
+    ProgressCommitted,
+    RecordsRejected,
+    RetryScheduled,
+)
 from mlinfer._report import RunReport
 from mlinfer._text import count
 
@@ -54,7 +61,9 @@ class Tally:
                 self.rejected += len(group)
                 self.reasons.update((group.stage, kind) for kind in group.kinds)
         for group in (group for answers in held for group in answers.rejects):
-            self._hook.records_rejected(event=RecordsRejected(group.partition, group.stage, Counter(group.kinds)))
+            self._hook.records_rejected(
+                event=RecordsRejected(group.partition, group.stage, Counter(group.kinds))
+            )
         self._hook.progress_committed(event=ProgressCommitted(partitions, records, seconds))
 
     def retried(self, reason: str, failures: int, wait: float) -> None:

@@ -141,7 +141,9 @@ class ProcessModel:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._child = context.Process(target=_serve, args=(theirs, self._host), name="mlinfer-model", daemon=True)
+        self._child = context.Process(
+            target=_serve, args=(theirs, self._host), name="mlinfer-model", daemon=True
+        )
         try:
             self._child.start()
         except (TypeError, AttributeError, ValueError, ImportError) as error:
@@ -200,7 +202,9 @@ def _answer(pipe: Connection, model: Model, records: pa.RecordBatch) -> None:
         if isinstance(found, pa.RecordBatch):
             pipe.send_bytes(b"a" + _to_bytes(found))
             return
-        found = ComponentError(f"the model answered with {type(found).__name__}, wanted a pyarrow.RecordBatch")
+        found = ComponentError(
+            f"the model answered with {type(found).__name__}, wanted a pyarrow.RecordBatch"
+        )
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
         found = _portable(error)
     pipe.send_bytes(b"e")

@@ -7,15 +7,15 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from mlinfer import ComponentError, ConfigError, Host, Model, Signature
 
-Fields = pa.Schema | Mapping[str, pa.DataType | str]
-Takes = Literal["arrow", "numpy", "pandas"]
+Fields: TypeAlias = pa.Schema | Mapping[str, pa.DataType | str]
+Takes: TypeAlias = Literal["arrow", "numpy", "pandas"]
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,19 @@ class FunctionHost(Host):
             _pandas()
         name = getattr(self.function, "__name__", type(self.function).__name__)
         digest = _digest(self.function) if self.version is None else self.version
-        signature = Signature(_schema(self.inputs), _schema(self.outputs), name, self.version or digest[:12], digest)
+        signature = Signature(
+            _schema(self.inputs), _schema(self.outputs), name, self.version or digest[:12], digest
+        )
         yield FunctionModel(self.function, signature, self.takes)
 
 
 def host(
-    *, inputs: Fields, outputs: Fields, takes: Takes = "arrow", version: str | None = None, shared: bool = False
+    *,
+    inputs: Fields,
+    outputs: Fields,
+    takes: Takes = "arrow",
+    version: str | None = None,
+    shared: bool = False,
 ) -> Callable[[Callable[..., Any]], FunctionHost]:
     """Turn a function into a host: `@mlinfer.host(inputs={"x": pa.float64()}, outputs={"y": pa.float64()})`."""
     return lambda function: FunctionHost(function, inputs, outputs, takes, version, shared)
@@ -74,7 +81,9 @@ class FunctionModel:
         return self._as_batch(self._call(records))
 
     def _with_numpy(self, records: pa.RecordBatch) -> Any:
-        return self._function(**{name: as_numpy(records.column(n)) for n, name in enumerate(records.schema.names)})
+        return self._function(
+            **{name: as_numpy(records.column(n)) for n, name in enumerate(records.schema.names)}
+        )
 
     def _with_pandas(self, records: pa.RecordBatch) -> Any:
         return self._function(records.to_pandas())
@@ -84,7 +93,11 @@ class FunctionModel:
         if isinstance(answers, pa.RecordBatch):
             return answers
         if isinstance(answers, pa.Table):
-            return answers.combine_chunks().to_batches()[0] if answers.num_rows else outputs.empty_table().to_batches()[0]
+            return (
+                answers.combine_chunks().to_batches()[0]
+                if answers.num_rows
+                else outputs.empty_table().to_batches()[0]
+            )
         if isinstance(answers, np.ndarray | pa.Array | list) and len(outputs) == 1:
             answers = {outputs.names[0]: answers}
         if hasattr(answers, "to_dict") and hasattr(answers, "columns"):
@@ -124,7 +137,10 @@ def _schema(fields: Fields) -> pa.Schema:
     if isinstance(fields, pa.Schema):
         return fields
     return pa.schema(
-        [pa.field(n, pa.type_for_alias(kind) if isinstance(kind, str) else kind, nullable=False) for n, kind in fields.items()]
+        [
+            pa.field(n, pa.type_for_alias(kind) if isinstance(kind, str) else kind, nullable=False)
+            for n, kind in fields.items()
+        ]
     )
 
 

@@ -65,7 +65,9 @@ class MemoryReader:
         piece = self._table.slice(start, max_records).combine_chunks()
         self._row = start + piece.num_rows
         batch = piece.to_batches()[0] if piece.num_columns else _no_columns(piece.num_rows)
-        return Batch(batch, self._partition, self._row, RecordIds.ordinals(self._partition, start, piece.num_rows))
+        return Batch(
+            batch, self._partition, self._row, RecordIds.ordinals(self._partition, start, piece.num_rows)
+        )
 
 
 def _no_columns(rows: int) -> pa.RecordBatch:
@@ -74,7 +76,9 @@ def _no_columns(rows: int) -> pa.RecordBatch:
 
 def _digest(table: pa.Table) -> str:
     """A digest of names, types and values, the same however the table is cut into chunks."""
-    whole = hashlib.sha256(struct.pack("<q", table.num_rows) + table.schema.remove_metadata().to_string().encode())
+    whole = hashlib.sha256(
+        struct.pack("<q", table.num_rows) + table.schema.remove_metadata().to_string().encode()
+    )
     sink = pa.BufferOutputStream()
     plain = table.replace_schema_metadata(None).combine_chunks()
     with pa.ipc.new_stream(sink, plain.schema) as writer:
