@@ -62,6 +62,7 @@ J2 = (
     reference("j2_by_hand_orjson", "orjson"),
     reference("j2_by_hand_pyarrow_json", "orjson"),
     reference("j2_polars", "polars"),
+    reference("j2_polars_batches", "polars"),
     reference("j2_bytewax", "bytewax", "orjson"),
 )
 J2_ONE = (

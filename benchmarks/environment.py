@@ -32,7 +32,7 @@ def bench_python() -> Path:
     if stamp.exists() and stamp.read_text() == recipe:
         return python
     print(f"Setting up {VENV.name} ...", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
+    subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
     needed, peers = requirements()
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, *needed, "--editable", HERE.parent], check=True)
@@ -57,6 +57,12 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def revision() -> str:
+    """The commit that is measured; empty outside a repository."""
+    git = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(git, check=False, capture_output=True, text=True).stdout.strip()
 
 
 def machine() -> str:

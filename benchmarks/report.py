@@ -51,14 +51,14 @@ def table(job: Job, rows: int, runs: int, results: Mapping[str, Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def preamble(machine: str, versions: Mapping[str, str]) -> str:
+def preamble(machine: str, versions: Mapping[str, str], revision: str) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in versions.items())
     command = shlex.join(["python", *sys.argv])
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return (
         f"## Speed, {datetime.now(UTC):%Y-%m-%d}\n\n"
         f"- Machine: {machine}; load before the start: {load}\n"
-        f"- Versions: {packages}\n"
+        f"- Versions: {packages}; mlinfer at commit {revision or 'unknown'}\n"
         f"- Command: `{command}`\n"
         "- Whole processes, one warm-up each, then in turns; OPENBLAS_NUM_THREADS=1.\n"
         "- Peak is the resident memory of the largest process of a contender.\n"

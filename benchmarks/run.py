@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contenders import HERE, JOBS, Contender, Job
-from environment import bench_python, installed, machine
+from environment import bench_python, installed, machine, revision
 from measure import Run, measure, summary
 from report import Result, preamble, table
 
@@ -112,7 +112,7 @@ def main() -> int:
     args = arguments()
     args.cache, args.python = args.cache.resolve(), (args.python or bench_python()).absolute()
     have = installed(args.python)
-    pages = [preamble(machine(), have)]
+    pages = [preamble(machine(), have, revision())]
     failed = False
     for job in [JOBS[name] for name in args.job or JOBS]:
         contenders = chosen(job, args.only, have)

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
+
 from mlinfer import Batching, InferencePipeline
 from mlinfer.destinations import JsonLinesDestination
 from mlinfer.hosts import SklearnHost

@@ -5,30 +5,27 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from mlinfer import Batching, InferencePipeline, Signature
+
+from mlinfer import Batching, InferencePipeline
 from mlinfer.destinations import JsonLinesDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import JsonLinesSource
 
 NUMBERS = [f"x{i}" for i in range(10)]
-SIGNATURE = Signature(
-    inputs=pa.schema([pa.field(name, pa.float64(), nullable=False) for name in NUMBERS]),
-    outputs=pa.schema([("score", pa.float64())]),
-)
 
 
 def main(data: Path, out: Path) -> None:
     model = np.load(data / "light.npz")
     weights, bias = model["weights"], float(model["bias"])
 
-    def score(records: pa.RecordBatch) -> pa.RecordBatch:
+    def score(records: pa.RecordBatch) -> np.ndarray:
         x = np.column_stack([column.to_numpy() for column in records.columns])
-        return pa.record_batch({"score": 1.0 / (1.0 + np.exp(-(x @ weights + bias)))})
+        return 1.0 / (1.0 + np.exp(-(x @ weights + bias)))
 
     InferencePipeline(
         name="j2-one",
         source=JsonLinesSource(str(data / "in" / "*.jsonl")),
-        host=FunctionHost(score, SIGNATURE),
+        host=FunctionHost(score, inputs=dict.fromkeys(NUMBERS, "float64"), outputs={"score": "float64"}),
         destination=JsonLinesDestination(str(out / "answers" / "part-0.jsonl")),
         keep={"id": pa.int64()},
         batching=Batching(max_records=1),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import joblib
 import pyarrow as pa
+
 from mlinfer.lifecycle import package
 
 FEATURES = {"j1": [f"f{i}" for i in range(20)], "j2": [f"x{i}" for i in range(10)]}
