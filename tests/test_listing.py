@@ -1,0 +1,112 @@
+"""Which files a path means, and that a file keeps its name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mlinfer import ConfigError
+from mlinfer.sources._files import file_of, list_files
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+
+
+def names(path: object, *suffixes: str) -> list[str]:
+    return [name for name, _ in list_files(path, suffixes)]  # type: ignore[arg-type]
+
+
+def test_a_directory_means_all_files_below_it_with_the_suffix_in_order(tmp_path: Path) -> None:
+    touch(tmp_path, "b.parquet", "a.parquet", "2024/c.PARQUET", "notes.txt")
+    assert names(tmp_path, ".parquet") == ["2024/c.PARQUET", "a.parquet", "b.parquet"]
+
+
+def test_hidden_private_and_unfinished_files_are_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, "a.csv", ".b.csv", "_c.csv", "d.csv.tmp", "e.csv.part", "_temporary/f.csv", ".git/g.csv")
+    assert names(tmp_path) == ["a.csv"]
+    assert names(tmp_path / "*.csv*") == ["a.csv"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*.csv", ["a.csv"]),
+        ("**/*.csv", ["a.csv", "x/b.csv", "x/y/c.csv"]),
+        ("x/*.csv", ["b.csv"]),
+        ("x/**/*.csv", ["b.csv", "y/c.csv"]),
+        ("*/b.csv", ["x/b.csv"]),
+        ("[ab].csv", ["a.csv"]),
+    ],
+)
+def test_a_glob_names_files_from_its_first_wildcard_on(
+    tmp_path: Path, pattern: str, found: list[str]
+) -> None:
+    touch(tmp_path, "a.csv", "x/b.csv", "x/y/c.csv", "x/y/d.txt")
+    assert names(tmp_path / pattern) == found
+
+
+def test_one_file_is_named_by_its_file_name_whatever_it_ends_in(tmp_path: Path) -> None:
+    touch(tmp_path, "x/_data.bin")
+    assert list_files(tmp_path / "x/_data.bin", [".csv"]) == [("_data.bin", tmp_path / "x/_data.bin")]
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_taken_as_it_is_spelled(tmp_path: Path) -> None:
+    touch(tmp_path, "a[1].csv", "a1.csv")
+    assert names(tmp_path / "a[1].csv") == ["a[1].csv"]
+
+
+def test_names_stay_when_the_folder_moves(tmp_path: Path) -> None:
+    touch(tmp_path, "old/x/a.csv", "old/b.csv")
+    before = names(tmp_path / "old")
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert names(tmp_path / "new") == before == names(tmp_path / "new/**/*.csv")
+
+
+@pytest.mark.parametrize("path", ["", "one.csv", "*.csv", "**/*.csv"])
+def test_every_listed_file_is_found_again_by_its_name(tmp_path: Path, path: str) -> None:
+    touch(tmp_path, "one.csv", "x/two.csv", "x/x/two.csv", "one/one.csv")
+    listed = list_files(tmp_path / path, [".csv"])
+    assert listed
+    assert [(name, file_of(tmp_path / path, name)) for name, _ in listed] == listed
+
+
+def test_directories_and_dangling_links_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "dangling.csv").symlink_to("nowhere")
+    touch(tmp_path, "a.csv")
+    (tmp_path / "linked.csv").symlink_to("a.csv")
+    assert names(tmp_path) == names(tmp_path / "*.csv") == ["a.csv", "linked.csv"]
+
+
+def test_a_link_to_a_folder_above_does_not_make_the_listing_endless(tmp_path: Path) -> None:
+    touch(tmp_path, "a.csv")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert names(tmp_path) == ["a.csv"]
+
+
+@pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.parametrize("path", ["nowhere", "nowhere/*.csv", "nowhere/a.csv"])
+def test_a_missing_directory_is_an_error_that_says_so(tmp_path: Path, path: str, follow: bool) -> None:
+    with pytest.raises(ConfigError, match=r"wanted files at .*nowhere.*found no file or directory .*nowhere"):
+        list_files(tmp_path / path, follow=follow)
+
+
+@pytest.mark.parametrize("path", ["", "*.csv"])
+def test_an_empty_directory_is_an_error_unless_files_may_come_later(tmp_path: Path, path: str) -> None:
+    touch(tmp_path, ".hidden.csv")
+    with pytest.raises(
+        ConfigError, match=r"wanted files.* at .*, found none; correct the path \(names that begin"
+    ):
+        list_files(tmp_path / path, [".csv"])
+    assert list_files(tmp_path / path, [".csv"], follow=True) == []
+
+
+def test_a_name_that_is_not_utf8_is_an_error_that_shows_its_bytes(tmp_path: Path) -> None:
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.csv"))).write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"wanted file names in UTF-8, found b'caf\\xe9.csv'"):
+        list_files(tmp_path)
