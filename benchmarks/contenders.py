@@ -80,8 +80,8 @@ JOBS = {
     job.name: job
     for job in (
         Job("J1", "wide Parquet, scaler and logistic regression", "J1", 5_000_000, "careful_loop", J1),
-        Job("J1-small", "the same, start-up", "J1", 1_000, "careful_loop", J1, sized=False),
-        Job("J1-bad", "the same, 2 % bad records", "J1-bad", 5_000_000, "careful_loop", J1_BAD),
+        Job("J1-small", "as J1, the cost of starting", "J1", 1_000, "careful_loop", J1, sized=False),
+        Job("J1-bad", "as J1, 2 % bad records", "J1-bad", 5_000_000, "careful_loop", J1_BAD),
         Job("J2", "JSON lines in batches of 256", "J2", 500_000, "by_hand_orjson", J2),
         Job("J2-one", "JSON lines one at a time, light model", "J2", 100_000, "by_hand", J2_ONE),
         Job("J3", "short texts, TF-IDF and linear classifier", "J3", 200_000, "hand_loop", J3),
