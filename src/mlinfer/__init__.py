@@ -42,6 +42,7 @@ from mlinfer._protocols import (
 from mlinfer._records import batch_from_rows
 from mlinfer._rejects import REJECTS
 from mlinfer._report import RunReport
+from mlinfer._resolve import resolve
 from mlinfer._retry import Retry
 from mlinfer._signature import Signature, finite, nonfinite
 from mlinfer._tabular import to_arrow
@@ -101,6 +102,7 @@ __all__ = [
     "host",
     "nonfinite",
     "observer",
+    "resolve",
     "to_arrow",
 ]
 

@@ -1,0 +1,56 @@
+"""Secrets stay out of definitions: a text names the variable or the file that holds them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from mlinfer._errors import ConfigError
+from mlinfer._text import shown
+
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FILE = re.compile(r"file:(?=/|\$\{)")
+LONGEST_SECRET = 65_536
+
+
+def resolve(text: str) -> str:
+    """What a text stands for: `${NAME}` is an environment variable, `file:/path` the stripped content of a file.
+
+    Parts call this when they open, not when they are made, so that no `repr`, pickle or log shows a secret. What a
+    variable or a file holds is taken as it is: it is not resolved again.
+
+    Raises ConfigError: the variable is not set, or the file cannot be read; the message names it, never its content.
+    """
+    if _FILE.match(text):
+        return _content(Path(_VARIABLE.sub(_value, text.removeprefix("file:"))))
+    return _VARIABLE.sub(_value, text)
+
+
+def _value(match: re.Match[str]) -> str:
+    name = match[1]
+    if not _NAME.fullmatch(name):
+        msg = f"wanted the name of an environment variable in ${{...}}, found {shown(name)}"
+        raise ConfigError(msg)
+    if (value := os.environ.get(name)) is None:
+        msg = f"environment variable {name}: wanted a value, found none; set it: export {name}=..."
+        raise ConfigError(msg)
+    return value
+
+
+def _content(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LONGEST_SECRET + 1)
+    except OSError as error:
+        msg = f"secret file {path}: wanted to read it, found: {error.strerror}"
+        raise ConfigError(msg) from error
+    if len(content) > LONGEST_SECRET:
+        msg = f"secret file {path}: wanted at most {LONGEST_SECRET:,} bytes, found more"
+        raise ConfigError(msg)
+    try:
+        return content.decode().strip()
+    except UnicodeDecodeError:
+        msg = f"secret file {path}: wanted UTF-8 text, found other bytes"
+        raise ConfigError(msg) from None  # the cause would show the secret's bytes
