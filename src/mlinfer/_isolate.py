@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 A = TypeVar("A")
 MOST_CALLS = 4096
+KINDS: dict[type[Exception], str] = {
+    TimeoutError: "timeout",
+    ChildProcessError: "model_died",
+    MemoryError: "out_of_memory",
+}
 
 
 @dataclass
@@ -76,7 +81,10 @@ def _halve(
     found: Isolated[A], work: list[range | list[int]], rows: range | list[int], error: Exception
 ) -> None:
     if len(rows) == 1:
-        found.refuse(rows[0], "model_error", f"{type(error).__name__}: {error}")
+        kind = next(
+            (kind for error_type, kind in KINDS.items() if isinstance(error, error_type)), "model_error"
+        )
+        found.refuse(rows[0], kind, f"{type(error).__name__}: {error}")
         return
     if found.calls >= MOST_CALLS:
         msg = (

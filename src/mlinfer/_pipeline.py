@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -23,6 +23,7 @@ from mlinfer._engine import (
     Workers,
     demand,
     open_model,
+    stopping_on_signals,
 )
 from mlinfer._errors import ConfigError
 from mlinfer._guarantee import Level
@@ -33,6 +34,7 @@ from mlinfer._tabular import is_rows, to_arrow
 
 if TYPE_CHECKING:
     from mlinfer._checkpoint import Checkpoint
+    from mlinfer._online import Server
     from mlinfer._report import RunReport
 
 
@@ -186,6 +188,27 @@ class InferencePipeline:
         """
         data = records if is_rows(records) else to_arrow(records)
         return answer(self._answers(), data, self.job, on_reject)
+
+    @contextmanager
+    def serving(self, bind: str = "127.0.0.1:0") -> Iterator[Server]:
+        """Serve while the block runs: `with pipeline.serving() as server: ... server.url`. Port 0 takes a free one.
+
+        `POST /predict` takes a record (a JSON object by column name) or a list of records. A request is atomic: one bad
+        record fails it, naming the record. The destination becomes the prediction log, under the name NAME/serve.
+
+        Raises ConfigError: the address is taken, or not a loopback address.
+        """
+        from mlinfer._online import serving
+
+        with serving(self.job, bind) as server:
+            yield server
+
+    def serve(self, bind: str = "127.0.0.1:8080", *, stop: Stop | None = None) -> None:
+        """Serve until SIGTERM or SIGINT; then finish what was accepted, write the log, and return."""
+        stop = stop or Stop()
+        with stopping_on_signals(stop), self.serving(bind):
+            while not stop.wait(0.2):
+                pass
 
     def close(self) -> None:
         """Let go of the model that `infer` and `preview` have loaded."""

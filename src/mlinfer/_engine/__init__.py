@@ -1,29 +1,36 @@
 """The loop: read, conform, coalesce, infer, join, write, commit, acknowledge."""
 
+from mlinfer._engine._delivery import Delivery, Running
 from mlinfer._engine._job import Batching, Budget, Job, OnChange, Until, Workers
 from mlinfer._engine._local import LocalEngine
 from mlinfer._engine._outputs import Outputs
 from mlinfer._engine._plan import Plan, demand
 from mlinfer._engine._session import fingerprint
-from mlinfer._engine._signals import Stop
+from mlinfer._engine._signals import Stop, stopping_on_signals
 from mlinfer._engine._step import Answers, Step
+from mlinfer._engine._tally import Spending, Tally
 from mlinfer._engine._workers import ProcessModel, open_model
 
 __all__ = [
     "Answers",
     "Batching",
     "Budget",
+    "Delivery",
     "Job",
     "LocalEngine",
     "OnChange",
     "Outputs",
     "Plan",
     "ProcessModel",
+    "Running",
+    "Spending",
     "Step",
     "Stop",
+    "Tally",
     "Until",
     "Workers",
     "demand",
     "fingerprint",
     "open_model",
+    "stopping_on_signals",
 ]

@@ -81,7 +81,7 @@ class Lane(threading.Thread):
     def _sequential(self, partition: str, stack: ExitStack) -> Step:
         """A model of its own for this partition, with the memory that an earlier run left."""
         model = stack.enter_context(open_model(self._session.job.host))
-        step = Step(model, self._session.layout, self._session.job.batching.max_records)
+        step = self._session.step(model)
         step.resume(self._session.progress.states.get(partition))
         return step
 

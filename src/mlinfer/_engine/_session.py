@@ -13,6 +13,7 @@ from mlinfer._engine._delivery import Delivery, Running
 from mlinfer._engine._lane import READ_RECORDS, Lane
 from mlinfer._engine._outputs import Outputs, resume_from
 from mlinfer._engine._plan import demand
+from mlinfer._engine._step import Step
 from mlinfer._engine._workers import Pool, ProcessModel, Timed, open_model
 from mlinfer._failpoints import failpoint
 from mlinfer._layout import Layout, lay_out
@@ -62,9 +63,16 @@ class Session:
         self.progress: Progress = self.outputs.open(self.layout.output, side_schemas)
         self.resumed = bool(self.progress.positions)
         self.timed = Timed(self.clock, self.tally.inferred, self.job.retry, self.aborted)
-        self.pool = Pool(models, self.layout, self.job.batching.max_records, self.timed)
+        self.pool = Pool([self.step(model) for model in models], self.timed)
         stack.callback(self.pool.close)
         self.take_records = max(self.job.batching.max_records, READ_RECORDS)
+
+    def step(self, model: Model) -> Step:
+        """The step of this pipeline with one of its models."""
+        finds_slow_records = (
+            self.job.rejects is not None
+        )  # without a place for them the first timeout ends the run
+        return Step(model, self.layout, self.job.batching.max_records, finds_slow_records=finds_slow_records)
 
     def may_resume(self) -> bool:
         """Whether the stored progress belongs to this model. Raises ChangedError if it does not and must not change."""

@@ -12,14 +12,18 @@ import pyarrow as pa
 from mlinfer._answers import bad_answers, check_shape
 from mlinfer._batch import Batch, RecordIds
 from mlinfer._conform import Conform
+from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._failpoints import failpoint
 from mlinfer._isolate import isolate
 from mlinfer._protocols import Model, SideTables, Stateful
 from mlinfer._rejects import Rejected
 
 if TYPE_CHECKING:
-    from mlinfer._errors import RecordErrors
     from mlinfer._layout import Layout
+
+
+class TimedOut(ComponentError):  # noqa: N818 - the name of what happened
+    """The model took too long, and nobody wants to know for which record."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,9 +44,12 @@ class Answers:
 class Step:
     """One model at work on the batches of one pipeline. Not for several threads, unless the model may be shared."""
 
-    def __init__(self, model: Model, layout: Layout, max_records: int) -> None:
+    def __init__(
+        self, model: Model, layout: Layout, max_records: int, *, finds_slow_records: bool = True
+    ) -> None:
         self.model, self.layout = model, layout
         self.max_records = max_records
+        self._finds_slow_records = finds_slow_records
         self._inputs = Conform(layout.signature.inputs, layout.columns)
         self._keep = Conform(layout.keep)
         self._state: bytes | None = None
@@ -84,7 +91,7 @@ class Step:
     ) -> Answers:
         inputs, kept, ids = fitting
         sides: list[Mapping[str, pa.RecordBatch]] = []
-        answers, errors = self._answer_all(inputs, sides)
+        answers, errors = self._answer_all(inputs, ids, sides)
         if errors is not None:
             rejects.append(_rejected(batch.partition, "infer", errors, records=records, ids=ids))
             good = _mask(records.num_rows, errors.rows)
@@ -111,7 +118,7 @@ class Step:
         return Answers(answered, tuple(rejects), _merged(sides), self._state)
 
     def _answer_all(
-        self, inputs: pa.RecordBatch, sides: list[Mapping[str, pa.RecordBatch]]
+        self, inputs: pa.RecordBatch, ids: RecordIds, sides: list[Mapping[str, pa.RecordBatch]]
     ) -> tuple[pa.RecordBatch, RecordErrors | None]:
         """Ask the model, at most `max_records` at a time; the answers are those of the records that have no error."""
         pieces: list[pa.RecordBatch] = []
@@ -121,7 +128,12 @@ class Step:
         start = 0
         while start < inputs.num_rows:
             part = inputs.slice(start, self.max_records)
-            found = isolate(lambda records: self._ask(records, sides), part, before_retry=self._go_back)
+            try:
+                found = isolate(lambda records: self._ask(records, sides), part, before_retry=self._go_back)
+            except TimedOut as error:
+                names = ids.array().slice(start, part.num_rows)
+                msg = f"{error} (records {names[0]} to {names[-1]}); with rejects= the slow ones would be set apart"
+                raise ComponentError(msg) from error
             pieces += [answer for _, answer in found.answers]
             rows += [start + row for row in found.rows]
             kinds += found.kinds
@@ -140,6 +152,10 @@ class Step:
         except MemoryError:
             self.max_records = max(1, records.num_rows // 2)  # and remember: the next batches are as large
             raise
+        except TimeoutError as error:
+            if self._finds_slow_records:
+                raise
+            raise TimedOut(str(error)) from error
         failpoint("host.infer.after")
         if isinstance(self.model, SideTables):
             sides.append(self.model.drain())
@@ -182,8 +198,6 @@ def _mask(count: int, bad: list[int]) -> pa.Array:
 
 
 def _sorted_errors(rows: list[int], kinds: list[str], messages: list[str]) -> RecordErrors | None:
-    from mlinfer._errors import RecordErrors
-
     if not rows:
         return None
     order = sorted(range(len(rows)), key=rows.__getitem__)

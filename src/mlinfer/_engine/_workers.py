@@ -16,6 +16,7 @@ from mlinfer._engine._step import Answers, Step
 from mlinfer._errors import ComponentError, ConfigError, MlinferError, RecordErrors, TransientError
 from mlinfer._failpoints import failpoint
 from mlinfer._signature import Signature
+from mlinfer._text import count
 
 if TYPE_CHECKING:
     import threading
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from mlinfer._batch import Batch
     from mlinfer._clock import Clock
-    from mlinfer._layout import Layout
     from mlinfer._protocols import Host, Model
     from mlinfer._retry import Retry
 
@@ -43,11 +43,11 @@ def open_model(host: Host) -> Iterator[Model]:
 class Pool:
     """Infers batches on a number of threads; the caller puts the results in order by keeping the futures in order."""
 
-    def __init__(self, models: list[Model], layout: Layout, max_records: int, timed: Timed) -> None:
-        self.size = len(models)
+    def __init__(self, steps: list[Step], timed: Timed) -> None:
+        self.size = len(steps)
         self._free: queue.SimpleQueue[Step] = queue.SimpleQueue()
-        for model in models:
-            self._free.put(Step(model, layout, max_records))
+        for step in steps:
+            self._free.put(step)
         self._threads = ThreadPoolExecutor(self.size, "mlinfer-infer")
         self._timed = timed
 
@@ -94,10 +94,6 @@ class Timed:
         return answers
 
 
-class TimedOut(Exception):  # noqa: N818 - the name of what happened
-    """A model in a process did not answer in time; the process was killed."""
-
-
 class ProcessModel:
     """A model in a child process: Python models run beside each other, a hanging or dying one can be replaced.
 
@@ -114,17 +110,17 @@ class ProcessModel:
         return self._signature
 
     def infer(self, records: pa.RecordBatch) -> pa.RecordBatch:
-        """Ask the child. Raises what its model raised, TimedOut, or ChildProcessError when the child died."""
+        """Ask the child. Raises what its model raised, TimeoutError, or ChildProcessError when the child died."""
         try:
             self._pipe.send_bytes(_to_bytes(records))
             if not self._pipe.poll(self._timeout):
                 self._restart()
-                msg = f"no answer within {self._timeout:g} s for {records.num_rows} record(s); the process was ended"
-                raise TimedOut(msg)
+                msg = f"no answer within {self._timeout:g} s for {count(records.num_rows, 'record')}; the model was ended"
+                raise TimeoutError(msg)
             answer = self._pipe.recv_bytes()
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             self._restart()
-            msg = f"the model's process died over {records.num_rows} record(s)"
+            msg = f"the model's process died over {count(records.num_rows, 'record')}"
             raise ChildProcessError(msg) from error
         if answer[:1] == b"e":
             raise self._pipe.recv()
