@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlinfer import durable
-from mlinfer._errors import FencedError
 from mlinfer._progress import Progress
 
 if TYPE_CHECKING:
@@ -37,7 +35,7 @@ class Checkpoint:
             yield CheckpointFile(path, _read(path))
             return
         durable.make_folder(path.parent)
-        with _locked(path):
+        with durable.locked(path, "checkpoint", scope.run):
             found = Progress() if scope.fresh else _read(path)
             file = CheckpointFile(path, replace(found, epoch=found.epoch + 1))
             yield file
@@ -63,18 +61,3 @@ class CheckpointFile:
 
 def _read(path: Path) -> Progress:
     return Progress.from_json(path.read_bytes(), str(path)) if path.exists() else Progress()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = path.with_name(f".{path.name}.lock")
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, durable.PRIVATE_FILE)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            msg = f"checkpoint {path}: wanted to be its only user, found another run that holds it; stop that run first"
-            raise FencedError(msg) from error
-        yield
-    finally:
-        os.close(descriptor)

@@ -6,12 +6,14 @@ directory. Files are readable by their owner alone.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from mlinfer._errors import FencedError
 from mlinfer._failpoints import failpoint
 
 if TYPE_CHECKING:
@@ -86,3 +88,25 @@ def remove_leftovers(folder: Path, prefix: str = "") -> None:
     """Remove the temporary files of runs that died here (names from `temporary` beginning with `prefix`)."""
     for leftover in folder.glob(f".{prefix}*{TEMPORARY}"):
         leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, what: str, run: str = "") -> Iterator[None]:
+    """Be the only user of `path`, through a lock file beside it that says which run holds it.
+
+    `what` names the thing in the error. The lock ends with the block and with the process, however that ends.
+    Raises FencedError: another run holds it.
+    """
+    descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another run"
+            msg = f"{what} {path}: wanted to be its only user, found {holder} that holds it; stop that run first"
+            raise FencedError(msg) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"run {run or '(unnamed)'}, process {os.getpid()}".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
