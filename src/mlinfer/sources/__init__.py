@@ -1,5 +1,6 @@
 """Where records come from."""
 
 from mlinfer.sources._memory import MemorySource
+from mlinfer.sources._parquet import ParquetSource
 
-__all__ = ["MemorySource"]
+__all__ = ["MemorySource", "ParquetSource"]

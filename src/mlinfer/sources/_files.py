@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from mlinfer import ConfigError
+from mlinfer import ConfigError, resolve
 
 PASSED_OVER = (".", "_")
 TEMPORARY = (".tmp", ".part")
@@ -23,7 +23,7 @@ def list_files(
     that end in one of `suffixes` (none given: all). Files and folders whose names begin with `.` or `_` or end in
     `.tmp` or `.part` are passed over, unless `path` is just that file. A partition is named by its path below the part
     of `path` that holds no wildcard, with `/` between folders, so that progress outlives moving the folder; a single
-    file is named by its file name.
+    file is named by its file name. `${NAME}` in `path` stands for an environment variable.
 
     Raises ConfigError: there is no such file or directory, it cannot be listed, or it holds none of the files (save
     with `follow`, where an empty directory may fill later).
@@ -51,7 +51,7 @@ def file_of(path: str | os.PathLike[str], partition: str) -> Path:
 
 def _split(path: str | os.PathLike[str]) -> tuple[Path, str | None]:
     """The part without wildcards and the rest (None: there are no wildcards, or the path is there as it is spelled)."""
-    whole = Path(path).expanduser()
+    whole = Path(resolve(os.fspath(path))).expanduser()
     if not glob.has_magic(str(whole)) or whole.exists():
         return whole, None
     parts = whole.parts
