@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from mlinfer._arrays import as_column, as_numpy
 from mlinfer._batch import BadRecord, Batch, Position, RecordIds
 from mlinfer._checkpoint import Checkpoint
 from mlinfer._engine import Batching, Budget, Plan, Stop, Workers
@@ -19,7 +20,17 @@ from mlinfer._errors import (
     SchemaError,
     TransientError,
 )
-from mlinfer._events import observer
+from mlinfer._events import (
+    BatchInferred,
+    BatchRead,
+    BatchWritten,
+    ProgressCommitted,
+    RecordsRejected,
+    RetryScheduled,
+    RunEnded,
+    RunStarted,
+    observer,
+)
 from mlinfer._failpoints import failpoint
 from mlinfer._guarantee import Guarantee, Level
 from mlinfer._pipeline import InferencePipeline
@@ -30,6 +41,7 @@ from mlinfer._protocols import (
     DataSource,
     Drains,
     Host,
+    InfersArrays,
     Joins,
     Model,
     Reader,
@@ -57,6 +69,9 @@ __all__ = [
     "Acknowledges",
     "BadRecord",
     "Batch",
+    "BatchInferred",
+    "BatchRead",
+    "BatchWritten",
     "Batching",
     "Budget",
     "ChangedError",
@@ -72,6 +87,7 @@ __all__ = [
     "GuaranteeError",
     "Host",
     "InferencePipeline",
+    "InfersArrays",
     "Joins",
     "Level",
     "MlinferError",
@@ -80,13 +96,18 @@ __all__ = [
     "PluginNotFound",
     "Position",
     "Progress",
+    "ProgressCommitted",
     "Reader",
     "RecordErrors",
     "RecordIds",
+    "RecordsRejected",
     "RejectsError",
     "Resumes",
     "Retry",
+    "RetryScheduled",
+    "RunEnded",
     "RunReport",
+    "RunStarted",
     "SchemaError",
     "Scope",
     "SideTables",
@@ -96,6 +117,8 @@ __all__ = [
     "TransientError",
     "Workers",
     "Writer",
+    "as_column",
+    "as_numpy",
     "batch_from_rows",
     "failpoint",
     "finite",

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from mlinfer._errors import ComponentError, MlinferError, RecordErrors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pyarrow as pa
-
 A = TypeVar("A")
+Rows: TypeAlias = range | list[int]
 MOST_CALLS = 4096
 KINDS: dict[type[Exception], str] = {
     TimeoutError: "timeout",
@@ -25,7 +24,7 @@ KINDS: dict[type[Exception], str] = {
 class Isolated(Generic[A]):
     """What came back, in order: stretches of records with their answer, and the bad records."""
 
-    answers: list[tuple[list[int] | range, A]] = field(default_factory=list)
+    answers: list[tuple[Rows, A]] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
@@ -39,67 +38,59 @@ class Isolated(Generic[A]):
 
 
 def isolate(
-    call: Callable[[pa.RecordBatch], A], records: pa.RecordBatch, *, before_retry: Callable[[], None]
+    call: Callable[[Rows], A], rows: Rows, failure: Exception, *, before_retry: Callable[[], None]
 ) -> Isolated[A]:
-    """Call with all records, and after a failure with halves of them: one bad record of 65,536 costs 33 calls.
+    """After a call for all rows has failed: call for halves of them, until the guilty rows stand alone.
 
-    RecordErrors from the call names the bad records, and the others are called again at once. Errors of mlinfer's own
-    (a broken contract, a transient failure) are not about records and pass through. `before_retry` runs before every
-    call but the first. Raises ComponentError when MOST_CALLS are not enough.
+    One bad record of 65,536 costs 33 calls, the failed one included. RecordErrors name the bad rows (counted within the
+    call), and the others are called for again at once. Errors of mlinfer's own (a broken contract, a transient failure)
+    are not about records and are raised. `before_retry` runs before every call. Raises ComponentError when MOST_CALLS
+    are not enough.
     """
-    found: Isolated[A] = Isolated()
-    work: list[range | list[int]] = [range(records.num_rows)]
+    found: Isolated[A] = Isolated(calls=1)
+    work: list[Rows] = []
+    _divide(found, work, rows, failure)
     while work:
-        rows = work.pop()
-        if not rows:
-            continue
-        if found.calls:
-            before_retry()
+        part = work.pop()
+        before_retry()
         found.calls += 1
         try:
-            found.answers.append((rows, call(_part(records, rows))))
-        except RecordErrors as errors:
-            bad = set(errors.rows)
-            for row, kind, message in zip(errors.rows, errors.kinds, errors.messages, strict=True):
-                found.refuse(rows[row], kind, message)
-            rest = [row for place, row in enumerate(rows) if place not in bad]
-            if len(rest) == len(rows):
-                msg = (
-                    "the model raised RecordErrors without naming a record; name one, or raise another error"
-                )
-                raise ComponentError(msg) from errors
-            work.append(rest)
-        except MlinferError:
-            raise
+            found.answers.append((part, call(part)))
         except Exception as error:  # noqa: BLE001 - a model may raise anything, and one record must not cost the others
-            _halve(found, work, rows, error)
+            _divide(found, work, part, error)
     found.answers.sort(key=lambda answer: answer[0][0])
     return found
 
 
-def _halve(
-    found: Isolated[A], work: list[range | list[int]], rows: range | list[int], error: Exception
-) -> None:
-    if len(rows) == 1:
+def _divide(found: Isolated[A], work: list[Rows], rows: Rows, error: Exception) -> None:
+    """Put what is still to be called for on top of the work, the front first: answers come in order."""
+    if isinstance(error, RecordErrors):
+        rest = _without_named(found, rows, error)
+        work += [rest] if rest else []
+    elif isinstance(error, MlinferError):
+        raise error
+    elif len(rows) == 1:
         kind = next(
             (kind for error_type, kind in KINDS.items() if isinstance(error, error_type)), "model_error"
         )
         found.refuse(rows[0], kind, f"{type(error).__name__}: {error}")
-        return
-    if found.calls >= MOST_CALLS:
+    elif found.calls >= MOST_CALLS:
         msg = (
             f"the model failed for so many records of one batch that {found.calls} calls did not find them all "
             f"({len(found.rows)} found); last error: {type(error).__name__}: {error}; "
             "let the model raise RecordErrors, or check its input"
         )
         raise ComponentError(msg) from error
-    middle = len(rows) // 2
-    work += [rows[middle:], rows[:middle]]  # the front half is on top: answers come in order
+    else:
+        middle = len(rows) // 2
+        work += [rows[middle:], rows[:middle]]
 
 
-def _part(records: pa.RecordBatch, rows: range | list[int]) -> pa.RecordBatch:
-    if isinstance(rows, range):
-        return records.slice(rows.start, len(rows))
-    import pyarrow as pa
-
-    return records.take(pa.array(rows, pa.int64()))
+def _without_named(found: Isolated[A], rows: Rows, errors: RecordErrors) -> list[int]:
+    bad = set(errors.rows)
+    if not bad or not bad.issubset(range(len(rows))):
+        msg = f"the model raised RecordErrors for rows {sorted(bad)[:5]} of {len(rows)}; name rows of the batch it was given"
+        raise ComponentError(msg) from errors
+    for row, kind, message in zip(errors.rows, errors.kinds, errors.messages, strict=True):
+        found.refuse(rows[row], kind, message)
+    return [row for place, row in enumerate(rows) if place not in bad]

@@ -4,18 +4,19 @@ A *recipe* (`DataSource`, `Host`, `DataDestination`) is inert: comparable, pickl
 it as a frozen dataclass. A *session* (`Reader`, `Model`, `Writer`) is live: it begins when the engine enters what `open`
 returns and ends when the engine leaves it. Subclass these protocols, and the defaults come along, or match them by
 structure. What only some parts can do is a protocol of its own (`Acknowledges`, `Drains`, `Resumes`, `Joins`,
-`Stateful`, `SideTables`): a part has the power by having the methods.
+`Stateful`, `SideTables`, `InfersArrays`): a part has the power by having the methods.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    import numpy as np
     import pyarrow as pa
 
     from mlinfer._batch import Batch, Position
@@ -97,6 +98,19 @@ class Model(Protocol):
         May raise RecordErrors to name bad records (the others are asked again) and TransientError (asked again as
         they are). Any other exception makes the engine halve the batch until the guilty records stand alone. Called
         again for the same records after a failure, so it must not keep count by itself.
+        """
+        ...
+
+
+@runtime_checkable
+class InfersArrays(Protocol):
+    """A Model's power: numpy arrays in and out. For models that are asked for a few records at a time."""
+
+    def infer_arrays(self, columns: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+        """Answer like `infer`, with one array of n values per output field.
+
+        `columns` has one read-only array per input field, in the order of the signature: shape (n,), or (n, k) for lists
+        of length k.
         """
         ...
 

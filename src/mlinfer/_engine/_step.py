@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from mlinfer._answers import bad_answers, check_shape
+from mlinfer._answers import bad_answers
 from mlinfer._batch import Batch, RecordIds
 from mlinfer._conform import Conform
+from mlinfer._engine._asking import AskArrays, AskBatches, way_to_ask
 from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._failpoints import failpoint
-from mlinfer._isolate import isolate
+from mlinfer._isolate import Isolated, Rows, isolate
 from mlinfer._protocols import Model, SideTables, Stateful
 from mlinfer._rejects import Rejected
 
@@ -52,6 +53,10 @@ class Step:
         self._finds_slow_records = finds_slow_records
         self._inputs = Conform(layout.signature.inputs, layout.columns)
         self._keep = Conform(layout.keep)
+        self._way_to_ask = way_to_ask(model)
+        # the powers are looked up once: to ask a runtime protocol costs more than to ask a small model
+        self._stateful = model if isinstance(model, Stateful) else None
+        self._side_tables = model if isinstance(model, SideTables) else None
         self._state: bytes | None = None
 
     def __call__(self, batch: Batch) -> Answers:
@@ -121,61 +126,60 @@ class Step:
         self, inputs: pa.RecordBatch, ids: RecordIds, sides: list[Mapping[str, pa.RecordBatch]]
     ) -> tuple[pa.RecordBatch, RecordErrors | None]:
         """Ask the model, at most `max_records` at a time; the answers are those of the records that have no error."""
-        pieces: list[pa.RecordBatch] = []
-        rows: list[int] = []
-        kinds: list[str] = []
-        messages: list[str] = []
+        asking = self._way_to_ask(self.model, self.layout.signature, inputs)
+        pieces: list[Any] = []
+        bad: list[Isolated[Any]] = []
         start = 0
         while start < inputs.num_rows:
-            part = inputs.slice(start, self.max_records)
+            rows = range(start, min(start + self.max_records, inputs.num_rows))
             try:
-                found = isolate(lambda records: self._ask(records, sides), part, before_retry=self._go_back)
+                pieces.append(self._ask(asking, rows, sides))
             except TimedOut as error:
-                names = ids.array().slice(start, part.num_rows)
+                names = ids.array().slice(start, len(rows))
                 msg = f"{error} (records {names[0]} to {names[-1]}); with rejects= the slow ones would be set apart"
                 raise ComponentError(msg) from error
-            pieces += [answer for _, answer in found.answers]
-            rows += [start + row for row in found.rows]
-            kinds += found.kinds
-            messages += found.messages
-            start += part.num_rows
-        if not pieces:
-            empty = self.layout.signature.outputs.empty_table().to_batches()
-            pieces = empty or [pa.RecordBatch.from_pylist([], schema=self.layout.signature.outputs)]
-        answers = pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
-        return answers, _sorted_errors(rows, kinds, messages)
+            except Exception as error:  # noqa: BLE001 - isolate raises it again unless it is about records
+                found = isolate(
+                    lambda some: self._ask(asking, some, sides), rows, error, before_retry=self._go_back
+                )
+                pieces += [answer for _, answer in found.answers]
+                bad.append(found)
+            start = rows.stop
+        return asking.joined(pieces), _errors(bad)
 
-    def _ask(self, records: pa.RecordBatch, sides: list[Mapping[str, pa.RecordBatch]]) -> pa.RecordBatch:
+    def _ask(
+        self, asking: AskBatches | AskArrays, rows: Rows, sides: list[Mapping[str, pa.RecordBatch]]
+    ) -> Any:
         failpoint("host.infer.before")
         try:
-            answers = check_shape(self.model.infer(records), self.layout.signature, records.num_rows)
+            answers = asking.ask(rows)
         except MemoryError:
-            self.max_records = max(1, records.num_rows // 2)  # and remember: the next batches are as large
+            self.max_records = max(1, len(rows) // 2)  # and remember: the next batches are as large
             raise
         except TimeoutError as error:
             if self._finds_slow_records:
                 raise
             raise TimedOut(str(error)) from error
         failpoint("host.infer.after")
-        if isinstance(self.model, SideTables):
-            sides.append(self.model.drain())
-        if isinstance(self.model, Stateful):
-            self._state = self.model.snapshot()
+        if self._side_tables is not None:
+            sides.append(self._side_tables.drain())
+        if self._stateful is not None:
+            self._state = self._stateful.snapshot()
         return answers
 
     def _go_back(self) -> None:
         """Undo what a failed attempt left in the model."""
-        if isinstance(self.model, SideTables):
-            self.model.drain()
-        if isinstance(self.model, Stateful) and self._state is not None:
-            self.model.restore(self._state)
+        if self._side_tables is not None:
+            self._side_tables.drain()
+        if self._stateful is not None and self._state is not None:
+            self._stateful.restore(self._state)
 
     def resume(self, state: bytes | None) -> None:
         """Begin a partition where an earlier run left it; for a Stateful model."""
-        if isinstance(self.model, Stateful):
+        if self._stateful is not None:
             if state is not None:
-                self.model.restore(state)
-            self._state = self.model.snapshot()
+                self._stateful.restore(state)
+            self._state = self._stateful.snapshot()
 
 
 def _undecoded(batch: Batch) -> Rejected:
@@ -197,11 +201,16 @@ def _mask(count: int, bad: list[int]) -> pa.Array:
     return pa.array(good)
 
 
-def _sorted_errors(rows: list[int], kinds: list[str], messages: list[str]) -> RecordErrors | None:
-    if not rows:
+def _errors(found: list[Isolated[Any]]) -> RecordErrors | None:
+    """The bad records of all calls, in order."""
+    bad = sorted(
+        (row, kind, message)
+        for one in found
+        for row, kind, message in zip(one.rows, one.kinds, one.messages, strict=True)
+    )
+    if not bad:
         return None
-    order = sorted(range(len(rows)), key=rows.__getitem__)
-    return RecordErrors([rows[n] for n in order], [kinds[n] for n in order], [messages[n] for n in order])
+    return RecordErrors([row for row, _, _ in bad], [kind for _, kind, _ in bad], [why for _, _, why in bad])
 
 
 def _merged(sides: list[Mapping[str, pa.RecordBatch]]) -> Mapping[str, pa.RecordBatch]:

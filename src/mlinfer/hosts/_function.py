@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import ComponentError, ConfigError, Host, Model, Signature
+from mlinfer import ComponentError, ConfigError, Host, Model, Signature, as_column, as_numpy
 
 Fields: TypeAlias = pa.Schema | Mapping[str, pa.DataType | str]
 Takes: TypeAlias = Literal["arrow", "numpy", "pandas"]
@@ -53,7 +53,10 @@ class FunctionHost(Host):
         signature = Signature(
             _schema(self.inputs), _schema(self.outputs), name, self.version or digest[:12], digest
         )
-        yield FunctionModel(self.function, signature, self.takes)
+        if self.takes == "numpy":
+            yield ArrayFunctionModel(self.function, signature)
+        else:
+            yield FunctionModel(self.function, signature, self.takes)
 
 
 def host(
@@ -69,68 +72,67 @@ def host(
 
 
 class FunctionModel:
-    """Calls the function in the way it asks for."""
+    """Calls the function with what it asks for."""
 
     def __init__(self, function: Callable[..., Any], signature: Signature, takes: Takes) -> None:
         self.signature = signature
-        self._call = {"arrow": function, "numpy": self._with_numpy, "pandas": self._with_pandas}[takes]
-        self._function = function
+        self._function, self._takes = function, takes
 
     def infer(self, records: pa.RecordBatch) -> pa.RecordBatch:
         """Answer a batch."""
-        return self._as_batch(self._call(records))
-
-    def _with_numpy(self, records: pa.RecordBatch) -> Any:
-        return self._function(
-            **{name: as_numpy(records.column(n)) for n, name in enumerate(records.schema.names)}
-        )
-
-    def _with_pandas(self, records: pa.RecordBatch) -> Any:
-        return self._function(records.to_pandas())
+        return self._as_batch(self._function(records if self._takes == "arrow" else records.to_pandas()))
 
     def _as_batch(self, answers: Any) -> pa.RecordBatch:
         outputs = self.signature.outputs
         if isinstance(answers, pa.RecordBatch):
             return answers
         if isinstance(answers, pa.Table):
-            return (
-                answers.combine_chunks().to_batches()[0]
-                if answers.num_rows
-                else outputs.empty_table().to_batches()[0]
-            )
-        if isinstance(answers, np.ndarray | pa.Array | list) and len(outputs) == 1:
-            answers = {outputs.names[0]: answers}
+            return answers.combine_chunks().to_batches()[0] if answers.num_rows else _nothing(outputs)
         if hasattr(answers, "to_dict") and hasattr(answers, "columns"):
             answers = {str(name): answers[name].to_numpy() for name in answers.columns}
-        if not isinstance(answers, Mapping) or set(answers) != set(outputs.names):
-            found = sorted(map(str, answers)) if isinstance(answers, Mapping) else type(answers).__name__
-            msg = f"function {self.signature.model_id!r}: wanted the answers {outputs.names}, found {found}"
-            raise ComponentError(msg)
+        named = by_name(answers, self.signature)
         return pa.RecordBatch.from_arrays(
-            [_as_array(answers[field.name], field) for field in outputs], names=outputs.names
+            [as_column(named[field.name], field) for field in outputs], names=outputs.names
         )
 
 
-def as_numpy(array: pa.Array) -> np.ndarray:
-    """A column as a numpy array that cannot be written to: tensors as matrices, nulls of floats as NaN."""
-    if pa.types.is_fixed_size_list(array.type):
-        values = array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1)
-    else:
-        values = array.to_numpy(zero_copy_only=False)
-    view = values.view()
-    view.flags.writeable = False
-    return view  # type: ignore[no-any-return]
+class ArrayFunctionModel:
+    """Calls the function with numpy arrays."""
+
+    def __init__(self, function: Callable[..., Any], signature: Signature) -> None:
+        self.signature = signature
+        self._function = function
+
+    def infer(self, records: pa.RecordBatch) -> pa.RecordBatch:
+        """Answer a batch."""
+        answers = self.infer_arrays(
+            {name: as_numpy(records.column(n)) for n, name in enumerate(records.schema.names)}
+        )
+        outputs = self.signature.outputs
+        return pa.RecordBatch.from_arrays(
+            [as_column(answers[field.name], field) for field in outputs], names=outputs.names
+        )
+
+    def infer_arrays(self, columns: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+        """Answer arrays."""
+        return by_name(self._function(**columns), self.signature)
 
 
-def _as_array(values: Any, field: pa.Field) -> pa.Array:
-    if isinstance(values, pa.Array):
-        return values
-    if isinstance(values, np.ndarray) and values.ndim > 1:
-        flat = pa.array(np.ascontiguousarray(values).ravel())
-        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    if isinstance(values, np.ndarray) and values.dtype != object:
-        return pa.array(values)
-    return pa.array(list(values), field.type)
+def by_name(answers: Any, signature: Signature) -> Mapping[str, Any]:
+    """A function's answers by the names of its outputs. Raises ComponentError if they are others."""
+    outputs = signature.outputs
+    if isinstance(answers, Mapping):
+        if answers.keys() == set(outputs.names):
+            return answers
+    elif len(outputs) == 1:
+        return {outputs.names[0]: answers}
+    found = sorted(map(str, answers)) if isinstance(answers, Mapping) else type(answers).__name__
+    msg = f"function {signature.model_id!r}: wanted the answers {outputs.names}, found {found}"
+    raise ComponentError(msg)
+
+
+def _nothing(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([], schema=schema)
 
 
 def _schema(fields: Fields) -> pa.Schema:

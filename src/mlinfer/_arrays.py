@@ -1,0 +1,37 @@
+"""Between Arrow columns and numpy arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+
+def as_numpy(array: pa.Array) -> np.ndarray:
+    """A column as a numpy array that cannot be written to: tensors as matrices, nulls of floats as NaN.
+
+    Shape (n,) for scalars, (n, k) for lists of one length k. No copy where Arrow's memory can be looked at directly.
+    """
+    if pa.types.is_fixed_size_list(array.type):
+        values = array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1)
+    else:
+        values = array.to_numpy(zero_copy_only=False)
+    view: np.ndarray = values.view()
+    view.flags.writeable = False
+    return view
+
+
+def as_column(values: Any, field: pa.Field) -> pa.Array:
+    """Values of a numpy array, list or Arrow array as a column; a matrix (n, k) becomes lists of k.
+
+    The type of an array is kept as it is, for whoever checks it; a list is read as the field's type.
+    """
+    if isinstance(values, pa.Array):
+        return values
+    if isinstance(values, np.ndarray) and values.ndim > 1:
+        flat = np.ascontiguousarray(values).reshape(len(values), -1)
+        return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        return pa.array(values)
+    return pa.array(list(values), field.type)

@@ -1,0 +1,99 @@
+"""Asks a model for some of a batch's records, and joins its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from mlinfer._answers import check_shape
+from mlinfer._arrays import as_column, as_numpy
+from mlinfer._errors import ComponentError
+from mlinfer._isolate import Rows
+from mlinfer._protocols import InfersArrays
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mlinfer._protocols import Model
+    from mlinfer._signature import Signature
+
+
+class AskBatches:
+    """Asks with record batches."""
+
+    def __init__(self, model: Model, signature: Signature, inputs: pa.RecordBatch) -> None:
+        self._model, self._signature, self._inputs = model, signature, inputs
+
+    def ask(self, rows: Rows) -> pa.RecordBatch:
+        """The answers to these rows, checked. Raises what the model raises, ComponentError if it breaks its contract."""
+        if isinstance(rows, range):
+            part = self._inputs.slice(rows.start, len(rows))
+        else:
+            part = self._inputs.take(pa.array(rows, pa.int64()))
+        return check_shape(self._model.infer(part), self._signature, len(rows))
+
+    def joined(self, answers: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+        """All answers, in the order given."""
+        if len(answers) == 1:
+            return answers[0]
+        return pa.concat_batches(answers) if answers else no_answers(self._signature)
+
+
+class AskArrays:
+    """Asks with numpy arrays: the columns are looked at once, each call sees slices of them."""
+
+    def __init__(self, model: InfersArrays, signature: Signature, inputs: pa.RecordBatch) -> None:
+        self._model, self._signature = model, signature
+        self._columns = {name: as_numpy(inputs.column(n)) for n, name in enumerate(inputs.schema.names)}
+
+    def ask(self, rows: Rows) -> Mapping[str, Any]:
+        """The answers to these rows, counted. Raises what the model raises, ComponentError for a wrong count or name."""
+        where = slice(rows.start, rows.stop) if isinstance(rows, range) else rows
+        answers = self._model.infer_arrays({name: values[where] for name, values in self._columns.items()})
+        for name in self._signature.outputs.names:
+            if (
+                name not in answers
+                or not hasattr(answers[name], "__len__")
+                or len(answers[name]) != len(rows)
+            ):
+                self._complain(answers, name, len(rows))
+        return answers
+
+    def joined(self, answers: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
+        """All answers, in the order given, checked. Raises ComponentError if they are of another type."""
+        if not answers:
+            return no_answers(self._signature)
+        outputs = self._signature.outputs
+        columns = [_joined([one[field.name] for one in answers], field) for field in outputs]
+        batch = pa.RecordBatch.from_arrays(columns, names=outputs.names)
+        return check_shape(batch, self._signature, batch.num_rows)
+
+    def _complain(self, answers: Mapping[str, Any], name: str, count: int) -> None:
+        who = f"model {self._signature.model_id!r}"
+        if name not in answers:
+            msg = f"{who}: wanted the answers {self._signature.outputs.names}, found {sorted(map(str, answers))}"
+            raise ComponentError(msg)
+        found = len(answers[name]) if hasattr(answers[name], "__len__") else "a single value"
+        msg = f"{who}: wanted {count} answers for {count} records, found {found}; a model must answer each record once, in order"
+        raise ComponentError(msg)
+
+
+def way_to_ask(model: Model) -> Callable[[Any, Signature, pa.RecordBatch], AskBatches | AskArrays]:
+    """With arrays if the model takes them, with batches otherwise."""
+    return AskArrays if isinstance(model, InfersArrays) else AskBatches
+
+
+def no_answers(signature: Signature) -> pa.RecordBatch:
+    """Zero answers."""
+    return pa.RecordBatch.from_pylist([], schema=signature.outputs)
+
+
+def _joined(parts: list[Any], field: pa.Field) -> pa.Array:
+    if len(parts) == 1:
+        return as_column(parts[0], field)
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return as_column(np.concatenate(parts), field)
+    return pa.concat_arrays([as_column(part, field) for part in parts])
