@@ -42,9 +42,9 @@ FLOORS = [
     # 3: the loop
     ["_engine"],
     # 4: what a user's definition becomes
-    ["_answering", "_config", "_pipeline", "_registry"],
+    ["_answering", "_config", "_online", "_pipeline", "_registry"],
     # 5: the ways in
-    ["_cli", "_online", "_demo", "__main__"],
+    ["_cli", "_demo", "__main__"],
 ]
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 PARTS = {"sources", "hosts", "destinations", "observers", "lifecycle", "testing"}
