@@ -1,0 +1,102 @@
+"""Finds parts by name among the installed packages: listed from their metadata, imported only when named."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from mlinfer._errors import ConfigError, MlinferError, PluginNotFound
+from mlinfer._text import plain
+
+GROUPS = {
+    "source": "mlinfer.sources",
+    "host": "mlinfer.hosts",
+    "destination": "mlinfer.destinations",
+    "engine": "mlinfer.engines",
+    "observer": "mlinfer.observers",
+}
+"""The entry-point group of each role."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Plugin:
+    """One installed part, as its package's metadata describes it.
+
+    `value` is `module:attribute`; `file` is where that module lies, None if nothing is there.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    value: str
+    file: str | None
+
+
+def plugins(role: str) -> list[Plugin]:
+    """All installed parts of a role (a key of `GROUPS`), sorted by name; imports none of them.
+
+    A name that two distributions claim is listed twice; `load` refuses it.
+    """
+    return sorted(
+        Plugin(entry.name, *_origin(entry), entry.value, _file(entry.module))
+        for entry in entry_points(group=GROUPS[role])
+    )
+
+
+def load(role: str, name: str) -> Any:
+    """Import the one part of this role and name: a class, or a function that makes the part.
+
+    Raises PluginNotFound: nothing installed has this name; the message lists what there is. ConfigError: two
+    distributions claim the name, or the part cannot be imported.
+    """
+    installed = entry_points(group=GROUPS[role])
+    found = list(installed.select(name=name))
+    if not found:
+        raise PluginNotFound(role, name, installed.names)
+    if len(found) > 1:
+        claims = " and ".join(sorted(f"{' '.join(_origin(entry))} ({entry.value})" for entry in found))
+        msg = f"{role} {name!r}: wanted one package that offers it, found {claims}; uninstall one of them"
+        raise ConfigError(msg)
+    return _import(role, found[0])
+
+
+def _import(role: str, entry: EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except MlinferError:
+        raise
+    except Exception as error:
+        distribution, version = _origin(entry)
+        msg = (
+            f"{role} {entry.name!r} of {distribution} {version}: importing {entry.value} failed: "
+            f"{type(error).__name__}: {plain(str(error))}"
+        )
+        raise ConfigError(msg) from error
+
+
+def _origin(entry: EntryPoint) -> tuple[str, str]:
+    if entry.dist is None:
+        return "unknown", "unknown"
+    return entry.dist.name, entry.dist.version
+
+
+def _file(module: str) -> str | None:
+    """Where a module lies. Only its topmost package is looked up, for looking up a submodule imports its parents."""
+    topmost, *steps = module.split(".")
+    try:
+        spec = importlib.util.find_spec(topmost)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if not steps:
+        return spec.origin
+    for folder in spec.submodule_search_locations or ():
+        inner = Path(folder, *steps)
+        for file in (inner.with_suffix(".py"), inner / "__init__.py"):
+            if file.is_file():
+                return str(file)
+    return None
