@@ -36,6 +36,7 @@ class ProgressBar:
         self._stream = stream
         self._lock = threading.Lock()
         self._out: TextIO | None = None
+        self._done = self._durable = self._rejected = 0
         self._begin("", None)
 
     @observer
