@@ -1,5 +1,6 @@
 """What runs a model over records."""
 
 from mlinfer.hosts._function import FunctionHost, host
+from mlinfer.hosts._sklearn import SklearnHost
 
-__all__ = ["FunctionHost", "host"]
+__all__ = ["FunctionHost", "SklearnHost", "host"]

@@ -1,0 +1,176 @@
+"""From what an estimator returns to columns: decided once, by looking at its answers to the example."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mlinfer import ConfigError
+
+METHODS = {
+    "predict": "y_pred",
+    "predict_proba": "y_proba",
+    "decision_function": "y_score",
+    "score_samples": "y_score_samples",
+    "transform": "y_transform",
+}
+"""What an estimator can be asked, and what its answer is called."""
+
+CLASSES = b"mlinfer.classes"
+"""The key, in the metadata of a field, of the class labels that its values belong to, as JSON."""
+
+MOST_COLUMNS = 32_768
+MOST_CELLS = 2**25  # 256 MiB of float64
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One method of an estimator: its output fields, and how what it returns becomes their columns."""
+
+    ask: Callable[[Any], Any]
+    fields: tuple[pa.Field, ...]
+    columns: Callable[[Any], list[pa.Array]]
+
+
+def answer_of(estimator: Any, method: str, returned: Any, *, expand: bool) -> Answer:
+    """The answer that a method gives, seen from what it has `returned` for the example.
+
+    Raises ConfigError: the answer cannot be put into columns.
+    """
+    name = METHODS[method]
+    ask = getattr(estimator, method)
+    labels = _labels(estimator, method, returned)
+    if isinstance(returned, list) and method == "predict_proba":  # several outputs, each with its own classes
+        parts = [_one(f"{name}_{n}", part, labels[n], expand=expand) for n, part in enumerate(returned)]
+        fields = tuple(field for part, _ in parts for field in part)
+        return Answer(
+            ask, fields, lambda many: [c for (_, to), one in zip(parts, many, strict=True) for c in to(one)]
+        )
+    fields, columns = _one(name, returned, labels, expand=expand)
+    return Answer(ask, fields, columns)
+
+
+def _labels(estimator: Any, method: str, returned: Any) -> Any:
+    """What the columns of an answer with several columns belong to, as far as the estimator says."""
+    if method in {"predict_proba", "decision_function"}:
+        classes = getattr(estimator, "classes_", None)
+        if isinstance(returned, list):
+            return classes if isinstance(classes, list) else [None] * len(returned)
+        return None if isinstance(classes, list) else classes
+    if method == "transform" and hasattr(estimator, "get_feature_names_out"):
+        try:
+            return np.asarray(estimator.get_feature_names_out(), object)
+        except (ValueError, AttributeError, TypeError):  # a step without names: number the columns
+            return None
+    return None
+
+
+def _one(
+    name: str, returned: Any, labels: Any, *, expand: bool
+) -> tuple[tuple[pa.Field, ...], Callable[[Any], list[pa.Array]]]:
+    values = dense(returned)
+    if values.ndim == 1:
+        kind = _kind(values, name)
+        return (pa.field(name, kind, nullable=False),), lambda found: [_column(dense(found), kind)]
+    width = values.shape[1]
+    if labels is not None and len(labels) != width:
+        labels = None
+    if expand:
+        return _expanded(name, values, labels)
+    kind = _kind(values, name)
+    item = pa.field("item", kind, nullable=False)
+    listed = pa.list_(item, width)
+    known = (
+        None
+        if labels is None or name == METHODS["transform"]
+        else {CLASSES: json.dumps(labels.tolist()).encode()}
+    )
+
+    def lists(found: Any) -> list[pa.Array]:
+        flat = np.ascontiguousarray(dense(found)).reshape(-1)
+        return [pa.FixedSizeListArray.from_arrays(_column(flat, kind), type=listed)]
+
+    return (pa.field(name, listed, nullable=False, metadata=known),), lists
+
+
+def _expanded(
+    name: str, values: np.ndarray, labels: Any
+) -> tuple[tuple[pa.Field, ...], Callable[[Any], list[pa.Array]]]:
+    width = values.shape[1]
+    suffixes = range(width) if labels is None else labels.tolist()
+    kinds = [_kind(values[:, place], f"{name}_{suffix}") for place, suffix in enumerate(suffixes)]
+    fields = [
+        pa.field(f"{name}_{suffix}", kind, nullable=False)
+        for suffix, kind in zip(suffixes, kinds, strict=True)
+    ]
+
+    def split(found: Any) -> list[pa.Array]:
+        matrix = dense(found)
+        return [_column(np.ascontiguousarray(matrix[:, place]), kind) for place, kind in enumerate(kinds)]
+
+    return tuple(fields), split
+
+
+def dense(returned: Any) -> np.ndarray:
+    """An answer as an array of one or two dimensions; frames and sparse matrices included.
+
+    Raises ConfigError: it has more columns than can be delivered; MemoryError: it is too large, ask for fewer records.
+    """
+    if type(returned) is np.ndarray and returned.ndim <= 2:  # noqa: PLR2004 - a matrix
+        return returned
+    if hasattr(returned, "toarray"):
+        rows, width = returned.shape
+        if width > MOST_COLUMNS:
+            msg = (
+                f"wanted an answer of at most {MOST_COLUMNS:,} columns, found a sparse matrix of {width:,}; "
+                "reduce it in the pipeline (TruncatedSVD, SelectKBest)"
+            )
+            raise ConfigError(msg)
+        if rows * width > MOST_CELLS:
+            msg = f"a sparse answer of {rows:,} x {width:,} values is too large to be written out in full"
+            raise MemoryError(msg)
+        returned = returned.toarray()
+    values = np.asarray(returned)
+    return values if values.ndim <= 2 else values.reshape(len(values), -1)  # noqa: PLR2004 - a matrix
+
+
+def _kind(values: np.ndarray, name: str) -> pa.DataType:
+    """One type for all numbers with a point, one for all without."""
+    known = {"f": pa.float64(), "i": pa.int64(), "u": pa.int64(), "b": pa.bool_(), "U": pa.string()}
+    if values.dtype.kind in known:
+        return known[values.dtype.kind]
+    try:
+        found = pa.array(values.ravel().tolist()).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        msg = f"answer {name!r}: wanted values of one type, found {_types(values)}; expand=True gives each its own column"
+        raise ConfigError(msg) from error
+    if pa.types.is_null(found) or pa.types.is_nested(found):
+        msg = f"answer {name!r}: wanted numbers, strings or booleans, found {_types(values)}"
+        raise ConfigError(msg)
+    return found
+
+
+def _types(values: np.ndarray) -> str:
+    return ", ".join(sorted({type(value).__name__ for value in values.ravel()[:1000].tolist()}))
+
+
+def _column(values: np.ndarray, kind: pa.DataType) -> pa.Array:
+    if values.dtype.kind == "O":
+        return pa.array(values, kind, from_pandas=True)
+    array = pa.array(values)
+    return array if array.type == kind else array.cast(kind)
+
+
+def asked(method: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The methods as a tuple. Raises ConfigError: one is unknown."""
+    methods = (method,) if isinstance(method, str) else tuple(method or ("predict",))
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown or len(set(methods)) != len(methods):
+        msg = f"method: wanted one or several of {', '.join(METHODS)}, found {method!r}"
+        raise ConfigError(msg)
+    return methods

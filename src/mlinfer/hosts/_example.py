@@ -1,0 +1,144 @@
+"""An example, in whatever form it comes: a few records that show what an estimator was fitted on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from mlinfer import ConfigError, to_arrow
+from mlinfer.hosts._feeding import Feed, is_plain_number, is_text
+
+SHOWN = 1000
+"""Records that the types of the columns are seen from."""
+
+ASKED = 32
+"""Records that the estimator is asked for."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A few records as a batch whose fields are all nullable.
+
+    `native` gives a copy of them as the caller has them (None: the caller has them in a form that is not scikit-learn's);
+    `frames` are the data frame libraries to try, in order; `dtypes` what pandas calls the types of the columns.
+    """
+
+    batch: pa.RecordBatch
+    native: Callable[[], Any] | None
+    frames: tuple[str, ...]
+    dtypes: dict[str, str]
+
+    def __str__(self) -> str:
+        """The columns, for messages."""
+        fields = [f"{field.name}: {field.type}" for field in self.batch.schema]
+        return ", ".join([*fields[:5], "..."] if len(fields) > 5 else fields)  # noqa: PLR2004 - five are shown
+
+    def feeds(self) -> Iterator[Feed]:
+        """The ways to hand it over, fastest first."""
+        types = self.batch.schema.types
+        if len(types) == 1 and pt.is_fixed_size_list(types[0]):
+            yield Feed("tensor")
+            yield Feed("copied tensor")
+            return
+        if len(types) == 1 and is_text(types[0]):
+            yield Feed("texts")
+        if all(map(is_plain_number, types)):
+            yield Feed("array")
+        for name in self.frames:
+            yield Feed("pandas", self.dtypes) if name == "pandas" else Feed("polars")
+        yield Feed("objects")
+
+
+def example_of(data: Any, wanted: list[str] | None) -> Example:
+    """The first records of the data; of a table only the columns `wanted`, in that order, if there are such.
+
+    Raises ConfigError: these are not records, there are none, or a column has no value to see its type from.
+    """
+    data = _series(data)
+    some = _first(data, SHOWN)
+    table = to_arrow(some)
+    if wanted and set(wanted) & set(table.schema.names):
+        present = [name for name in wanted if name in table.schema.names]
+        table = table.select(present)
+        some = some[present] if hasattr(some, "columns") and hasattr(some, "iloc") else some
+        some = some.select(present) if type(some).__module__.startswith("polars") else some
+    if table.num_rows == 0 or table.num_columns == 0:
+        msg = f"example: wanted at least one record, found {table.num_rows} records of {table.num_columns} columns"
+        raise ConfigError(msg)
+    batch = _batch(table)
+    kind = type(some).__module__.partition(".")[0]
+    dtypes = {str(name): str(dtype) for name, dtype in some.dtypes.items()} if kind == "pandas" else {}
+    return Example(batch, _native(some, kind, batch.num_rows), _frames(kind), dtypes)
+
+
+def _series(data: Any) -> Any:
+    """A column of pandas or polars is a list of texts or numbers."""
+    if type(data).__module__.partition(".")[0] in {"pandas", "polars"} and not hasattr(data, "columns"):
+        return data.to_numpy()
+    return data
+
+
+def _first(data: Any, count: int) -> Any:
+    if hasattr(data, "iloc"):
+        return data.iloc[:count]
+    if isinstance(data, dict):
+        return {name: values[:count] for name, values in data.items()}
+    if isinstance(data, pa.Table | pa.RecordBatch):
+        return data.slice(0, count)
+    return data[:count] if isinstance(data, np.ndarray | list | tuple) or hasattr(data, "slice") else data
+
+
+def _batch(table: pa.Table) -> pa.RecordBatch:
+    """The first records; a single one twice, so that an estimator that answers columns cannot be mistaken."""
+    rows = list(range(min(table.num_rows, ASKED))) if table.num_rows > 1 else [0, 0]
+    columns = []
+    for field, column in zip(table.schema, table.columns, strict=True):
+        if pt.is_null(field.type):
+            msg = f"example: wanted a value in column {field.name!r} to see its type from, found none in {len(column):,} records"
+            raise ConfigError(msg)
+        columns.append(_plain(column.combine_chunks()).take(pa.array(rows)))
+    fields = [pa.field(name, column.type) for name, column in zip(table.schema.names, columns, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Without dictionaries, extensions and the less common layouts of strings."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if pt.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(pa.string()) if is_text(column.type) else column
+
+
+def _native(some: Any, kind: str, count: int) -> Callable[[], Any] | None:
+    if kind == "pandas":
+        places = [n % len(some) for n in range(count)]
+        return lambda: some.iloc[places].copy()
+    if kind == "polars":
+        places = [n % len(some) for n in range(count)]
+        return lambda: some[places]
+    if isinstance(some, np.ndarray):
+        shaped = some.reshape(len(some), -1) if some.ndim > 1 or some.dtype.kind not in "OUS" else some
+        return lambda: shaped[[n % len(some) for n in range(count)]]
+    if isinstance(some, list | tuple) and all(isinstance(value, str) for value in some):
+        return lambda: [some[n % len(some)] for n in range(count)]
+    return None
+
+
+def _frames(kind: str) -> tuple[str, ...]:
+    """The caller's own library; else the ones that are there already, pandas before polars."""
+    if kind in {"pandas", "polars"}:
+        return (kind,)
+    return (
+        ("pandas", "polars")
+        if "polars" not in sys.modules or "pandas" in sys.modules
+        else ("polars", "pandas")
+    )

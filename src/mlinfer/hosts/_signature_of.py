@@ -1,0 +1,236 @@
+"""What an estimator reads: seen from an example, and from how it takes the example with values missing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from mlinfer import ConfigError, finite
+from mlinfer.hosts._answers_of import Answer, answer_of, dense
+from mlinfer.hosts._example import Example
+from mlinfer.hosts._feeding import Feed, feeder, is_plain_number, is_text
+from mlinfer.hosts._unnamed import unnamed
+
+REFUSALS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
+"""What estimators raise at data that they cannot take."""
+
+NAMES_WARNING = "feature names"
+CLOSE = 1e-6
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was found out about an estimator: its fields, how it is fed and how it answers."""
+
+    inputs: pa.Schema
+    feed: Feed
+    answers: tuple[Answer, ...]
+
+    @property
+    def outputs(self) -> pa.Schema:
+        """The fields of all its answers."""
+        return pa.schema([field for answer in self.answers for field in answer.fields])
+
+
+def study(estimator: Any, example: Example, methods: Sequence[str], *, expand: bool) -> Study:
+    """Find out how to feed an estimator, and which fields may miss a value or be infinite.
+
+    Asks the estimator for the example, and once more per column that it might take without a value. Raises ConfigError:
+    it cannot answer its own example.
+    """
+    absent = [method for method in methods if not hasattr(estimator, method)]
+    if absent:
+        msg = f"{type(estimator).__name__}: wanted the method {absent[0]!r}, found none; fitted another way it may have it"
+        raise ConfigError(msg)
+    feed, returned = _choose(estimator, example, methods)
+    fed = fed_by(estimator, feed)
+    answers = answers_of(fed, methods, returned, expand=expand)
+    asks = [answer.ask for answer in answers]
+    inputs, feed = _Probe(feed, asks, example.batch).fields()
+    return Study(inputs, feed, answers)
+
+
+def fed_by(estimator: Any, feed: Feed) -> Any:
+    """The estimator to ask: one that is fed a matrix must not know names."""
+    return estimator if feed.kind in {"pandas", "polars", "texts"} else unnamed(estimator)
+
+
+def answers_of(
+    estimator: Any, methods: Sequence[str], returned: Sequence[Any], *, expand: bool
+) -> tuple[Answer, ...]:
+    """One answer per method, seen from what each has returned."""
+    return tuple(
+        answer_of(estimator, method, found, expand=expand)
+        for method, found in zip(methods, returned, strict=True)
+    )
+
+
+def _choose(estimator: Any, example: Example, methods: Sequence[str]) -> tuple[Feed, list[Any]]:
+    """The first way to feed it that gives the answers that the example itself gives."""
+    reference: list[Any] | None = None
+    problem: Exception | None = None
+    second: tuple[Feed, list[Any]] | None = None
+    if example.native is not None:
+        try:
+            reference, _ = _ask_quietly(estimator, methods, example.native())
+        except REFUSALS as error:
+            problem = error
+    for feed in example.feeds() if problem is None else ():
+        try:
+            data = feeder(feed, example.batch.schema)(example.batch)
+            returned, clean = _ask_quietly(fed_by(estimator, feed), methods, data)
+        except (*REFUSALS, ConfigError) as error:
+            problem = error
+            continue
+        if _rows(returned) != example.batch.num_rows or (
+            reference is not None and not _alike(returned, reference)
+        ):
+            continue
+        if clean:
+            return feed, returned
+        second = second or (feed, returned)
+    if second is not None:
+        return second
+    if isinstance(problem, ConfigError):
+        raise problem
+    msg = (
+        f"{type(estimator).__name__}: wanted an estimator that answers its example ({example}), found "
+        f"{_first_line(problem)}; give example= as the data that it was fitted on, without the target"
+    )
+    raise ConfigError(msg) from problem
+
+
+def _first_line(problem: Exception | None) -> str:
+    if problem is None:
+        return "other answers than it gives by itself"
+    return f"{type(problem).__name__}: {(str(problem).splitlines() or [''])[0]}"
+
+
+def _ask_quietly(estimator: Any, methods: Sequence[str], data: Any) -> tuple[list[Any], bool]:
+    """The answers, and whether it did not complain about names."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        returned = [getattr(estimator, method)(data) for method in methods]
+    return returned, not any(NAMES_WARNING in str(one.message) for one in said)
+
+
+def _parts(returned: Sequence[Any]) -> Iterator[np.ndarray]:
+    for found in returned:
+        yield from (dense(part) for part in found) if isinstance(found, list) else [dense(found)]
+
+
+def _rows(returned: Sequence[Any]) -> int:
+    counts = {len(part) for part in _parts(returned)}
+    return counts.pop() if len(counts) == 1 else -1
+
+
+def _alike(returned: Sequence[Any], reference: Sequence[Any]) -> bool:
+    return all(
+        one.shape == other.shape
+        and (
+            np.allclose(one, other, rtol=CLOSE, atol=CLOSE, equal_nan=True)
+            if one.dtype.kind == other.dtype.kind == "f"
+            else bool(np.all((one == other) | ((one != one) & (other != other))))  # noqa: PLR0124 - NaN is not itself
+        )
+        for one, other in zip(_parts(returned), _parts(reference), strict=True)
+    )
+
+
+class _Probe:
+    """Takes values away from the example and looks whether finite answers still come."""
+
+    def __init__(self, feed: Feed, asks: Sequence[Callable[[Any], Any]], batch: pa.RecordBatch) -> None:
+        self._feed, self._asks, self._batch = feed, asks, batch
+
+    def fields(self) -> tuple[pa.Schema, Feed]:
+        """The fields with what they allow, and the feed with how a missing value is given."""
+        schema = self._batch.schema
+        if self._feed.kind.endswith("tensor"):
+            return pa.schema([self._tensor(schema.field(0))]), self._feed
+        without_nulls = self._all_at_once(np.nan)
+        fields = []
+        for place, field in enumerate(schema):
+            nullable = without_nulls or self._takes_null(place, field)
+            new = field.with_nullable(nullable)
+            fields.append(
+                finite(new) if pt.is_floating(field.type) and not self._takes_infinity(place) else new
+            )
+        return pa.schema(fields), self._feed
+
+    def _all_at_once(self, value: float) -> bool:
+        """Whether a matrix may hold the value in any column: row n holds it in column n, one question for them all."""
+        if self._feed.kind != "array":
+            return False
+        matrix = feeder(self._feed, self._batch.schema)(self._batch)
+        return self._works(lambda: _diagonal(matrix, value))
+
+    def _takes_null(self, place: int, field: pa.Field) -> bool:
+        if self._null_works(place, field):
+            return True
+        if self._feed.kind not in {"pandas", "objects", "texts"} or not is_text(field.type):
+            return False
+        before = self._feed
+        self._feed = replace(before, nones=(*before.nones, field.name))
+        if self._null_works(place, field):
+            return True
+        self._feed = before
+        return False
+
+    def _null_works(self, place: int, field: pa.Field) -> bool:
+        """With the value missing everywhere (as it is in a batch of one), and in every other record."""
+        column = self._batch.column(place)
+        odd = pa.array(np.arange(len(column)) % 2 == 1)
+        import pyarrow.compute as pc
+
+        half = pc.if_else(odd, column, pa.scalar(None, field.type))
+        return all(self._replaced(place, values) for values in (pa.nulls(len(column), field.type), half))
+
+    def _takes_infinity(self, place: int) -> bool:
+        column = self._batch.column(place)
+        signs = np.where(np.arange(len(column)) % 2 == 0, np.inf, -np.inf)
+        return self._replaced(place, pa.array(signs).cast(column.type))
+
+    def _replaced(self, place: int, column: pa.Array) -> bool:
+        columns = [*self._batch.columns]
+        columns[place] = column
+        batch = pa.RecordBatch.from_arrays(columns, schema=self._batch.schema)
+        return self._works(lambda: feeder(self._feed, batch.schema)(batch))
+
+    def _tensor(self, field: pa.Field) -> pa.Field:
+        """A list of numbers: all of them may be missing, or none."""
+        size, kind = field.type.list_size, field.type.value_type
+        matrix = feeder(self._feed, self._batch.schema)(self._batch)
+        numbers = pt.is_floating(kind)
+        nan = numbers and self._works(lambda: _diagonal(matrix, np.nan))
+        new = pa.field(field.name, pa.list_(pa.field("item", kind, nullable=nan), size), nullable=False)
+        return finite(new) if numbers and not self._works(lambda: _diagonal(matrix, np.inf)) else new
+
+    def _works(self, data: Callable[[], Any]) -> bool:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                fed = data()
+                returned = [ask(fed) for ask in self._asks]
+                return all(
+                    part.dtype.kind != "f" or bool(np.isfinite(part).all()) for part in _parts(returned)
+                )
+        except REFUSALS:
+            return False
+
+
+def _diagonal(matrix: np.ndarray, value: float) -> np.ndarray:
+    """The first row as often as there are columns, with the value in another column each time."""
+    many = np.repeat(matrix[:1], matrix.shape[1], axis=0)
+    np.fill_diagonal(many, value)
+    return many
+
+
+def numeric(schema: pa.Schema) -> bool:
+    """Whether every column can go into a matrix of numbers."""
+    return all(is_plain_number(kind) for kind in schema.types)

@@ -1,0 +1,139 @@
+"""Estimators as skops files, which hold data and names of types, never code."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from mlinfer import ConfigError
+from mlinfer.hosts._trusted import TRUSTED
+
+LARGEST_RATIO = 100
+SMALLEST_BOUND = 2**24
+"""A file may unfold to a hundred times its size, or to 16 MiB."""
+
+DAMAGE = (
+    zipfile.BadZipFile, zlib.error, OSError, EOFError, RecursionError, RuntimeError, ImportError, AttributeError,
+    LookupError, TypeError, ValueError, ArithmeticError, AssertionError,
+)  # fmt: skip
+"""What a damaged file makes skops, zipfile, json and numpy raise."""
+
+
+def dump(estimator: Any) -> bytes:
+    """An estimator as the bytes of a skops file. Raises ConfigError: it holds something that skops cannot store."""
+    import skops.io
+
+    try:
+        return skops.io.dumps(estimator)  # type: ignore[no-any-return]
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        msg = f"{type(estimator).__name__}: wanted an estimator that skops can store, found {_short(error)}"
+        raise ConfigError(msg) from error
+
+
+def load(content: bytes, trusted: Sequence[str], where: str) -> Any:
+    """The estimator in the bytes of a skops file.
+
+    Raises ConfigError: it holds types that are not trusted, was written by another scikit-learn, or is damaged.
+    """
+    import skops.io
+
+    try:
+        _check_size(content, where)
+        untrusted = skops.io.get_untrusted_types(data=content)
+    except DAMAGE as error:
+        raise ConfigError(_damaged(where, error)) from error
+    unknown = sorted(set(untrusted) - TRUSTED - set(trusted))
+    if unknown:
+        spelled = ", ".join(repr(name) for name in unknown)
+        msg = (
+            f"{where}: wanted types that are known to be data, found {', '.join(unknown)}; if you trust whoever made the "
+            f"file, write trusted=[{spelled}]"
+        )
+        raise ConfigError(msg)
+    _check_version(_schema(content), where)
+    try:
+        return skops.io.loads(content, trusted=sorted(untrusted))
+    except DAMAGE as error:
+        raise ConfigError(_damaged(where, error)) from error
+
+
+def digest_of(content: bytes) -> str:
+    """A digest (hex) of what a skops file holds: the same for the same estimator in every process.
+
+    The bytes themselves are not: they name objects by their addresses and files by random numbers, and carry the time.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        schema = json.loads(archive.read("schema.json"))
+        plain = _canonical(schema, archive, {})
+    plain.pop("_skops_version", None)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _canonical(value: Any, archive: zipfile.ZipFile, known: dict[str, str]) -> Any:
+    if isinstance(value, list):
+        return [_canonical(item, archive, known) for item in value]
+    if not isinstance(value, dict):
+        return value
+    result = {name: _canonical(item, archive, known) for name, item in value.items() if name != "__id__"}
+    if "__loader__" in value and isinstance(value.get("file"), str):
+        name = value["file"]
+        if name not in known:
+            known[name] = hashlib.sha256(archive.read(name)).hexdigest()
+        result["file"] = known[name]
+    if value.get("__loader__") == "SetNode":  # sets of strings have another order in every process
+        result["content"] = sorted(result["content"], key=lambda item: json.dumps(item, sort_keys=True))
+    return result
+
+
+def _schema(content: bytes) -> Any:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return json.loads(archive.read("schema.json"))
+
+
+def _check_size(content: bytes, where: str) -> None:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        unfolded = sum(member.file_size for member in archive.infolist())
+    if unfolded > max(LARGEST_RATIO * len(content), SMALLEST_BOUND):
+        msg = f"{where}: wanted a file that unfolds to at most {LARGEST_RATIO} times its size, found {unfolded:,} bytes in {len(content):,}"
+        raise ConfigError(msg)
+
+
+def _check_version(schema: Any, where: str) -> None:
+    import sklearn
+
+    here = sklearn.__version__.split(".")[:2]
+    for found in sorted(_versions(schema)):
+        if found.split(".")[:2] != here:
+            raise ConfigError(other_version(where, found, sklearn.__version__))
+
+
+def other_version(where: str, found: str, here: str) -> str:
+    """The message for a model that another scikit-learn has fitted."""
+    return (
+        f"{where}: wanted a model fitted with scikit-learn {'.'.join(here.split('.')[:2])}, found {found}; its answers may "
+        f"differ: install 'scikit-learn=={found}', or fit and save the model again with {here}"
+    )
+
+
+def _versions(value: Any) -> set[str]:
+    """Every scikit-learn version that an estimator in the file says it was fitted with."""
+    if isinstance(value, list):
+        return set().union(*map(_versions, value))
+    if not isinstance(value, dict):
+        return set()
+    found = set().union(*map(_versions, value.values()))
+    node = value.get("_sklearn_version")
+    return found | {json.loads(node["content"])} if isinstance(node, dict) and "content" in node else found
+
+
+def _damaged(where: str, error: BaseException) -> str:
+    return f"{where}: wanted a skops file, found something damaged or foreign ({_short(error)}); save the model again"
+
+
+def _short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

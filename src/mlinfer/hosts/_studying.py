@@ -1,0 +1,66 @@
+"""Finds out about an estimator in hand: its signature, with or without an example, and its digest."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mlinfer import ConfigError
+from mlinfer.hosts import _skops_files
+from mlinfer.hosts._example import example_of
+from mlinfer.hosts._signature_of import REFUSALS, Study, study
+from mlinfer.hosts._unnamed import unnamed
+
+
+def study_of(estimator: Any, example: Any, methods: Sequence[str], *, expand: bool) -> Study:
+    """How to feed an estimator and what it answers. Raises ConfigError: an example is needed."""
+    names = _names(estimator)
+    if example is None:
+        example = _made_up(estimator, names, methods)
+    return study(estimator, example_of(example, names), methods, expand=expand)
+
+
+def digest(estimator: Any) -> str:
+    """A digest of everything that an estimator has learned."""
+    return _skops_files.digest_of(_skops_files.dump(estimator))
+
+
+def _names(estimator: Any) -> list[str] | None:
+    names = getattr(estimator, "feature_names_in_", None)
+    return None if names is None else [str(name) for name in names]
+
+
+def _made_up(estimator: Any, names: list[str] | None, methods: Sequence[str]) -> Any:
+    """Zeros for an estimator that knows how many columns it was fitted on and that takes numbers alone."""
+    kind = type(estimator).__name__
+    width = len(names) if names else getattr(estimator, "n_features_in_", None)
+    if not width:
+        msg = f"{kind}: wanted to know what it was fitted on, and it does not say; give example= with a few records of that"
+        raise ConfigError(msg)
+    if _takes_text(estimator, methods[0], names, width):
+        msg = f"{kind}: takes text as well as numbers, so its types cannot be guessed; give example= with a few records"
+        raise ConfigError(msg)
+    zeros = np.zeros((2, width))
+    return zeros if names is None else pa.table(dict(zip(names, zeros.T, strict=True)))
+
+
+def _takes_text(estimator: Any, method: str, names: list[str] | None, width: int) -> bool:
+    """Whether any of its columns may hold text: then zeros would be a wrong guess that nobody notices."""
+    pandas = None if names is None else sys.modules.get("pandas")
+    ask = getattr(estimator if pandas else unnamed(estimator), method)
+    for place in range(width):
+        matrix = np.zeros((2, width), object)
+        matrix[:, place] = "a"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ask(pandas.DataFrame(matrix, columns=names).infer_objects() if pandas else matrix)
+        except REFUSALS:
+            continue
+        return True
+    return False
