@@ -42,7 +42,7 @@ FLOORS = [
     # 3: the loop
     ["_engine"],
     # 4: what a user's definition becomes
-    ["_answering", "_config", "_online", "_pipeline", "_registry"],
+    ["_answering", "_config", "_online", "_options", "_pipeline", "_registry"],
     # 5: the ways in
     ["_cli", "_demo", "__main__"],
 ]
