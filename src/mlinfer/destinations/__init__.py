@@ -1,5 +1,7 @@
 """Where answers go."""
 
+from mlinfer.destinations._jsonl import JsonLinesDestination
 from mlinfer.destinations._memory import MemoryDestination
+from mlinfer.destinations._sql import SqlDestination
 
-__all__ = ["MemoryDestination"]
+__all__ = ["JsonLinesDestination", "MemoryDestination", "SqlDestination"]

@@ -1,0 +1,260 @@
+"""One file that grows, with its progress beside it: what the destinations of text files share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from mlinfer import (
+    ChangedError,
+    ComponentError,
+    ConfigError,
+    FencedError,
+    Progress,
+    Scope,
+    durable,
+    failpoint,
+)
+
+IfExists = Literal["fail", "append", "replace"]
+FORMAT = 1
+BUFFER_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What `.NAME.progress` says about the file NAME beside it.
+
+    `length`: so many bytes of the file are committed. `foreign`: so many of them were there before this pipeline.
+    """
+
+    pipeline: str
+    output: str
+    columns: tuple[tuple[str, str], ...]
+    length: int
+    foreign: int
+    progress: Progress
+
+    def to_bytes(self) -> bytes:
+        """A text that `from_bytes` reads back, and that shows every change of a byte."""
+        body = {
+            "format": FORMAT,
+            "pipeline": self.pipeline,
+            "output": self.output,
+            "columns": self.columns,
+            "length": self.length,
+            "foreign": self.foreign,
+            "progress": self.progress.to_json(),
+        }
+        return json.dumps({"appended": body, "sha256": _checksum(body)}).encode()
+
+    @classmethod
+    def from_bytes(cls, text: bytes, path: Path) -> Sidecar:
+        """Read what `to_bytes` wrote. Raises ChangedError: it is damaged, or a newer mlinfer wrote it."""
+        try:
+            stored = json.loads(text)
+            body, checksum = stored["appended"], stored["sha256"]
+            version = body["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ChangedError(_damaged(path)) from error
+        if isinstance(version, int) and version > FORMAT:
+            msg = f"{path}: wanted progress of format {FORMAT} or older, found {version}: a newer mlinfer wrote it; install that version"
+            raise ChangedError(msg)
+        if checksum != _checksum(body):
+            raise ChangedError(_damaged(path))
+        columns = tuple((name, kind) for name, kind in body["columns"])
+        progress = Progress.from_json(body["progress"], str(path))
+        return cls(body["pipeline"], body["output"], columns, body["length"], body["foreign"], progress)
+
+
+class Appended:
+    """An open file at whose end this run, and nobody else, writes."""
+
+    def __init__(self, path: Path, descriptor: int, sidecar: Sidecar) -> None:
+        self._path, self._descriptor, self._sidecar = path, descriptor, sidecar
+        self._buffer = bytearray()
+        self._length = sidecar.length
+        self._broken = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was written to the file yet."""
+        return not self._length and not self._buffer
+
+    def append(self, text: bytes | memoryview) -> None:
+        """Put this behind all that was written; durable after the next commit. Raises ComponentError."""
+        self._buffer += text
+        if len(self._buffer) >= BUFFER_BYTES:
+            self._write()
+
+    def commit(self, progress: Progress) -> None:
+        """Store text and progress in one step: the sidecar decides how much of the file counts. Raises ComponentError."""
+        if self._broken:
+            msg = f"{self._path}: an earlier write failed; run the pipeline again, it goes on behind the last commit"
+            raise ComponentError(msg)
+        self._write()
+        merged = replace(self._sidecar.progress.merged(progress), epoch=self._sidecar.progress.epoch)
+        newer = replace(self._sidecar, length=self._length, progress=merged)
+        with self._reported():
+            failpoint("dest.write.partial")
+            os.fsync(self._descriptor)
+            durable.replace(sidecar_of(self._path), newer.to_bytes())
+        self._sidecar = newer
+
+    def committed(self) -> Progress:
+        """All progress so far."""
+        return self._sidecar.progress
+
+    def _write(self) -> None:
+        rest = memoryview(self._buffer)
+        with self._reported():
+            while rest:
+                written = os.write(self._descriptor, rest)
+                rest = rest[written:]
+                self._length += written
+        self._buffer = bytearray()
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._broken = True
+            msg = (
+                f"{self._path}: wanted to write, found {os.strerror(error.errno or 0)}; what was committed is safe: "
+                "mend the cause and run the pipeline again"
+            )
+            raise ComponentError(msg) from error
+
+
+@contextmanager
+def open_appended(
+    path: Path, schema: pa.Schema, scope: Scope, if_exists: IfExists
+) -> Iterator[Appended | None]:
+    """Take the file for one run, everything behind the last commit cut off; None when nothing may be created.
+
+    Raises ConfigError: another pipeline or another schema wrote what is there. FencedError: another run holds the file.
+    ChangedError: the file is shorter than what was committed, or its progress is damaged.
+    """
+    if if_exists not in {"fail", "append", "replace"}:
+        msg = f"if_exists: wanted 'fail', 'append' or 'replace', found {if_exists!r}"
+        raise ConfigError(msg)
+    if path.exists() and not path.is_file():
+        msg = f"{path}: wanted the name of a file, found something else; name a file"
+        raise ConfigError(msg)
+    if scope.read_only:
+        _begin(path, schema, scope, if_exists)
+        yield None
+        return
+    _refuse_two_outputs(path, scope)
+    durable.make_folder(path.parent)
+    with durable.locked(path, "output", scope.run):
+        durable.remove_leftovers(path.parent, sidecar_of(path).name)
+        sidecar = _begin(path, schema, scope, if_exists)
+        durable.replace(
+            sidecar_of(path), sidecar.to_bytes()
+        )  # first: from now on the rest of the file does not count
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, durable.PRIVATE_FILE)
+        try:
+            os.ftruncate(descriptor, sidecar.length)
+            os.fsync(descriptor)
+            durable.flush_folder(path.parent)
+            appended = Appended(path, descriptor, sidecar)
+            if sidecar.foreign and sidecar.length == sidecar.foreign and not _ends_a_line(descriptor):
+                appended.append(b"\n")
+            yield appended
+        finally:
+            os.close(descriptor)
+
+
+def sidecar_of(path: Path) -> Path:
+    """Where the progress of a file is kept."""
+    return path.with_name(f".{path.name}.progress")
+
+
+def _begin(path: Path, schema: pa.Schema, scope: Scope, if_exists: IfExists) -> Sidecar:
+    """What the sidecar says when this run begins to write."""
+    columns = tuple((field.name, str(field.type)) for field in schema)
+    found = _stored(path)
+    if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
+        kept = _keep_foreign(path, found, if_exists)
+        _check_epoch(path, scope, 0)
+        return Sidecar(scope.pipeline, scope.output, columns, kept, kept, Progress(epoch=1))
+    _check_epoch(path, scope, found.progress.epoch)
+    epoch = scope.epoch or found.progress.epoch + 1
+    if scope.fresh:
+        return Sidecar(
+            scope.pipeline, scope.output, columns, found.foreign, found.foreign, Progress(epoch=epoch)
+        )
+    if found.columns != columns:
+        msg = (
+            f"{path}: wanted the columns {_spelled(columns)}, found {_spelled(found.columns)} from earlier runs; "
+            "write to another file, or start over with from_start=True"
+        )
+        raise ConfigError(msg)
+    size = path.stat().st_size if path.exists() else 0
+    if size < found.length:
+        msg = (
+            f"{path}: wanted the {found.length} bytes that were committed, found {size}; put the file back, "
+            "or start over with from_start=True"
+        )
+        raise ChangedError(msg)
+    return replace(found, progress=replace(found.progress, epoch=epoch))
+
+
+def _keep_foreign(path: Path, found: Sidecar | None, if_exists: IfExists) -> int:
+    size = path.stat().st_size if path.exists() else 0
+    if found is not None:
+        size = min(size, found.length)  # what is behind it was never committed
+    if not size or if_exists == "replace":
+        return 0
+    if if_exists == "append":
+        return size
+    whose = f"pipeline {found.pipeline!r} ({found.output})" if found else "something else"
+    msg = (
+        f"{path}: wanted a file of this pipeline or none, found one that {whose} wrote; "
+        "choose another file, or if_exists='append' or 'replace'"
+    )
+    raise ConfigError(msg)
+
+
+def _refuse_two_outputs(path: Path, scope: Scope) -> None:
+    found = _stored(path)
+    if found is not None and found.pipeline == scope.pipeline and found.output != scope.output:
+        msg = f"{path}: wanted a file for {scope.output!r}, found that {found.output!r} of this pipeline goes there; name two files"
+        raise ConfigError(msg)
+
+
+def _check_epoch(path: Path, scope: Scope, stored: int) -> None:
+    if scope.epoch is not None and scope.epoch != stored:
+        msg = f"{path}: another run of pipeline {scope.pipeline!r} has taken over (run {stored}, this is {scope.epoch}); this one must stop"
+        raise FencedError(msg)
+
+
+def _stored(path: Path) -> Sidecar | None:
+    place = sidecar_of(path)
+    return Sidecar.from_bytes(place.read_bytes(), place) if place.exists() else None
+
+
+def _ends_a_line(descriptor: int) -> bool:
+    return os.pread(descriptor, 1, os.fstat(descriptor).st_size - 1) == b"\n"
+
+
+def _checksum(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _spelled(columns: tuple[tuple[str, str], ...]) -> str:
+    return ", ".join(f"{name} ({kind})" for name, kind in columns)
+
+
+def _damaged(path: Path) -> str:
+    return f"{path}: wanted progress that mlinfer wrote, found something damaged; restore it from a backup, or start over with from_start=True"

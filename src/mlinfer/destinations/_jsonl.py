@@ -1,0 +1,77 @@
+"""A file of JSON lines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mlinfer import Batch, DataDestination, Progress, Scope
+from mlinfer.destinations._appended import Appended, IfExists, open_appended
+from mlinfer.destinations._json_text import TEXT, json_objects
+
+
+@dataclass(frozen=True)
+class JsonLinesDestination(DataDestination):
+    """Appends one JSON object a line to one file, in UTF-8.
+
+    NaN and infinities become null, times ISO 8601 (UTC with Z where they have a zone), bytes base64, decimals texts, lists
+    and structs JSON. Progress is kept in `.NAME.progress` beside the file: at the next run, what a crash left behind the
+    last commit is cut off, so readers should wait for the end of a run.
+
+    Args:
+        path: the file. Its folder is created if need be.
+        if_exists: what to do about a file that this pipeline did not write: `fail`, `append` to it or `replace` it.
+    """
+
+    path: str | os.PathLike[str]
+    if_exists: IfExists = "fail"
+    transactional = True
+
+    @contextmanager
+    def open(self, schema: pa.Schema, scope: Scope) -> Iterator[JsonLinesWriter]:
+        """Go on behind the last commit.
+
+        Raises ConfigError: another pipeline or another schema wrote what is there. FencedError: another run writes.
+        ChangedError: the file or its progress is damaged.
+        """
+        with open_appended(Path(self.path).expanduser(), schema, scope, self.if_exists) as file:
+            yield JsonLinesWriter(file)
+
+
+class JsonLinesWriter:
+    """Writes batches as lines."""
+
+    def __init__(self, file: Appended | None) -> None:
+        self._file = file
+
+    def write(self, batch: Batch) -> None:
+        """Append the records. Raises ComponentError: the disk is full, or the like."""
+        self._open().append(json_lines(batch.records))
+
+    def commit(self, progress: Progress) -> None:
+        """Store records and progress in one step."""
+        self._open().commit(progress)
+
+    def committed(self) -> Progress:
+        """All progress so far."""
+        return self._file.committed() if self._file else Progress()
+
+    def _open(self) -> Appended:
+        assert self._file is not None, "opened read-only: nothing is written"  # noqa: S101 - the engine's duty
+        return self._file
+
+
+def json_lines(records: pa.RecordBatch) -> memoryview | bytes:
+    """A batch as lines of JSON."""
+    if not records.num_rows:
+        return b""
+    lines = pc.binary_join_element_wise(json_objects(records), pa.scalar("\n", TEXT), pa.scalar("", TEXT))
+    _, offsets, text = lines.buffers()
+    ends = memoryview(offsets).cast("q")
+    return memoryview(text)[ends[lines.offset] : ends[lines.offset + len(lines)]]

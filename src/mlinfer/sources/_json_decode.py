@@ -1,0 +1,211 @@
+"""Lines to JSON objects, strictly.
+
+What a line means is what `decode_line` says, written with the standard library. A block of lines is decoded at once
+where that is sure to give the same: with orjson if it is installed, which is several times as fast.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+DEEPEST = 32
+_SMALLEST, _LARGEST = -(2**63), 2**64 - 1
+_COLON, _QUOTE, _SPACE, _NEWLINE, _BRACKET = 58, 34, 32, 10, 91
+_BRACE_TO_BRACKET = 0xDF  # { without one bit is [
+
+
+class NotARecord(ValueError):  # noqa: N818 - an answer, not a failure
+    """Why a line is not a record, in words that follow "line 17: "."""
+
+
+def fastest() -> Callable[[bytes], Any]:
+    """A decoder for blocks: orjson, or the standard library with the same results. Raises ValueError."""
+    try:
+        import orjson
+    except ImportError:
+        return _decode_block
+    return orjson.loads
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The objects of a block; the places of their lines (None: every line is one); what is wrong with other lines."""
+
+    rows: list[dict[str, Any]]
+    places: list[int] | None
+    wrong: list[tuple[int, str]]
+
+
+def decode(block: bytes, loads: Callable[[bytes], Any]) -> Decoded:
+    """The lines of a block, which has no newline at its end. Lines of blanks are passed over."""
+    rows = _all_at_once(block, loads)
+    if rows is not None and not _suspicious(block, rows):
+        return Decoded(rows, None, [])
+    return _one_by_one(block.split(b"\n"), loads)
+
+
+def decode_line(line: bytes) -> dict[str, Any]:
+    """One line as a dict. Raises NotARecord."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        msg = f"wanted UTF-8, found the byte 0x{line[error.start]:02x} at byte {error.start + 1}"
+        raise NotARecord(msg) from error
+    try:
+        value = _STRICT.decode(text)
+    except json.JSONDecodeError as error:
+        msg = f"wanted a JSON object, found text that is not JSON at character {error.pos + 1}"
+        raise NotARecord(msg) from error
+    except RecursionError as error:
+        raise NotARecord(_TOO_DEEP) from error
+    if not isinstance(value, dict):
+        msg = f"wanted a JSON object, found {_KINDS.get(type(value), 'a number')}"
+        raise NotARecord(msg)
+    if _depth(value) > DEEPEST:
+        raise NotARecord(_TOO_DEEP)
+    _refuse_half_characters(text, value)
+    return value
+
+
+def _all_at_once(block: bytes, loads: Callable[[bytes], Any]) -> list[dict[str, Any]] | None:
+    """Every line a dict, or None.
+
+    Between two lines stands a number that nobody can foresee: no line can pretend to be two, no two can join to be one.
+    """
+    divider, dividers = secrets.randbits(62), block.count(b"\n")
+    try:
+        items = loads(b"[" + block.replace(b"\n", b",%d," % divider) + b"]")
+    except ValueError:
+        return None
+    rows = items[::2]
+    whole = len(items) == 2 * dividers + 1 and items[1::2].count(divider) == dividers
+    return rows if whole and set(map(type, rows)) == {dict} else None
+
+
+def _one_by_one(lines: list[bytes], loads: Callable[[bytes], Any]) -> Decoded:
+    found: dict[int, dict[str, Any]] = {}
+    wrong: list[tuple[int, str]] = []
+    doubtful = []
+    for place, line in enumerate(lines):
+        try:
+            row = loads(line)
+        except ValueError:
+            row = None
+        if type(row) is dict:
+            found[place] = row
+        elif line.strip():
+            doubtful.append(place)
+    good = list(found)
+    if good:
+        doubtful += [good[n] for n in _suspicious(b"\n".join([lines[n] for n in good]), list(found.values()))]
+    for place in sorted(doubtful):
+        try:
+            found[place] = decode_line(lines[place])
+        except NotARecord as error:
+            found.pop(place, None)
+            wrong.append((place, str(error)))
+    places = sorted(found)
+    return Decoded([found[place] for place in places], places, wrong)
+
+
+def _suspicious(block: bytes, rows: list[dict[str, Any]]) -> list[int]:
+    """The lines that may name a key twice or be nested too deep, which fast decoders do not tell.
+
+    A key is followed by a colon, with nothing but blanks between them: count colons behind a quote or a blank.
+    """
+    codes = np.frombuffer(block, np.uint8)
+    colons = codes == _COLON
+    brackets = (codes & _BRACE_TO_BRACKET) == _BRACKET
+    if np.count_nonzero(brackets) == len(rows) and np.count_nonzero(colons) == sum(map(len, rows)):
+        return []
+    places = np.flatnonzero(colons)
+    before = codes[places - 1]
+    places = places[(before == _QUOTE) | (before <= _SPACE)]
+    ends = np.flatnonzero(codes == _NEWLINE)
+    opened = np.bincount(np.searchsorted(ends, np.flatnonzero(brackets)), minlength=len(rows)).tolist()
+    colons_by_line = np.bincount(np.searchsorted(ends, places), minlength=len(rows)).tolist()
+    return [
+        place
+        for place, row in enumerate(rows)
+        if colons_by_line[place] != (len(row) if opened[place] == 1 else _keys(row))
+        or opened[place] > DEEPEST
+    ]
+
+
+def _keys(value: Any) -> int:
+    if type(value) is dict:
+        return len(value) + sum(map(_keys, value.values()))
+    return sum(map(_keys, value)) if type(value) is list else 0
+
+
+def _depth(value: Any) -> int:
+    if not isinstance(value, dict | list):
+        return 0
+    inner: Iterable[Any] = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_depth, inner), default=0)
+
+
+_TOO_DEEP = f"wanted at most {DEEPEST} levels of nesting, found more"
+_KINDS = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+
+
+def _refuse_half_characters(text: str, value: Any) -> None:
+    r"""`\ud800` alone is half of a character: no text in UTF-8 can hold it."""
+    if "\\u" not in text:
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        msg = "wanted text, found half of a surrogate pair"
+        raise NotARecord(msg) from error
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        msg = "wanted a number, found one that is too large"
+        raise NotARecord(msg)
+    return value
+
+
+def _integer(text: str) -> int | float:
+    """Integers up to 64 bits exactly, larger ones as floats."""
+    value = int(text) if len(text) < 30 else _LARGEST + 1  # noqa: PLR2004 - long texts cost much, and are too large
+    return value if _SMALLEST <= value <= _LARGEST else _number(text)
+
+
+def _constant(text: str) -> Any:
+    msg = f"wanted a JSON value, found {text}"
+    raise NotARecord(msg)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        msg = "wanted every key once, found one twice"
+        raise NotARecord(msg)
+    return found
+
+
+_FAST = json.JSONDecoder(parse_float=_number, parse_int=_integer, parse_constant=_constant)
+_STRICT = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_float=_number, parse_int=_integer, parse_constant=_constant
+)
+
+
+def _decode_block(block: bytes) -> Any:
+    """The standard library, refusing what orjson refuses."""
+    text = block.decode()
+    try:
+        value = _FAST.decode(text)
+    except RecursionError as error:
+        raise NotARecord(_TOO_DEEP) from error
+    _refuse_half_characters(text, value)
+    return value

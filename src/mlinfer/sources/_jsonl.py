@@ -1,0 +1,188 @@
+"""Files of JSON lines."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mlinfer import BadRecord, Batch, DataSource, EndOfInput, Position, RecordIds, batch_from_rows
+from mlinfer.sources._files import file_of, list_files
+from mlinfer.sources._json_decode import decode, fastest
+from mlinfer.sources._text_files import LONGEST_LINE, LONGEST_RAW, Tape, open_tape, text_suffixes
+
+SUFFIXES = text_suffixes(".jsonl", ".ndjson", ".json")
+
+
+@dataclass(frozen=True)
+class JsonLinesSource(DataSource):
+    """Reads files that hold one JSON object a line, in UTF-8; plain, gzip or zstd (names that end in .gz or .zst).
+
+    Lines that are not an object, that name a key twice, that hold NaN or Infinity or more than 32 levels of nesting, and
+    fields of the wrong type become rejects; the lines around them do not. Empty lines are passed over. A line may have
+    16 MiB.
+
+    Args:
+        path: a file, a glob or a directory; every file is a partition.
+        follow: do not end, but look for new files; give a file its final name when it is complete.
+        id_column: the field that names a record for ever; by default, and where it is null, that is its file and line number.
+    """
+
+    path: str | os.PathLike[str]
+    follow: bool = False
+    id_column: str | None = None
+    resume = "seek"
+
+    @property
+    def bounded(self) -> bool:  # type: ignore[override]
+        """Whether it ends by itself."""
+        return not self.follow
+
+    def schema(self) -> pa.Schema | None:
+        """The fields of the first lines of the first file (up to 1 MiB), each of the type that most of its values have."""
+        for partition in self.partitions():
+            with open_tape(file_of(self.path, partition), None) as tape:
+                tape.fill()
+                text = tape.data[tape.start :]
+            whole = text[: text.rfind(b"\n")] if b"\n" in text else text
+            rows = decode(whole, fastest()).rows if whole else []
+            return _schema_of(rows) if rows else None
+        return None
+
+    def partitions(self) -> Sequence[str]:
+        """The files."""
+        return [name for name, _ in list_files(self.path, SUFFIXES, follow=self.follow)]
+
+    @contextmanager
+    def open(self, partition: str, after: Position | None, wanted: pa.Schema) -> Iterator[JsonLinesReader]:
+        """Read a file from a position.
+
+        Raises ChangedError: it is not the file that the position belongs to, or it was cut. ComponentError: it cannot
+        be read.
+        """
+        with open_tape(file_of(self.path, partition), after) as tape:
+            yield JsonLinesReader(tape, partition, wanted, self.id_column)
+
+
+class JsonLinesReader:
+    """Decodes a block of lines at once."""
+
+    def __init__(self, tape: Tape, partition: str, wanted: pa.Schema, id_column: str | None) -> None:
+        self._tape, self._partition, self._wanted, self._id_column = tape, partition, wanted, id_column
+        self._loads = fastest()
+        self._text: bytes = b""
+        self._ends = np.empty(0, np.int64)
+
+    def read(self, max_records: int, timeout: float) -> Batch:  # noqa: ARG002 - a file does not make one wait
+        """The next lines."""
+        if not self._see():
+            raise EndOfInput
+        tape = self._tape
+        first = tape.line + 1
+        longest = (self._ends[0] if len(self._ends) else len(tape.data)) - tape.start
+        if longest > LONGEST_LINE:
+            return self._pass_over(first)
+        if not len(self._ends):  # the last line of the file has no newline
+            return self._batch(tape.take(len(tape.data) - tape.start, 1), first, 1)
+        ends = self._ends[:max_records]
+        long = np.flatnonzero(np.diff(ends) > LONGEST_LINE)
+        count = int(long[0]) + 1 if len(long) else len(ends)
+        self._ends = self._ends[count:]
+        block = tape.take(int(ends[count - 1]) + 1 - tape.start, count)[:-1]
+        return self._batch(block, first, count)
+
+    def _see(self) -> bool:
+        """Find the ends of the lines that are there, reading on until there is one; False: nothing is left."""
+        tape = self._tape
+        while not len(self._ends):
+            if tape.start < len(tape.data):
+                codes = np.frombuffer(tape.data, np.uint8, offset=tape.start)
+                self._ends = np.flatnonzero(codes == ord("\n")) + tape.start
+            if len(self._ends) or len(tape.data) - tape.start > LONGEST_LINE:
+                return True
+            if not tape.fill():
+                return tape.start < len(tape.data)
+        return True
+
+    def _pass_over(self, number: int) -> Batch:
+        """A line that is too long for memory: keep its beginning, skip the rest."""
+        tape = self._tape
+        raw = tape.data[tape.start : tape.start + LONGEST_RAW]
+        while (end := tape.data.find(b"\n", tape.start)) < 0:
+            tape.take(len(tape.data) - tape.start, 0)
+            if not tape.fill():
+                end = tape.start - 1
+                break
+        tape.take(end + 1 - tape.start, 1)
+        self._ends = np.empty(0, np.int64)
+        message = f"line {number}: wanted at most {LONGEST_LINE} bytes, found a longer line"
+        bad = BadRecord(f"{self._partition}#{number}", "undecodable", message, raw)
+        nothing, _, _ = batch_from_rows([], self._wanted)
+        return Batch(nothing, self._partition, tape.position(), bad=(bad,))
+
+    def _batch(self, block: bytes, first: int, count: int) -> Batch:
+        decoded = decode(block, self._loads)
+        records, good, misfits = batch_from_rows(decoded.rows, self._wanted)
+        ids = RecordIds.ordinals(self._partition, first, count)
+        bad: list[BadRecord] = []
+        if decoded.places is not None or misfits:
+            places = list(range(count)) if decoded.places is None else decoded.places
+            wrong = [(place, "undecodable", why) for place, why in decoded.wrong]
+            wrong += [(places[found.row], found.kind, found.message) for found in misfits]
+            bad = self._bad(sorted(wrong), block.split(b"\n"), first)
+            ids = ids.take([places[row] for row in good])
+        if self._id_column is not None:
+            ids = _named(decoded.rows, good, self._id_column, ids)
+        return Batch(records, self._partition, self._tape.position(), ids, tuple(bad))
+
+    def _bad(self, wrong: list[tuple[int, str, str]], lines: list[bytes], first: int) -> list[BadRecord]:
+        return [
+            BadRecord(
+                f"{self._partition}#{first + place}",
+                kind,
+                f"line {first + place}: {why}",
+                lines[place][:LONGEST_RAW],
+            )
+            for place, kind, why in wrong
+        ]
+
+
+def _named(rows: list[dict[str, Any]], good: list[int], column: str, places: RecordIds) -> RecordIds:
+    """Ids from a field of the records; one that has none goes by its place."""
+    values = [rows[row].get(column) for row in good]
+
+    def make() -> pa.Array:
+        if all(type(value) is str for value in values):
+            return pa.array(values, pa.string())
+        where = places.array()
+        return pa.array(
+            [where[n].as_py() if value is None else str(value) for n, value in enumerate(values)], pa.string()
+        )
+
+    return RecordIds(make)
+
+
+def _schema_of(rows: list[dict[str, Any]]) -> pa.Schema:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.schema([pa.field(name, _type_of([row.get(name) for row in rows])) for name in names])
+
+
+def _type_of(values: list[Any]) -> pa.DataType:
+    """The type of most values: a few bad records do not change what a column is."""
+    kinds = Counter(float if type(value) is int else type(value) for value in values if value is not None)
+    if not kinds:
+        return pa.null()
+    (most, _), *_ = kinds.most_common(1)
+    usual = [value for value in values if type(value) is most or (most is float and type(value) is int)]
+    try:
+        return pa.array(usual).type
+    except (
+        pa.ArrowException
+    ):  # lists or objects that are not alike, integers beside floats that cannot hold them
+        return pa.float64() if most is float else pa.null()
