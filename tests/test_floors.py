@@ -33,6 +33,7 @@ FLOORS = [
         "_layout",
         "_records",
         "_rejects",
+        "_rows_json",
         "_report",
         "_resolve",
         "_retry",

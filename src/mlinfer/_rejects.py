@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from mlinfer._rows_json import rows_as_json
 from mlinfer._text import plain
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class Rejected:
     def envelopes(self, model: str, run: str, now: datetime) -> pa.RecordBatch:
         """These records as rows of `REJECTS`."""
         count = len(self)
-        records = pa.nulls(count, pa.string()) if self.records is None else _as_json(self.records)
+        records = pa.nulls(count, pa.string()) if self.records is None else rows_as_json(self.records)
         raws = [raw[:LONGEST_RAW] for raw in self.raws] if self.raws else [None] * count
         columns = [
             self.ids.array(),
@@ -76,15 +75,3 @@ class Rejected:
 
 def _tidy(message: str) -> str:
     return plain(message, LONGEST_MESSAGE)
-
-
-def _as_json(records: pa.RecordBatch) -> pa.Array:
-    return pa.array(
-        [json.dumps(row, default=_jsonable, ensure_ascii=False) for row in records.to_pylist()], pa.string()
-    )
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -6,6 +6,8 @@ import json
 import math
 from typing import Any
 
+from mlinfer._rows_json import plain_value
+
 DEEPEST = 32
 
 
@@ -40,24 +42,8 @@ def parse(body: bytes) -> Any:
 
 
 def dump(value: Any) -> bytes:
-    """Encode an answer; NaN and infinity become null, dates ISO 8601."""
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, bytes):
-        import base64
-
-        return base64.b64encode(value).decode()
-    if value is None or isinstance(value, str | int):
-        return value
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    """Encode an answer; NaN becomes null, dates ISO 8601."""
+    return json.dumps(plain_value(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _no_constant(name: str) -> Any:
