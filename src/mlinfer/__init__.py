@@ -56,6 +56,7 @@ from mlinfer._rejects import REJECTS
 from mlinfer._report import RunReport
 from mlinfer._resolve import resolve
 from mlinfer._retry import Retry
+from mlinfer._rows_json import rows_as_json
 from mlinfer._signature import Signature, finite, nonfinite
 from mlinfer._tabular import to_arrow
 
@@ -126,6 +127,7 @@ __all__ = [
     "nonfinite",
     "observer",
     "resolve",
+    "rows_as_json",
     "to_arrow",
 ]
 
