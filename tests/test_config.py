@@ -103,7 +103,7 @@ def test_every_key_arrives(write):
     assert (job.host.inputs, job.host.takes) == ({"x": pa.float64()}, "numpy")
     assert isinstance(job.rejects, MemoryDestination)
     assert job.rejects is not job.destination
-    assert job.checkpoint == Checkpoint(Path("state/progress.json"))
+    assert job.checkpoint == Checkpoint("state/progress.json")
     assert job.budget == Budget(count=3, ratio=0.5)
     assert job.batching == Batching(max_records=100)
     assert job.retry == Retry(attempts=2, first_wait=1.0)
