@@ -1,0 +1,67 @@
+"""Some of a host's answers, under names of one's own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+
+from mlinfer import ConfigError, Host, Model
+
+
+@dataclass(frozen=True)
+class Selected(Host):
+    """Answers with some columns of another host: `Selected(host, {"score": "y_proba_1"})`.
+
+    Args:
+        host: the host that answers.
+        answers: the wanted columns, `{new_name: name}`, in this order.
+    """
+
+    host: Host
+    answers: Mapping[str, str] = field(hash=False)
+
+    @property
+    def shared(self) -> bool:  # type: ignore[override]  # the inner host's, so it cannot be set
+        """As the inner host says."""
+        return self.host.shared
+
+    @contextmanager
+    def open(self) -> Iterator[Model]:
+        """The inner model. Raises ConfigError: it has no such answer."""
+        with self.host.open() as model:
+            yield SelectedModel(model, self.answers)
+
+
+class SelectedModel:
+    """A model of which some answers are passed on; whatever else it can do, it still can."""
+
+    def __init__(self, model: Model, answers: Mapping[str, str]) -> None:
+        outputs = model.signature.outputs
+        unknown = [name for name in answers.values() if name not in outputs.names]
+        if unknown or not answers:
+            msg = f"Selected: wanted answers of the model ({', '.join(outputs.names)}), found {unknown or 'none'}"
+            raise ConfigError(msg)
+        fields = [outputs.field(name).with_name(new) for new, name in answers.items()]
+        # another selection under the same names is another answer: it must not pass for the same model
+        chosen = f"{model.signature.digest} {sorted(answers.items())}"
+        digest = hashlib.sha256(chosen.encode()).hexdigest()
+        self.signature = replace(model.signature, outputs=pa.schema(fields), digest=digest)
+        self._model, self._names = model, list(answers.values())
+
+    def infer(self, records: pa.RecordBatch) -> pa.RecordBatch:
+        """Answer a batch."""
+        answers = self._model.infer(records)
+        return pa.RecordBatch.from_arrays(
+            [answers.column(name) for name in self._names], schema=self.signature.outputs
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        """The inner model's powers, such as a memory; arrays are not asked for, answers are picked from batches."""
+        if name.startswith("_") or name == "infer_arrays":
+            raise AttributeError(name)
+        return getattr(self._model, name)
