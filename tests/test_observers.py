@@ -7,13 +7,23 @@ import re
 import unicodedata
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from mlinfer import BatchRead, ConfigError, InferencePipeline, RecordsRejected, RetryScheduled, RunStarted
+from mlinfer import (
+    BatchRead,
+    Budget,
+    ConfigError,
+    InferencePipeline,
+    RecordsRejected,
+    RetryScheduled,
+    RunStarted,
+    observer,
+)
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.observers import LogObserver, ProgressBar, PrometheusMetrics
-from mlinfer.sources import MemorySource
+from mlinfer.sources import MemorySource, ParquetSource
 
 prometheus_client = pytest.importorskip("prometheus_client")
 parse = pytest.importorskip("prometheus_client.parser").text_string_to_metric_families
@@ -31,8 +41,6 @@ class Terminal(io.StringIO):
 
 
 def run(observer, name="doubles", host=HOST):
-    from mlinfer import Budget
-
     pipeline = InferencePipeline(
         MemorySource(TABLE),
         host,
@@ -80,7 +88,7 @@ def test_the_log_tells_a_run_as_text(caplog):
     lines = [record.getMessage() for record in caplog.records if record.name == "mlinfer"]
     assert (
         lines[0]
-        == f'run_started name=doubles run={report.run} guarantee={report.guarantee} model="<lambda>@1"'
+        == f'run_started name=doubles run={report.run} guarantee={report.guarantee} model="<lambda>@1" expected=200'
     )
     assert "records_rejected" in "\n".join(lines)
     assert re.fullmatch(r"run_ended name=doubles .*delivered=180 rejected=20 .*", lines[-1])
@@ -185,3 +193,47 @@ def test_where_there_is_no_terminal_a_plain_line_is_written_every_ten_seconds(mo
     lines = out.getvalue().splitlines()
     assert len(lines) == 3
     assert all(line.isprintable() for line in lines)
+
+
+class Listener:
+    expected = "not told"
+
+    @observer
+    def run_started(self, event):
+        self.expected = event.expected
+
+
+def test_a_source_that_counts_its_records_tells_how_many_are_to_come(tmp_path):
+    pq.write_table(TABLE, tmp_path / "a.parquet", row_group_size=30)
+    pq.write_table(TABLE, tmp_path / "b.parquet")
+    host = FunctionHost(
+        lambda x: {"y": x}, {"x": pa.float64()}, {"y": pa.float64()}, takes="numpy", version="1"
+    )
+    listener = Listener()
+    pipeline = InferencePipeline(
+        ParquetSource(tmp_path), host, MemoryDestination(), name="n", rejects=MemoryDestination(), budget=Budget(ratio=None),
+        observers=[listener],
+    )  # fmt: skip
+    pipeline.run()
+    assert listener.expected == 400
+    pq.write_table(TABLE.slice(0, 7), tmp_path / "c.parquet")
+    pipeline.run()
+    assert listener.expected == 7
+
+
+def test_a_source_that_does_not_count_its_records_tells_nothing():
+    class Unknown(MemorySource):
+        def remaining(self, partition, after):
+            return None
+
+    class Refuses(MemorySource):
+        def remaining(self, partition, after):
+            raise ConfigError("cannot say")
+
+    for source in [Unknown(TABLE), Refuses(TABLE)]:
+        listener = Listener()
+        InferencePipeline(
+            source, HOST, MemoryDestination(), name="n", rejects=MemoryDestination(), budget=Budget(ratio=None),
+            observers=[listener],
+        ).run()  # fmt: skip
+        assert listener.expected is None

@@ -37,6 +37,7 @@ from mlinfer._pipeline import InferencePipeline
 from mlinfer._progress import Progress
 from mlinfer._protocols import (
     Acknowledges,
+    Counts,
     DataDestination,
     DataSource,
     Drains,
@@ -45,6 +46,7 @@ from mlinfer._protocols import (
     Joins,
     Model,
     Reader,
+    ReadsBack,
     Resumes,
     Scope,
     SideTables,
@@ -79,6 +81,7 @@ __all__ = [
     "Checkpoint",
     "ComponentError",
     "ConfigError",
+    "Counts",
     "DataDestination",
     "DataSource",
     "Drains",
@@ -99,6 +102,7 @@ __all__ = [
     "Progress",
     "ProgressCommitted",
     "Reader",
+    "ReadsBack",
     "RecordErrors",
     "RecordIds",
     "RecordsRejected",

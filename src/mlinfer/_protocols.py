@@ -4,7 +4,8 @@ A *recipe* (`DataSource`, `Host`, `DataDestination`) is inert: comparable, pickl
 it as a frozen dataclass. A *session* (`Reader`, `Model`, `Writer`) is live: it begins when the engine enters what `open`
 returns and ends when the engine leaves it. Subclass these protocols, and the defaults come along, or match them by
 structure. What only some parts can do is a protocol of its own (`Acknowledges`, `Drains`, `Resumes`, `Joins`,
-`Stateful`, `SideTables`, `InfersArrays`): a part has the power by having the methods.
+`Stateful`, `SideTables`, `InfersArrays`,
+`Counts`, `ReadsBack`): a part has the power by having the methods.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import numpy as np
@@ -63,6 +64,15 @@ class DataSource(Protocol):
         `wanted` names the columns to read, with the types that the model and the destination would like; other
         columns need not be read. A column may come in another type, and strings may come dictionary-encoded.
         """
+        ...
+
+
+@runtime_checkable
+class Counts(Protocol):
+    """A DataSource's power: to count its records without reading them, so that a progress bar knows the whole."""
+
+    def remaining(self, partition: str, after: Position | None) -> int | None:
+        """The number of records behind `after` in a partition, bad ones included; None if it is not cheap to know."""
         ...
 
 
@@ -239,5 +249,17 @@ class DataDestination(Protocol):
         """Create the output, or check that the one that is there fits, and get ready to write.
 
         Raises ConfigError when what is there has another schema or another origin.
+        """
+        ...
+
+
+@runtime_checkable
+class ReadsBack(Protocol):
+    """A DataDestination's power: to show what an output holds, so that `mlinfer rejects ls` can print it."""
+
+    def records(self, scope: Scope) -> Iterator[pa.RecordBatch]:
+        """The durable records of an output, in the types of the place that holds them; creates nothing.
+
+        Nothing if there is no output yet. Where other pipelines write to the same place, their records may be among them.
         """
         ...

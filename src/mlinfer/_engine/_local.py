@@ -11,9 +11,9 @@ from mlinfer._clock import Clock, SystemClock
 from mlinfer._engine._session import Session
 from mlinfer._engine._signals import Stop, stopping_on_signals
 from mlinfer._engine._tally import Spending, Tally
-from mlinfer._errors import ComponentError, TransientError
+from mlinfer._errors import ComponentError, MlinferError, TransientError
 from mlinfer._events import RunEnded, RunStarted, manager
-from mlinfer._protocols import Scope
+from mlinfer._protocols import Counts, Scope
 from mlinfer._text import plain
 
 if TYPE_CHECKING:
@@ -115,4 +115,18 @@ class Run:
     def _tell(self, started: object, session: Session) -> None:
         signature = session.layout.signature
         model = f"{signature.model_id}@{signature.version}"
-        started(event=RunStarted(self.job.name or "unnamed", self.id, self.guarantee, model))  # type: ignore[operator]
+        expected = _expected(session) if self.job.observers else None
+        started(event=RunStarted(self.job.name or "unnamed", self.id, self.guarantee, model, expected))  # type: ignore[operator]
+
+
+def _expected(session: Session) -> int | None:
+    """The number of records still to come; None where the source cannot tell, or is not asked to end."""
+    source, positions = session.job.source, session.progress.positions
+    if not (source.bounded and isinstance(source, Counts)):
+        return None
+    try:
+        counts = [source.remaining(name, positions.get(name)) for name in source.partitions()]
+    except MlinferError:
+        return None  # what is wrong with a partition is told by the lane that reads it
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

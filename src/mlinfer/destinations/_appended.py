@@ -175,6 +175,16 @@ def open_appended(
             os.close(descriptor)
 
 
+def committed_text(path: Path, scope: Scope) -> bytes:
+    """What this pipeline has committed to a file; nothing if it has not written it."""
+    found = _stored(path)
+    if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
+        return b""
+    with path.open("rb") as file:
+        file.seek(found.foreign)
+        return file.read(found.length - found.foreign)
+
+
 def sidecar_of(path: Path) -> Path:
     """Where the progress of a file is kept."""
     return path.with_name(f".{path.name}.progress")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlinfer import Batch, DataDestination, Progress, Scope
-from mlinfer.destinations._appended import Appended, IfExists, open_appended
+from mlinfer.destinations._appended import Appended, IfExists, committed_text, open_appended
 from mlinfer.destinations._json_text import TEXT, json_objects
 
 
@@ -32,6 +32,15 @@ class JsonLinesDestination(DataDestination):
     path: str | os.PathLike[str]
     if_exists: IfExists = "fail"
     transactional = True
+
+    def records(self, scope: Scope) -> Iterator[pa.RecordBatch]:
+        """The committed records, in the types that their JSON shows."""
+        import pyarrow.json as pj
+
+        text = committed_text(Path(self.path).expanduser(), scope)
+        if text:
+            whole = pj.ReadOptions(block_size=len(text))  # a record must not lie across the edge of a block
+            yield from pj.read_json(pa.BufferReader(text), whole).to_batches()
 
     @contextmanager
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[JsonLinesWriter]:

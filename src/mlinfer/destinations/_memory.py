@@ -30,6 +30,11 @@ class MemoryDestination(DataDestination):
         batches = [batch for kept in found for batch in kept.batches]
         return pa.Table.from_batches(batches, found[0].schema) if found else pa.table({})
 
+    def records(self, scope: Scope) -> Iterator[pa.RecordBatch]:
+        """The committed records of one pipeline's output."""
+        kept = self._outputs.get((scope.pipeline, scope.output))
+        yield from kept.batches if kept else ()
+
     @contextmanager
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[MemoryWriter]:
         """Go on where an earlier run of the same pipeline ended."""

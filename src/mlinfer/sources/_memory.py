@@ -47,6 +47,10 @@ class MemorySource(DataSource):
         names = [name for name in wanted.names if name in table.schema.names]
         yield MemoryReader(table.select(names), partition, after or 0)
 
+    def remaining(self, partition: str, after: Position | None) -> int:  # noqa: ARG002 - there is one
+        """The number of rows behind row number `after`."""
+        return len(self._table()) - (after or 0)
+
     def _table(self) -> pa.Table:
         return to_arrow(self.data)
 

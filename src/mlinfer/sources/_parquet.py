@@ -94,6 +94,13 @@ class ParquetSource(DataSource):
             file = footer.reader(encoded)
             yield ParquetReader(Part(run, footer, columns, self.id_column), file, start, end)
 
+    def remaining(self, partition: str, after: Position | None) -> int:
+        """The number of rows behind a position, as the footer tells it. Raises what `open` raises."""
+        run = run_of(self.path, partition)
+        with read_footer(run.file, ComponentError) as footer:
+            start, end = footer.rows_of(run)
+            return end - (start if after is None else _check_unchanged(after, footer, (start, end)))
+
     def _files(self) -> list[tuple[str, Path]]:
         return list_files(self.path, SUFFIXES, follow=self.follow)
 
