@@ -10,11 +10,11 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+Row: TypeAlias = dict[str, Any]
 DEEPEST = 32
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 _COLON, _QUOTE, _SPACE, _NEWLINE, _BRACKET = 58, 34, 32, 10, 91
@@ -34,24 +34,20 @@ def fastest() -> Callable[[bytes], Any]:
     return orjson.loads
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """The objects of a block; the places of their lines (None: every line is one); what is wrong with other lines."""
+def decode(
+    block: bytes, loads: Callable[[bytes], Any]
+) -> tuple[list[Row], list[int] | None, list[tuple[int, str]]]:
+    """The lines of a block, which has no newline at its end. Lines of blanks are passed over.
 
-    rows: list[dict[str, Any]]
-    places: list[int] | None
-    wrong: list[tuple[int, str]]
-
-
-def decode(block: bytes, loads: Callable[[bytes], Any]) -> Decoded:
-    """The lines of a block, which has no newline at its end. Lines of blanks are passed over."""
+    Returns the objects, the places of their lines (None: every line is one), and what is wrong with which other lines.
+    """
     rows = _all_at_once(block, loads)
     if rows is not None and not _suspicious(block, rows):
-        return Decoded(rows, None, [])
+        return rows, None, []
     return _one_by_one(block.split(b"\n"), loads)
 
 
-def decode_line(line: bytes) -> dict[str, Any]:
+def decode_line(line: bytes) -> Row:
     """One line as a dict. Raises NotARecord."""
     try:
         text = line.decode()
@@ -68,13 +64,13 @@ def decode_line(line: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         msg = f"wanted a JSON object, found {_KINDS.get(type(value), 'a number')}"
         raise NotARecord(msg)
-    if _depth(value) > DEEPEST:
+    if _too_deep(value):
         raise NotARecord(_TOO_DEEP)
     _refuse_half_characters(text, value)
     return value
 
 
-def _all_at_once(block: bytes, loads: Callable[[bytes], Any]) -> list[dict[str, Any]] | None:
+def _all_at_once(block: bytes, loads: Callable[[bytes], Any]) -> list[Row] | None:
     """Every line a dict, or None.
 
     Between two lines stands a number that nobody can foresee: no line can pretend to be two, no two can join to be one.
@@ -89,8 +85,10 @@ def _all_at_once(block: bytes, loads: Callable[[bytes], Any]) -> list[dict[str, 
     return rows if whole and set(map(type, rows)) == {dict} else None
 
 
-def _one_by_one(lines: list[bytes], loads: Callable[[bytes], Any]) -> Decoded:
-    found: dict[int, dict[str, Any]] = {}
+def _one_by_one(
+    lines: list[bytes], loads: Callable[[bytes], Any]
+) -> tuple[list[Row], list[int], list[tuple[int, str]]]:
+    found: dict[int, Row] = {}
     wrong: list[tuple[int, str]] = []
     doubtful = []
     for place, line in enumerate(lines):
@@ -112,10 +110,10 @@ def _one_by_one(lines: list[bytes], loads: Callable[[bytes], Any]) -> Decoded:
             found.pop(place, None)
             wrong.append((place, str(error)))
     places = sorted(found)
-    return Decoded([found[place] for place in places], places, wrong)
+    return [found[place] for place in places], places, wrong
 
 
-def _suspicious(block: bytes, rows: list[dict[str, Any]]) -> list[int]:
+def _suspicious(block: bytes, rows: list[Row]) -> list[int]:
     """The lines that may name a key twice or be nested too deep, which fast decoders do not tell.
 
     A key is followed by a colon, with nothing but blanks between them: count colons behind a quote or a blank.
@@ -134,8 +132,8 @@ def _suspicious(block: bytes, rows: list[dict[str, Any]]) -> list[int]:
     return [
         place
         for place, row in enumerate(rows)
-        if colons_by_line[place] != (len(row) if opened[place] == 1 else _keys(row))
-        or opened[place] > DEEPEST
+        if opened[place] > DEEPEST
+        or colons_by_line[place] != (len(row) if opened[place] == 1 else _keys(row))
     ]
 
 
@@ -145,11 +143,11 @@ def _keys(value: Any) -> int:
     return sum(map(_keys, value)) if type(value) is list else 0
 
 
-def _depth(value: Any) -> int:
+def _too_deep(value: Any, levels: int = DEEPEST) -> bool:
     if not isinstance(value, dict | list):
-        return 0
+        return False
     inner: Iterable[Any] = value.values() if isinstance(value, dict) else value
-    return 1 + max(map(_depth, inner), default=0)
+    return not levels or any(_too_deep(item, levels - 1) for item in inner)
 
 
 _TOO_DEEP = f"wanted at most {DEEPEST} levels of nesting, found more"
@@ -186,7 +184,7 @@ def _constant(text: str) -> Any:
     raise NotARecord(msg)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> Row:
     found = dict(pairs)
     if len(found) < len(pairs):
         msg = "wanted every key once, found one twice"

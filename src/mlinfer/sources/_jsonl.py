@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from mlinfer import BadRecord, Batch, DataSource, EndOfInput, Position, RecordIds, batch_from_rows
 from mlinfer.sources._files import file_of, list_files
-from mlinfer.sources._json_decode import decode, fastest
+from mlinfer.sources._json_decode import Row, decode, fastest
 from mlinfer.sources._text_files import LONGEST_LINE, LONGEST_RAW, Tape, open_tape, text_suffixes
 
 SUFFIXES = text_suffixes(".jsonl", ".ndjson", ".json")
@@ -51,7 +51,7 @@ class JsonLinesSource(DataSource):
                 tape.fill()
                 text = tape.data[tape.start :]
             whole = text[: text.rfind(b"\n")] if b"\n" in text else text
-            rows = decode(whole, fastest()).rows if whole else []
+            rows = decode(whole, fastest())[0]
             return _schema_of(rows) if rows else None
         return None
 
@@ -127,48 +127,45 @@ class JsonLinesReader:
         return Batch(nothing, self._partition, tape.position(), bad=(bad,))
 
     def _batch(self, block: bytes, first: int, count: int) -> Batch:
-        decoded = decode(block, self._loads)
-        records, good, misfits = batch_from_rows(decoded.rows, self._wanted)
+        rows, places, wrong = decode(block, self._loads)
+        records, good, misfits = batch_from_rows(rows, self._wanted)
         ids = RecordIds.ordinals(self._partition, first, count)
         bad: list[BadRecord] = []
-        if decoded.places is not None or misfits:
-            places = list(range(count)) if decoded.places is None else decoded.places
-            wrong = [(place, "undecodable", why) for place, why in decoded.wrong]
-            wrong += [(places[found.row], found.kind, found.message) for found in misfits]
-            bad = self._bad(sorted(wrong), block.split(b"\n"), first)
+        if places is not None or misfits:
+            places = list(range(count)) if places is None else places
+            found = [(place, "undecodable", why, None) for place, why in wrong]
+            found += [(places[one.row], one.kind, one.message, self._name(rows[one.row])) for one in misfits]
+            bad = self._bad(sorted(found, key=lambda one: one[0]), block.split(b"\n"), first)
             ids = ids.take([places[row] for row in good])
         if self._id_column is not None:
-            ids = _named(decoded.rows, good, self._id_column, ids)
+            ids = _named([self._name(rows[row]) for row in good], ids)
         return Batch(records, self._partition, self._tape.position(), ids, tuple(bad))
 
-    def _bad(self, wrong: list[tuple[int, str, str]], lines: list[bytes], first: int) -> list[BadRecord]:
-        return [
-            BadRecord(
-                f"{self._partition}#{first + place}",
-                kind,
-                f"line {first + place}: {why}",
-                lines[place][:LONGEST_RAW],
-            )
-            for place, kind, why in wrong
-        ]
+    def _name(self, row: Row) -> Any:
+        return None if self._id_column is None else row.get(self._id_column)
+
+    def _bad(self, found: list[tuple[int, str, str, Any]], lines: list[bytes], first: int) -> list[BadRecord]:
+        bad = []
+        for place, kind, why, name in found:
+            line = first + place
+            one = f"{self._partition}#{line}" if name is None else str(name)
+            bad.append(BadRecord(one, kind, f"line {line}: {why}", lines[place][:LONGEST_RAW]))
+        return bad
 
 
-def _named(rows: list[dict[str, Any]], good: list[int], column: str, places: RecordIds) -> RecordIds:
+def _named(names: list[Any], places: RecordIds) -> RecordIds:
     """Ids from a field of the records; one that has none goes by its place."""
-    values = [rows[row].get(column) for row in good]
 
     def make() -> pa.Array:
-        if all(type(value) is str for value in values):
-            return pa.array(values, pa.string())
         where = places.array()
         return pa.array(
-            [where[n].as_py() if value is None else str(value) for n, value in enumerate(values)], pa.string()
+            [where[n].as_py() if name is None else str(name) for n, name in enumerate(names)], pa.string()
         )
 
     return RecordIds(make)
 
 
-def _schema_of(rows: list[dict[str, Any]]) -> pa.Schema:
+def _schema_of(rows: list[Row]) -> pa.Schema:
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.schema([pa.field(name, _type_of([row.get(name) for row in rows])) for name in names])
 
@@ -180,9 +177,11 @@ def _type_of(values: list[Any]) -> pa.DataType:
         return pa.null()
     (most, _), *_ = kinds.most_common(1)
     usual = [value for value in values if type(value) is most or (most is float and type(value) is int)]
+    if most is float and all(type(value) is int for value in usual):
+        return pa.uint64() if max(usual) >= 2**63 else pa.int64()
+    if most is float:
+        return pa.float64()
     try:
         return pa.array(usual).type
-    except (
-        pa.ArrowException
-    ):  # lists or objects that are not alike, integers beside floats that cannot hold them
-        return pa.float64() if most is float else pa.null()
+    except (pa.ArrowException, OverflowError):  # lists or objects that are not alike
+        return pa.null()
