@@ -1,0 +1,155 @@
+"""What mlinfer keeps in a database beside the user's tables: who writes, which run is the latest, how far it came."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from dataclasses import dataclass
+
+from mlinfer import ChangedError, FencedError, Progress, Scope
+from mlinfer.destinations._sqlite import Sqlite
+
+FORMAT = 1
+_TABLES = (
+    (
+        "CREATE TABLE IF NOT EXISTS mlinfer_epochs (pipeline TEXT NOT NULL, output TEXT NOT NULL, epoch INTEGER NOT NULL,"
+        ' "table" TEXT, created INTEGER, PRIMARY KEY (pipeline, output))'
+    ),
+    (
+        "CREATE TABLE IF NOT EXISTS mlinfer_progress (pipeline TEXT NOT NULL, output TEXT NOT NULL,"
+        ' "partition" TEXT NOT NULL, position TEXT, state BLOB, fingerprint TEXT NOT NULL, epoch INTEGER NOT NULL,'
+        " version INTEGER NOT NULL, checksum TEXT NOT NULL, PRIMARY KEY (pipeline, output, partition))"
+    ),
+)
+_SAVE = (
+    'INSERT INTO mlinfer_progress (pipeline, output, "partition", position, state, fingerprint, epoch, version, checksum)'
+    ' VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (pipeline, output, "partition") DO UPDATE SET'
+    " position = excluded.position, state = excluded.state, fingerprint = excluded.fingerprint,"
+    " epoch = excluded.epoch, version = excluded.version, checksum = excluded.checksum"
+)
+_LOAD = (
+    'SELECT "partition", position, state, fingerprint, epoch, version, checksum FROM mlinfer_progress'
+    " WHERE pipeline = ? AND output = ?"
+)
+_FORGET = "DELETE FROM mlinfer_progress WHERE pipeline = ? AND output = ?"
+_TABLE_OF = 'SELECT "table", created FROM mlinfer_epochs WHERE pipeline = ? AND output = ?'
+_TAKE_TABLE = 'UPDATE mlinfer_epochs SET "table" = ?, created = ? WHERE pipeline = ? AND output = ?'
+_EPOCH_OF = "SELECT epoch FROM mlinfer_epochs WHERE pipeline = ? AND output = ?"
+
+
+@dataclass(frozen=True)
+class State:
+    """The tables `mlinfer_epochs` and `mlinfer_progress`, as one output sees them. Begins no transaction itself."""
+
+    dialect: Sqlite
+    connection: sqlite3.Connection
+    scope: Scope
+
+    def prepare(self) -> None:
+        """Make the tables where they are not there yet."""
+        for statement in _TABLES:
+            self.connection.execute(statement)
+
+    def take_epoch(self) -> int:
+        """The next epoch, or the one that the scope names. Raises FencedError: a newer one exists."""
+        if self.scope.epoch is not None:
+            self.check_epoch(self.scope.epoch)
+            return self.scope.epoch
+        self.connection.execute(
+            "INSERT INTO mlinfer_epochs (pipeline, output, epoch) VALUES (?, ?, 1)"
+            " ON CONFLICT (pipeline, output) DO UPDATE SET epoch = epoch + 1",
+            self._key,
+        )
+        return self._epoch() or 0
+
+    def check_epoch(self, epoch: int) -> None:
+        """Raise FencedError unless this is the latest run."""
+        found = self._epoch()
+        if found != epoch:
+            name, output = self._key
+            msg = (
+                f"pipeline {name!r}, output {output!r} in {self.dialect.path}: wanted to be its only run (epoch {epoch}), "
+                f"found that another one has taken over (epoch {found}); nothing of this one was stored since. "
+                "Let that run work, or stop it before you start this one again"
+            )
+            raise FencedError(msg)
+
+    def table(self) -> tuple[str, bool] | None:
+        """The table that this output has written so far, and whether the pipeline made it."""
+        if not self._there:
+            return None
+        found = self.connection.execute(_TABLE_OF, self._key).fetchone()
+        return (found[0], bool(found[1])) if found and found[0] else None
+
+    def take_table(self, table: str, *, created: bool) -> None:
+        """Remember which table this output writes."""
+        self.connection.execute(_TAKE_TABLE, (table, created, *self._key))
+
+    def other_writers(self, table: str) -> list[str]:
+        """Other outputs that write this table, in words."""
+        if not self._there:
+            return []
+        rows = self.connection.execute(
+            'SELECT pipeline, output FROM mlinfer_epochs WHERE "table" = ?', (table,)
+        )
+        return [f"pipeline {name!r} ({output})" for name, output in rows if (name, output) != self._key]
+
+    def load(self) -> Progress:
+        """All progress of this output. Raises ChangedError: it is damaged, or a newer mlinfer wrote it."""
+        progress, latest = Progress(), -1
+        positions, states, fingerprint = dict(progress.positions), dict(progress.states), ""
+        rows = self.connection.execute(_LOAD, self._key).fetchall() if self._there else []
+        for partition, position, state, found, epoch, version, checksum in rows:
+            self._verify(partition, (position, state, found, epoch, version), checksum)
+            if position is not None:
+                positions[partition] = json.loads(position)
+            if state is not None:
+                states[partition] = state
+            if (
+                epoch > latest
+            ):  # one run has one fingerprint; with on_change="continue" older rows keep an older one
+                latest, fingerprint = epoch, found
+        return Progress(positions, states, fingerprint)
+
+    def save(self, partitions: set[str], progress: Progress, epoch: int) -> None:
+        """Store the progress of these partitions."""
+        for partition in sorted(partitions):
+            position = json.dumps(progress.positions[partition]) if partition in progress.positions else None
+            facts = (position, progress.states.get(partition), progress.fingerprint, epoch, FORMAT)
+            self.connection.execute(_SAVE, (*self._key, partition, *facts, self._checksum(partition, facts)))
+
+    def forget(self) -> None:
+        """Drop the progress: the output begins anew."""
+        self.connection.execute(_FORGET, self._key)
+
+    @property
+    def _key(self) -> tuple[str, str]:
+        return self.scope.pipeline, self.scope.output
+
+    @property
+    def _there(self) -> bool:
+        return self.dialect.columns(self.connection, "mlinfer_epochs") is not None
+
+    def _epoch(self) -> int | None:
+        found = self.connection.execute(_EPOCH_OF, self._key).fetchone()
+        return found[0] if found else None
+
+    def _verify(self, partition: str, facts: tuple[object, ...], checksum: str) -> None:
+        version = facts[-1]
+        where = (
+            f"progress of pipeline {self.scope.pipeline!r}, partition {partition!r} in {self.dialect.path}"
+        )
+        if isinstance(version, int) and version > FORMAT:
+            msg = f"{where}: wanted format {FORMAT} or older, found {version}: a newer mlinfer wrote it; install that version"
+            raise ChangedError(msg)
+        if checksum != self._checksum(partition, facts):
+            msg = (
+                f"{where}: wanted what mlinfer wrote, found something else: it was changed by hand or is damaged; "
+                "restore the database from a backup, or run with from_start=True to write everything anew"
+            )
+            raise ChangedError(msg)
+
+    def _checksum(self, partition: str, facts: tuple[object, ...]) -> str:
+        text = json.dumps([*self._key, partition, *facts], default=lambda state: bytes(state).hex())
+        return hashlib.sha256(text.encode()).hexdigest()

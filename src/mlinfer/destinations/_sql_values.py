@@ -1,0 +1,201 @@
+"""Arrow values as what an SQLite column holds, column by column.
+
+Arrow                                   SQLite
+bool, integers, duration                INTEGER (0 and 1; a duration counts its own unit)
+floats                                  REAL; NaN becomes NULL, SQLite knows no other way
+strings                                 TEXT
+binary                                  BLOB
+timestamp                               TEXT, 2013-01-31T23:59:59.000000Z: UTC, without Z if the timestamp has no zone
+date, time                              TEXT, 2013-01-31 and 23:59:59
+decimal                                 TEXT, every digit kept
+lists, tensors, structs, maps           TEXT, JSON; bytes as base64, NaN as null, infinity as a string
+dictionary-encoded                      as its values
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from mlinfer import RecordErrors
+
+LARGEST = 2**63 - 1
+
+
+def storage(kind: pa.DataType) -> str | None:
+    """The type of the column that holds such values; None: no column does."""
+    kind = _plain(kind)
+    if pt.is_boolean(kind) or pt.is_integer(kind) or pt.is_duration(kind):
+        return "INTEGER"
+    if pt.is_floating(kind):
+        return "REAL"
+    if _is_binary(kind):
+        return "BLOB"
+    if _is_text(kind) or _is_spelled(kind) or pt.is_null(kind):
+        return "TEXT"
+    if pt.is_struct(kind):
+        return "TEXT" if all(storage(field.type) for field in kind) else None
+    if pt.is_map(kind):
+        return "TEXT" if storage(kind.key_type) and storage(kind.item_type) else None
+    return "TEXT" if _is_list(kind) and storage(kind.value_type) else None
+
+
+def values(array: pa.Array) -> list[Any]:
+    """A column as the Python values that the driver takes, quickly: a Python object per value is all it costs."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    kind = array.type
+    if pt.is_dictionary(kind):
+        known = [*values(array.dictionary), None]
+        places = array.indices.cast(pa.int64()).fill_null(len(known) - 1).to_numpy()
+        return list(map(known.__getitem__, places.tolist()))
+    if pt.is_floating(kind):  # a null comes as NaN, which SQLite stores as NULL
+        return array.cast(pa.float64()).to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
+    if pt.is_boolean(kind) or pt.is_integer(kind) or pt.is_duration(kind):
+        return _integers(array.cast(pa.int64()))
+    if _is_spelled(kind):
+        array = _spelled(array)
+    if _is_text(array.type):
+        return array.cast(pa.string()).to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
+    if _is_binary(kind) or pt.is_null(kind):
+        return array.to_pylist()  # type: ignore[no-any-return]
+    return [None if value is None else _json(value) for value in array.to_pylist()]
+
+
+def refusals(records: pa.RecordBatch, key: str | None) -> RecordErrors | None:
+    """The records that the database could not store unchanged; None: it can store all of them."""
+    found: dict[int, tuple[str, str]] = {}
+    for field, column in zip(records.schema, records.columns, strict=True):
+        for kind, message, rows in _problems(field, column, is_key=field.name == key):
+            for row in rows:
+                found.setdefault(row, (kind, f"column {field.name!r}: {message}"))
+    if not found:
+        return None
+    rows = sorted(found)
+    return RecordErrors(rows, [found[row][0] for row in rows], [found[row][1] for row in rows])
+
+
+def _problems(field: pa.Field, column: pa.Array, *, is_key: bool) -> list[tuple[str, str, list[int]]]:
+    problems = []
+    if is_key and column.null_count:
+        problems.append(("missing_key", "wanted a value in the key, found none", _rows(column.is_null())))
+    if pt.is_uint64(field.type):
+        unfit = _rows(pc.greater(column, pa.scalar(LARGEST, pa.uint64())))
+        problems.append(("too_large", f"wanted an integer up to {LARGEST}, found a larger one", unfit))
+    if _is_text(_plain(field.type)):
+        problems += _text_problems(column)
+    return [problem for problem in problems if problem[2]]
+
+
+def _text_problems(column: pa.Array) -> list[tuple[str, str, list[int]]]:
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if pt.is_dictionary(column.type):
+        if not any(rows for *_, rows in _text_problems(column.dictionary)):
+            return []
+        column = pa.array(column.dictionary.cast(pa.large_binary()).take(column.indices)).cast(
+            pa.large_string(), safe=False
+        )
+    if pt.is_string_view(column.type):
+        column = column.cast(pa.string())
+    nul = _rows(pc.match_substring(column, "\0"))
+    problems = [("bad_text", "wanted text without NUL characters, found one", nul)] if nul else []
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        unfit = [
+            row for row, raw in enumerate(column.cast(pa.large_binary()).to_pylist()) if not _is_utf8(raw)
+        ]
+        problems.append(("bad_text", "wanted text in UTF-8, found other bytes", unfit))
+    return problems
+
+
+def _is_utf8(raw: bytes | None) -> bool:
+    try:
+        (raw or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _rows(mask: pa.Array) -> list[int]:
+    return np.flatnonzero(mask.fill_null(False).to_numpy(zero_copy_only=False)).tolist()  # noqa: FBT003
+
+
+def _integers(array: pa.Array) -> list[int | None]:
+    numbers: list[int | None] = array.fill_null(0).to_numpy().tolist()
+    if array.null_count:
+        for row in _rows(array.is_null()):
+            numbers[row] = None
+    return numbers
+
+
+def _spelled(array: pa.Array) -> pa.Array:
+    """Times and decimals as text; texts of one column sort like the times."""
+    kind = array.type
+    if pt.is_date64(kind):
+        array = array.cast(pa.date32())
+    if not pt.is_timestamp(kind):
+        return array.cast(pa.string())
+    if kind.tz is not None:
+        array = array.cast(pa.timestamp(kind.unit, "UTC"))
+    return pc.replace_substring(array.cast(pa.string()), " ", "T", max_replacements=1)
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, default=_jsonable, allow_nan=False, ensure_ascii=False)
+    except ValueError:
+        return json.dumps(_finite(value), default=_jsonable, allow_nan=False, ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, np.floating):  # half floats come as numpy's
+        return float(value)
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    return kind.value_type if pt.is_dictionary(kind) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(
+        pt.is_binary(kind)
+        or pt.is_large_binary(kind)
+        or pt.is_fixed_size_binary(kind)
+        or pt.is_binary_view(kind)
+    )
+
+
+def _is_spelled(kind: pa.DataType) -> bool:
+    return bool(pt.is_timestamp(kind) or pt.is_date(kind) or pt.is_time(kind) or pt.is_decimal(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind))

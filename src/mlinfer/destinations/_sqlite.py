@@ -1,0 +1,246 @@
+"""SQLite: how a database file is opened, what its columns are called, how Arrow values arrive in it.
+
+All that is particular to one database is here and in `_sql_values`; another database is another object with these
+methods.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import pyarrow as pa
+
+from mlinfer import ComponentError, ConfigError, MlinferError, TransientError, durable
+from mlinfer.destinations._sql_values import storage
+
+BUSY_SECONDS = 30
+LONGEST_COLUMN = 128
+PREFIX = "sqlite:///"
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_UNUSABLE = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
+_SECRET = re.compile(r"://[^/@]*@")
+REFUSED = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
+"""What an insert raises when the row is to blame."""
+
+
+@dataclass(frozen=True)
+class Sqlite:
+    """One database file."""
+
+    path: Path
+
+    @classmethod
+    def at(cls, url: str) -> Sqlite:
+        """The database of a URL. Raises ConfigError: it is of another kind, or lives in memory only."""
+        if not url.startswith("sqlite:"):
+            msg = (
+                f"database {redacted(url)!r}: wanted sqlite:///PATH, the only kind there is today; "
+                "others will come with  pip install 'mlinfer[sql]'"
+            )
+            raise ConfigError(msg)
+        path = url.removeprefix(PREFIX)
+        if path in {url, "", ":memory:"} or "?" in path or "\0" in path:
+            msg = f"database {redacted(url)!r}: wanted sqlite:///relative.db or sqlite:////absolute.db, the path of a file"
+            raise ConfigError(msg)
+        return cls(Path(path))
+
+    @property
+    def store(self) -> str:
+        """The same for all URLs that name the same file."""
+        return f"sqlite:///{os.path.realpath(self.path)}"
+
+    @contextmanager
+    def connected(self, *, read_only: bool) -> Iterator[sqlite3.Connection]:
+        """A connection that begins and ends transactions only when it is told to.
+
+        With `read_only` nothing is created: a file that is not there counts as an empty database.
+        """
+        if read_only and not self.path.exists():
+            self._folder()
+            target = ":memory:"
+        elif read_only:
+            target = f"file:{quote(str(self.path))}?mode=ro"
+        else:
+            self._create()
+            target = f"file:{quote(str(self.path))}?mode=rw"
+        with self.translating():
+            # Lanes take turns on the connection: the engine's lock keeps them apart, not SQLite's.
+            connection = sqlite3.connect(
+                target, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=True
+            )
+        with closing(connection):
+            with self.translating():
+                # EXTRA is FULL plus a flush of the folder: a commit is not undone by a power loss right after it.
+                connection.execute("PRAGMA synchronous = EXTRA")
+            yield connection
+
+    @contextmanager
+    def transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """All or nothing of what happens in the block; no other process writes meanwhile.
+
+        Raises TransientError (locked), ConfigError (no database), ComponentError (disk full, I/O error, ...).
+        """
+        with self.translating():
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def translating(self) -> Iterator[None]:
+        """Raise the driver's errors as ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self.trouble(error) from error
+
+    def trouble(self, error: sqlite3.Error) -> MlinferError:
+        """What an error means for the run."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _BUSY:
+            return TransientError(
+                f"database {self.path}: still locked by somebody else after {BUSY_SECONDS} s"
+            )
+        if code in _UNUSABLE:
+            return ConfigError(
+                f"database {self.path}: wanted an SQLite database that can be opened, found: {error}"
+            )
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        return ComponentError(f"database {self.path}: {error} ({name})")
+
+    def columns(self, connection: sqlite3.Connection, table: str) -> dict[str, str] | None:
+        """Names and declared types of a table's columns; None: there is no such table."""
+        rows = connection.execute(f"PRAGMA table_info({quoted(table)})").fetchall()
+        return {name: declared for _, name, declared, *_ in rows} or None
+
+    def unique(self, connection: sqlite3.Connection, table: str, column: str) -> bool:
+        """Whether the database itself sees to it that no two rows have the same value in this column."""
+        info = connection.execute(f"PRAGMA table_info({quoted(table)})").fetchall()
+        if [name for _, name, _, _, _, place in info if place] == [column]:
+            return True
+        indexes = connection.execute(f"PRAGMA index_list({quoted(table)})").fetchall()
+        for _, index, unique, _, partial in indexes:
+            parts = connection.execute(f"PRAGMA index_info({quoted(index)})").fetchall()
+            if unique and not partial and [name for _, _, name in parts] == [column]:
+                return True
+        return False
+
+    def create(self, table: str, schema: pa.Schema, key: str | None) -> str:
+        """The statement that makes a table for these records. Raises ConfigError: a column cannot be stored."""
+        _check_columns(table, schema)
+        parts = [
+            f"{quoted(field.name)} {self.declared(field)}"
+            + (" NOT NULL PRIMARY KEY" if field.name == key else "")
+            for field in schema
+        ]
+        return f"CREATE TABLE {quoted(table)} ({', '.join(parts)})"
+
+    def declared(self, field: pa.Field) -> str:
+        """The type of a column. Raises ConfigError: there is none for it."""
+        found = storage(field.type)
+        if found is None:
+            msg = f"column {field.name!r}: SQLite has no place for {field.type}; leave it out of keep=, or cast it"
+            raise ConfigError(msg)
+        return found
+
+    def insert(self, table: str, names: Sequence[str], key: str | None) -> str:
+        """The statement that stores one record, and with a key overwrites the one that is there."""
+        columns = ", ".join(map(quoted, names))
+        marks = ", ".join("?" * len(names))
+        statement = f"INSERT INTO {quoted(table)} ({columns}) VALUES ({marks})"  # noqa: S608 - names are quoted
+        if key is None:
+            return statement
+        others = [quoted(name) for name in names if name != key]
+        changes = ", ".join(f"{name} = excluded.{name}" for name in others)
+        return (
+            f"{statement} ON CONFLICT ({quoted(key)}) DO {f'UPDATE SET {changes}' if changes else 'NOTHING'}"
+        )
+
+    def misfits(self, found: dict[str, str], schema: pa.Schema) -> list[str]:
+        """What keeps records of this schema from going into a table with these columns, as sentences."""
+        names = {name.lower(): declared for name, declared in found.items()}
+        problems = []
+        for field in schema:
+            wanted = self.declared(field)
+            declared = names.get(field.name.lower())
+            if declared is None:
+                problems.append(f"column {field.name!r} ({wanted}) is missing")
+            elif not _takes(declared, wanted, field.type):
+                problems.append(f"column {field.name!r} is {declared}, wanted {wanted}")
+        return problems
+
+    def _create(self) -> None:
+        """Make an empty file that its owner alone can read, unless there is a file."""
+        self._folder()
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, durable.PRIVATE_FILE))
+        except FileExistsError:
+            return
+        except OSError as error:
+            msg = f"database {self.path}: wanted a place where a file can be made, found: {error.strerror}"
+            raise ConfigError(msg) from error
+        durable.flush_folder(self.path.parent)
+
+    def _folder(self) -> None:
+        if not self.path.parent.is_dir():
+            msg = f"database {self.path}: the folder {self.path.parent} does not exist; create it first"
+            raise ConfigError(msg)
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def redacted(url: str) -> str:
+    """A URL without what could be a password."""
+    return _SECRET.sub("://***@", url.partition("?")[0])
+
+
+def _check_columns(table: str, schema: pa.Schema) -> None:
+    lower = [name.lower() for name in schema.names]
+    if twice := sorted({name for name in schema.names if lower.count(name.lower()) > 1}):
+        msg = f"table {table!r}: SQLite does not tell {' and '.join(map(repr, twice))} apart; rename one of them"
+        raise ConfigError(msg)
+    for name in schema.names:
+        if not 0 < len(name) <= LONGEST_COLUMN or not name.isprintable():
+            msg = f"table {table!r}: wanted column names of 1 to {LONGEST_COLUMN} printable characters, found {name[:LONGEST_COLUMN]!r}"
+            raise ConfigError(msg)
+
+
+def _takes(declared: str, wanted: str, kind: pa.DataType) -> bool:
+    """Whether a column stores such values as they are; SQLite would convert some (SQLite's rules of affinity)."""
+    affinity = _affinity(declared.upper())
+    if affinity == "BLOB" or wanted == "BLOB":
+        return True
+    if (
+        affinity == "NUMERIC"
+    ):  # DATETIME, BOOLEAN, DECIMAL: numbers stay numbers, dates are not mistaken for any
+        return wanted != "TEXT" or pa.types.is_temporal(kind)
+    return affinity == wanted
+
+
+def _affinity(declared: str) -> str:
+    for part, affinity in (
+        ("INT", "INTEGER"),
+        ("CHAR", "TEXT"),
+        ("CLOB", "TEXT"),
+        ("TEXT", "TEXT"),
+        ("BLOB", "BLOB"),
+    ):
+        if part in declared:
+            return affinity
+    if any(part in declared for part in ("REAL", "FLOA", "DOUB")):
+        return "REAL"
+    return "NUMERIC" if declared else "BLOB"
