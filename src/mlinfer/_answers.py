@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._casts import cast, is_list, is_number, is_text
+from mlinfer._casts import cast, is_list, is_number, is_text, owners
 from mlinfer._errors import ComponentError
 from mlinfer._signature import Signature, allows_nonfinite
 
@@ -90,9 +90,6 @@ def _not_finite_within(array: pa.Array) -> np.ndarray | None:
     odd: np.ndarray | None = _not_finite(array.flatten())
     if odd is None or not odd.any():
         return None
-    import pyarrow.compute as pc
-
     rows = np.zeros(len(array), bool)
-    lists = array.cast(pa.list_(array.type.value_type)) if pt.is_fixed_size_list(array.type) else array
-    rows[np.asarray(pc.list_parent_indices(lists))[odd]] = True
+    rows[owners(array)[odd]] = True
     return rows

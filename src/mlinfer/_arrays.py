@@ -14,12 +14,25 @@ def as_numpy(array: pa.Array) -> np.ndarray:
     Shape (n,) for scalars, (n, k) for lists of one length k. No copy where Arrow's memory can be looked at directly.
     """
     if pa.types.is_fixed_size_list(array.type):
-        values = array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1)
+        values = _matrix(array)
     else:
         values = array.to_numpy(zero_copy_only=False)
     view: np.ndarray = values.view()
     view.flags.writeable = False
     return view
+
+
+def _matrix(array: pa.Array) -> np.ndarray:
+    size = array.type.list_size
+    rows: np.ndarray = (
+        array.flatten().to_numpy(zero_copy_only=False).reshape(-1, size) if size else np.empty((0, 0))
+    )
+    if len(rows) == len(array):
+        return rows
+    valid = np.asarray(array.is_valid())  # flattened lists leave out those that are null
+    whole = np.full((len(array), size), np.nan, np.result_type(rows.dtype, np.float32))
+    whole[valid] = rows if size else 0
+    return whole
 
 
 def as_column(values: Any, field: pa.Field) -> pa.Array:

@@ -34,6 +34,8 @@ def is_number(kind: pa.DataType) -> bool:
 
 def compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether values of one type can stand for another without guessing (text is never read as a number)."""
+    if found == wanted:
+        return True
     if isinstance(found, pa.BaseExtensionType):
         found = found.storage_type
     if pt.is_dictionary(found):
@@ -61,10 +63,14 @@ def cast(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | N
         array = array.storage
     if pt.is_dictionary(array.type):
         array = array.dictionary_decode()
+    if pt.is_null(array.type):
+        return pa.nulls(len(array), wanted), None
     if is_list(wanted) and is_list(array.type):
         return _cast_list(array, wanted)
     if is_number(array.type) and pt.is_floating(wanted):
         return _cast_to_float(array, wanted)
+    if pt.is_float16(array.type):
+        array = array.cast(pa.float32())  # Arrow computes little with half floats
     try:
         return array.cast(wanted), None
     except pa.ArrowInvalid:
@@ -72,6 +78,8 @@ def cast(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | N
 
 
 def _cast_to_float(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+    if pt.is_decimal(array.type) and pt.is_float16(wanted):
+        array = array.cast(pa.float64(), safe=False)
     result = array.cast(wanted, safe=False)
     if not (pt.is_floating(array.type) and wanted.bit_width < array.type.bit_width):
         return result, None
@@ -82,17 +90,39 @@ def _cast_to_float(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.n
 
 
 def _cast_each(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
-    """There is a value that does not fit: cast roughly, go back, and see which values came back changed."""
+    """There is a value that does not fit: cast roughly, go back, and see which values came back changed.
+
+    NaN is no value, so it becomes null.
+    """
     import pyarrow.compute as pc
 
+    if pt.is_floating(array.type):
+        array = _without(array, np.asarray(pc.fill_null(pc.is_nan(array), fill_value=False)))
     try:
         rough = array.cast(wanted, safe=False)
         back = rough.cast(array.type, safe=False)
     except pa.ArrowInvalid:
         return _cast_one_by_one(array, wanted)
     same = pc.fill_null(pc.equal(array, back), fill_value=False)
-    bad = np.asarray(pc.and_(pc.is_valid(array), pc.invert(same)))
+    bad = np.asarray(pc.and_(pc.is_valid(array), pc.invert(same))) | _wrapped(array, rough)
     return (rough, None) if not bad.any() else (_without(rough, bad), bad)
+
+
+def _wrapped(array: pa.Array, rough: pa.Array) -> np.ndarray:
+    """Integers beyond the other type's range that come back unchanged: their sign, or their highest bit, was lost."""
+    import pyarrow.compute as pc
+
+    if not pt.is_integer(rough.type):
+        return np.zeros(len(array), bool)
+    if pt.is_integer(array.type):
+        negative = [pc.less(values, pa.scalar(0, values.type)) for values in (array, rough)]
+        lost = pc.not_equal(*negative)
+    elif pt.is_floating(array.type):
+        bits = rough.type.bit_width - int(pt.is_signed_integer(rough.type))
+        lost = pc.greater_equal(array, pa.scalar(2.0**bits, array.type))
+    else:
+        return np.zeros(len(array), bool)
+    return np.asarray(pc.fill_null(lost, fill_value=False))
 
 
 def _cast_one_by_one(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray]:
@@ -106,13 +136,25 @@ def _cast_one_by_one(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np
     return pa.array([value.as_py() for value in values], wanted), bad
 
 
+def lengths_of(lists: pa.Array) -> np.ndarray:
+    """How many elements each list has once flattened; a list that is null has none."""
+    import pyarrow.compute as pc
+
+    return np.asarray(pc.fill_null(pc.list_value_length(lists), 0))
+
+
+def owners(lists: pa.Array) -> np.ndarray:
+    """For every element of the flattened lists, the row it belongs to."""
+    return np.repeat(np.arange(len(lists)), lengths_of(lists))
+
+
 def _cast_list(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
     if pt.is_fixed_size_list(wanted):
         return _cast_to_tensor(array, wanted)
     lists = array.cast(
         pa.large_list(array.type.value_type) if pt.is_large_list(wanted) else pa.list_(array.type.value_type)
     )
-    lengths = np.diff(np.asarray(lists.offsets))
+    lengths = lengths_of(lists)
     values, bad_values = cast(lists.flatten(), wanted.value_type)
     maker = pa.LargeListArray if pt.is_large_list(wanted) else pa.ListArray
     offsets = pa.array(
@@ -123,7 +165,7 @@ def _cast_list(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarr
     if bad_values is None:
         return result, None
     bad = np.zeros(len(array), bool)
-    bad[np.repeat(np.arange(len(array)), lengths)[bad_values]] = True
+    bad[owners(lists)[bad_values]] = True
     return _without(result, bad), bad
 
 

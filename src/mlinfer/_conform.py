@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._casts import cast, compatible, is_list
+from mlinfer._casts import cast, compatible, is_list, owners
 from mlinfer._errors import RecordErrors, SchemaError
 from mlinfer._signature import needs_finite
 
@@ -83,72 +83,67 @@ def conform_column(array: pa.Array, field: pa.Field) -> tuple[pa.Array, list[Tro
         if unfit is not None:
             length = pt.is_fixed_size_list(field.type)
             kind = "wrong_length" if length else "wrong_type"
-            found = "a list of another length" if length else f"a value of {had.type} that does not fit"
+            found = (
+                "a list of another length or values that do not fit"
+                if length
+                else f"a value of {had.type} that does not fit"
+            )
             troubles.append(Trouble(unfit, kind, f"field {field.name!r}: wanted {field.type}, found {found}"))
     if not field.nullable and array.null_count:
         troubles.append(Trouble(np.asarray(array.is_null()), "missing_value", _missing(field)))
     for find in _value_checks(field):
-        trouble = find(array, field)
-        if trouble is not None:
-            troubles.append(trouble)
+        troubles += find(array, field)
     return array, troubles
 
 
-def _value_checks(field: pa.Field) -> list[Callable[[pa.Array, pa.Field], Trouble | None]]:
+def _value_checks(field: pa.Field) -> list[Callable[[pa.Array, pa.Field], list[Trouble]]]:
     if is_list(field.type):
         return [_tensor_elements]
     return [_nonfinite] if pt.is_floating(field.type) else []
 
 
-def _nonfinite(array: pa.Array, field: pa.Field) -> Trouble | None:
+def _nonfinite(array: pa.Array, field: pa.Field) -> list[Trouble]:
     if field.nullable and not needs_finite(field):
-        return None
+        return []
     values = array.to_numpy(zero_copy_only=False)
     if array.null_count == 0 and np.isfinite(_total(values)):
-        return None  # one pass over the values settles the usual case
+        return []  # one pass over the values settles the usual case
+    found = []
     if needs_finite(field) and (infinite := np.isinf(values)).any():
-        return Trouble(
-            infinite, "not_finite", f"field {field.name!r}: wanted a finite number, found infinity"
-        )
+        message = f"field {field.name!r}: wanted a finite number, found infinity"
+        found.append(Trouble(infinite, "not_finite", message))
     if not field.nullable and (absent := np.isnan(values)).any():
-        return Trouble(absent, "missing_value", _missing(field))
-    return None
+        found.append(Trouble(absent, "missing_value", _missing(field)))
+    return found
 
 
-def _tensor_elements(array: pa.Array, field: pa.Field) -> Trouble | None:
-    """Elements that are missing where the list's own type says they must not be."""
+def _tensor_elements(array: pa.Array, field: pa.Field) -> list[Trouble]:
+    """Elements that are missing where the list's own type says they must not be, or infinite where they must not be."""
     inner = field.type.value_field
     if inner.nullable and not needs_finite(field):
-        return None
+        return []
     values = array.flatten()
     if values.null_count == 0 and not pt.is_floating(values.type):
-        return None
+        return []
     numbers = values.to_numpy(zero_copy_only=False)
     if values.null_count == 0 and np.isfinite(_total(numbers)):
-        return None
-    bad = np.asarray(values.is_null(nan_is_null=not inner.nullable))
-    kind, what = "missing_value", "an element without one"
+        return []
+    found = []
     if needs_finite(field) and (infinite := np.isinf(numbers)).any():
-        bad, kind, what = bad | infinite, "not_finite", "an element that is not finite"
-    if inner.nullable and kind == "missing_value":
-        return None
+        message = f"field {field.name!r}: wanted finite numbers, found an element that is infinite"
+        found.append(Trouble(_rows(array, infinite), "not_finite", message))
+    absent = np.asarray(values.is_null(nan_is_null=True))
+    if not inner.nullable and absent.any():
+        message = f"field {field.name!r}: wanted a value in every element, found an element without one"
+        found.append(Trouble(_rows(array, absent), "missing_value", message))
+    return found
+
+
+def _rows(array: pa.Array, elements: np.ndarray) -> np.ndarray:
+    """The lists that hold at least one of these elements."""
     rows = np.zeros(len(array), bool)
-    rows[_owners(array)[bad]] = True
-    return (
-        Trouble(rows, kind, f"field {field.name!r}: wanted a value in every element, found {what}")
-        if rows.any()
-        else None
-    )
-
-
-def _owners(array: pa.Array) -> np.ndarray:
-    """For every element of the flattened lists, the row it belongs to."""
-    if pt.is_fixed_size_list(array.type):
-        rows = np.flatnonzero(np.asarray(array.is_valid()))
-        return np.repeat(rows, array.type.list_size)
-    import pyarrow.compute as pc
-
-    return np.asarray(pc.list_parent_indices(array))
+    rows[owners(array)[elements]] = True
+    return rows
 
 
 def _total(values: np.ndarray) -> float:
