@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlinfer import Batch, ChangedError, ComponentError, EndOfInput, InferencePipeline, Scope
+from mlinfer._conform import Conform
 from mlinfer.destinations import JsonLinesDestination, MemoryDestination
 from mlinfer.destinations._jsonl import json_lines
 from mlinfer.hosts import FunctionHost
@@ -465,3 +466,22 @@ def test_a_pipeline_from_lines_to_lines_keeps_what_it_should(tmp_path):
     )
     pipeline.run()
     assert [json.loads(line) for line in out.read_text().splitlines()] == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "expected"),
+    [
+        (pa.float64(), [2**53 + 1, 0.5, 2**63, 2**64], [2.0**53, 0.5, 2.0**63, 2.0**64]),
+        (pa.float32(), [2**53 + 1, 0.5, None], [2.0**53, 0.5, None]),
+        (pa.int64(), [2**53 + 1, 1.0, 0.5, 2**63, None], [2**53 + 1, 1, "bad", "bad", None]),
+        (pa.uint64(), [2**63, 1, -1, 2**64, 0.5], [2**63, 1, "bad", "bad", "bad"]),
+    ],
+)
+def test_numbers_near_the_edge_of_their_type_are_exact_or_bad(kind, values, expected, tmp_path):
+    path = written(tmp_path, b"".join(b'{"x": %s}\n' % json.dumps(value).encode() for value in values))
+    (batch,) = batches(JsonLinesSource(path), wanted=pa.schema([("x", kind)]))
+    fit = Conform(pa.schema([("x", kind)]))(batch.records)
+    kept = range(len(batch)) if fit.good is None else fit.good.nonzero()[0].tolist()
+    ids = batch.ids.take(kept).array().to_pylist()
+    found = dict(zip(ids, fit.records.column("x").to_pylist(), strict=True))
+    assert [found.get(f"a.jsonl#{n + 1}", "bad") for n in range(len(values))] == expected

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._casts import compatible, is_text
+from mlinfer._casts import cast, compatible, is_text
 from mlinfer._text import shown
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def batch_from_rows(rows: Sequence[Any], wanted: pa.Schema) -> tuple[pa.RecordBa
     are not looked at. Types may still differ (an int where a float is wanted): conform casts them.
     """
     bad: dict[int, BadRow] = {}
-    if not all(type(row) is dict for row in rows):
+    if rows and set(map(type, rows)) != {dict}:
         for number, row in enumerate(rows):
             if not isinstance(row, dict):
                 bad[number] = BadRow(
@@ -83,7 +83,19 @@ def _value_by_value(values: list[Any], field: pa.Field, bad: dict[int, BadRow]) 
     try:
         return _array(kept, field.type)
     except (pa.ArrowException, ValueError, TypeError, OverflowError):
-        return pa.array(kept, field.type)
+        return _cast_each(kept, field, bad)
+
+
+def _cast_each(values: list[Any], field: pa.Field, bad: dict[int, BadRow]) -> pa.Array:
+    """Every value fits by itself, and yet they make no column: an integer beside a fraction, both of them exact."""
+    pieces = []
+    for number, value in enumerate(values):
+        piece, unfit = cast(_array([value], field.type), field.type)
+        if unfit is not None:
+            problem = f"field {field.name!r}: wanted {field.type}, found {shown(value)}"
+            bad.setdefault(number, BadRow(number, "wrong_type", problem))
+        pieces.append(piece)
+    return pa.concat_arrays(pieces)
 
 
 def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
@@ -95,4 +107,12 @@ def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
         return pa.array(values, wanted)
     if pt.is_binary(wanted) or pt.is_large_binary(wanted):
         return pa.array(values, wanted)
-    return pa.array(values)
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, OverflowError):  # integers beyond int64, or that a float beside them cannot hold
+        kinds = set(map(type, values)) - {type(None)}
+        if pt.is_floating(wanted) and kinds <= {int, float}:
+            return pa.array([None if value is None else float(value) for value in values], pa.float64())
+        if pt.is_uint64(wanted) and kinds == {int}:
+            return pa.array(values, wanted)
+        raise
