@@ -63,7 +63,7 @@ from mlinfer._signature import Signature, finite, nonfinite
 from mlinfer._tabular import to_arrow
 
 if TYPE_CHECKING:
-    from mlinfer.hosts import host
+    from mlinfer.hosts import host, save
 
 __version__ = "0.1.0"
 
@@ -132,15 +132,16 @@ __all__ = [
     "observer",
     "resolve",
     "rows_as_json",
+    "save",
     "to_arrow",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """`mlinfer.host`, the decorator, is imported when it is used: parts stand above the core."""
-    if name == "host":
-        from mlinfer.hosts import host
+    """`mlinfer.host` and `mlinfer.save` are imported when they are used: parts stand above the core."""
+    if name in {"host", "save"}:
+        from mlinfer import hosts
 
-        return host
+        return getattr(hosts, name)
     msg = f"module 'mlinfer' has no attribute {name!r}"
     raise AttributeError(msg)

@@ -121,7 +121,7 @@ def _plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 def _native(some: Any, kind: str, count: int) -> Callable[[], Any] | None:
     if kind == "pandas":
         places = [n % len(some) for n in range(count)]
-        return lambda: some.iloc[places].copy()
+        return some.iloc[places].copy
     if kind == "polars":
         places = [n % len(some) for n in range(count)]
         return lambda: some[places]

@@ -14,7 +14,7 @@ import pyarrow.types as pt
 from mlinfer import ConfigError, finite
 from mlinfer.hosts._answers_of import Answer, answer_of, dense
 from mlinfer.hosts._example import Example
-from mlinfer.hosts._feeding import Feed, feeder, is_plain_number, is_text
+from mlinfer.hosts._feeding import Feed, feeder, is_text
 from mlinfer.hosts._unnamed import unnamed
 
 REFUSALS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
@@ -61,6 +61,12 @@ def fed_by(estimator: Any, feed: Feed) -> Any:
     return estimator if feed.kind in {"pandas", "polars", "texts"} else unnamed(estimator)
 
 
+def returned_by(fed: Any, methods: Sequence[str], feed: Feed, batch: pa.RecordBatch) -> list[Any]:
+    """What the methods of `fed_by(estimator, feed)` return for a batch, without a word."""
+    returned, _ = _ask_quietly(fed, methods, feeder(feed, batch.schema)(batch))
+    return returned
+
+
 def answers_of(
     estimator: Any, methods: Sequence[str], returned: Sequence[Any], *, expand: bool
 ) -> tuple[Answer, ...]:
@@ -89,7 +95,7 @@ def _choose(estimator: Any, example: Example, methods: Sequence[str]) -> tuple[F
             problem = error
             continue
         if _rows(returned) != example.batch.num_rows or (
-            reference is not None and not _alike(returned, reference)
+            reference is not None and not alike(returned, reference)
         ):
             continue
         if clean:
@@ -130,7 +136,8 @@ def _rows(returned: Sequence[Any]) -> int:
     return counts.pop() if len(counts) == 1 else -1
 
 
-def _alike(returned: Sequence[Any], reference: Sequence[Any]) -> bool:
+def alike(returned: Sequence[Any], reference: Sequence[Any]) -> bool:
+    """Whether answers are the same, but for the last digits."""
     return all(
         one.shape == other.shape
         and (
@@ -229,8 +236,3 @@ def _diagonal(matrix: np.ndarray, value: float) -> np.ndarray:
     many = np.repeat(matrix[:1], matrix.shape[1], axis=0)
     np.fill_diagonal(many, value)
     return many
-
-
-def numeric(schema: pa.Schema) -> bool:
-    """Whether every column can go into a matrix of numbers."""
-    return all(is_plain_number(kind) for kind in schema.types)

@@ -11,10 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from mlinfer import Host, Model, Signature
-from mlinfer.hosts._answers_of import asked
 from mlinfer.hosts._feeding import feeder
+from mlinfer.hosts._opening import Loading, open_estimator
 from mlinfer.hosts._signature_of import Study
-from mlinfer.hosts._studying import digest, study_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,10 +61,11 @@ class SklearnHost(Host):
 
         Raises ConfigError: it cannot be loaded safely, cannot answer its example, or there is none and one is needed.
         """
-        found = study_of(self.model, self.example, asked(self.method), expand=bool(self.expand))
-        name = type(self.model).__name__
-        stamp = digest(self.model)
-        yield SklearnModel(found, Signature(found.inputs, found.outputs, name, stamp[:12], stamp))
+        loading = Loading(tuple(self.trusted), self.allow_code_format, self.sha256)
+        study, signature = open_estimator(
+            self.model, self.example, loading, method=self.method, expand=self.expand
+        )
+        yield SklearnModel(study, signature)
 
 
 class SklearnModel:

@@ -1,4 +1,4 @@
-"""Finds out about an estimator in hand: its signature, with or without an example, and its digest."""
+"""Finds out about an estimator in hand: its signature, with or without an example."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer import ConfigError
-from mlinfer.hosts import _skops_files
-from mlinfer.hosts._example import example_of
+from mlinfer.hosts._example import Example, example_of
 from mlinfer.hosts._signature_of import REFUSALS, Study, study
 from mlinfer.hosts._unnamed import unnamed
 
 
 def study_of(estimator: Any, example: Any, methods: Sequence[str], *, expand: bool) -> Study:
     """How to feed an estimator and what it answers. Raises ConfigError: an example is needed."""
+    return study(estimator, shown(estimator, example, methods), methods, expand=expand)
+
+
+def shown(estimator: Any, example: Any, methods: Sequence[str]) -> Example:
+    """The example as the estimator's columns, made up where there is none and numbers will do."""
     names = _names(estimator)
     if example is None:
         example = _made_up(estimator, names, methods)
-    return study(estimator, example_of(example, names), methods, expand=expand)
-
-
-def digest(estimator: Any) -> str:
-    """A digest of everything that an estimator has learned."""
-    return _skops_files.digest_of(_skops_files.dump(estimator))
+    return example_of(example, names)
 
 
 def _names(estimator: Any) -> list[str] | None:

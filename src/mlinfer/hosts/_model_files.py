@@ -1,0 +1,51 @@
+"""Reads model files whole, once, and compares their digests before anything looks inside."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from pathlib import Path
+
+from mlinfer import ConfigError
+
+SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+def read(path: Path | str, *, within: int | None = None, most: int | None = None) -> bytes:
+    """The bytes of a regular file.
+
+    `within` is the descriptor of the folder that holds it: then links are not followed. `most` bounds its size. Raises
+    ConfigError: it is absent, not a regular file, or too large.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if within is None else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags, dir_fd=within)
+    except OSError as error:
+        msg = f"{path}: wanted a model file that can be read, found {error.strerror}"
+        raise ConfigError(msg) from error
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            msg = f"{path}: wanted a regular file, found something else"
+            raise ConfigError(msg)
+        if most is not None and found.st_size > most:
+            msg = f"{path}: wanted at most {most:,} bytes, found {found.st_size:,}"
+            raise ConfigError(msg)
+        return file.read()
+
+
+def check_digest(content: bytes, wanted: str, where: str) -> None:
+    """Raises ConfigError: these are not the bytes that were meant."""
+    found = hashlib.sha256(content).hexdigest()
+    if found != wanted.lower():
+        msg = f"{where}: wanted the SHA-256 {wanted}, found {found}; it is another file than the one that was meant, or damaged"
+        raise ConfigError(msg)
+
+
+def check_spelling(sha256: str | None) -> None:
+    """Raises ConfigError: not a SHA-256."""
+    if sha256 is not None and not SHA256.fullmatch(sha256):
+        msg = f"sha256: wanted 64 hex digits, found {sha256!r}"
+        raise ConfigError(msg)

@@ -1,0 +1,114 @@
+"""Opens an estimator, wherever it is: in hand, in a package, in a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlinfer import ConfigError, Signature
+from mlinfer.hosts import _code_formats, _skops_files
+from mlinfer.hosts._answers_of import METHODS, asked
+from mlinfer.hosts._model_files import check_digest, check_spelling, read
+from mlinfer.hosts._package import Package, open_package
+from mlinfer.hosts._signature_of import REFUSALS, Study, answers_of, fed_by, returned_by
+from mlinfer.hosts._studying import study_of
+
+Methods = str | Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What may be loaded from a file, and which file it must be."""
+
+    trusted: Sequence[str] = ()
+    code_format: str | None = None
+    sha256: str | None = None
+
+
+def open_estimator(
+    model: Any, example: Any, loading: Loading, *, method: Methods = None, expand: bool | None = None
+) -> tuple[Study, Signature]:
+    """An estimator studied, and its signature. Raises ConfigError: see `SklearnHost.open`."""
+    check_spelling(loading.sha256)
+    if not isinstance(model, str | os.PathLike):
+        if loading != Loading():
+            msg = f"{type(model).__name__}: trusted=, sha256= and allow_code_format= are for files, found an estimator in hand"
+            raise ConfigError(msg)
+        study = study_of(model, example, asked(method), expand=bool(expand))
+        return _signed(study, type(model).__name__, digest_of(model))
+    path = Path(model)
+    if path.is_dir():
+        if example is not None:
+            msg = f"{path}: a package brings its own signature; leave example= out"
+            raise ConfigError(msg)
+        package = open_package(path, loading.trusted, loading.sha256)
+        return _packaged(package, method, expand=package.expand if expand is None else expand)
+    estimator, digest = _from_file(path, loading)
+    study = study_of(estimator, example, asked(method), expand=bool(expand))
+    return _signed(study, path.stem, digest)
+
+
+def digest_of(estimator: Any) -> str:
+    """A digest of all that an estimator in hand has learned, the same in every process if skops can store it."""
+    try:
+        content = _skops_files.dump(estimator)
+    except ConfigError:
+        return _code_formats.digest(estimator)
+    return _skops_files.digest_of(content)
+
+
+def _signed(study: Study, name: str, digest: str) -> tuple[Study, Signature]:
+    return study, Signature(study.inputs, study.outputs, name, digest[:12], digest)
+
+
+def _packaged(package: Package, method: Methods, *, expand: bool) -> tuple[Study, Signature]:
+    """The package's own signature; asked for something else, the estimator shows what it answers to the example."""
+    methods = package.methods if method is None else asked(method)
+    own = package.signature
+    study = study_again(package, methods, expand=expand)
+    if (methods, expand) == (package.methods, package.expand) and not study.outputs.equals(own.outputs):
+        msg = f"model {own.model_id!r}: wanted the answers {own.outputs.names} that its package names, found {study.outputs.names}"
+        raise ConfigError(msg)
+    return study, Signature(own.inputs, study.outputs, own.model_id, own.version, own.digest)
+
+
+def study_again(package: Package, methods: Sequence[str], *, expand: bool) -> Study:
+    """What a package's estimator answers, seen from the package's example. Raises ConfigError: it does not."""
+    fed = fed_by(package.estimator, package.feed)
+    absent = [name for name in methods if not hasattr(fed, name)]
+    if absent:
+        there = ", ".join(name for name in METHODS if hasattr(fed, name))
+        msg = f"model {package.signature.model_id!r}: wanted the method {absent[0]!r}, found {there}"
+        raise ConfigError(msg)
+    try:
+        returned = returned_by(fed, methods, package.feed, package.example)
+    except REFUSALS as error:
+        msg = f"model {package.signature.model_id!r}: cannot answer its package's own example ({error}); save it again"
+        raise ConfigError(msg) from error
+    return Study(package.signature.inputs, package.feed, answers_of(fed, methods, returned, expand=expand))
+
+
+def _from_file(path: Path, loading: Loading) -> tuple[Any, str]:
+    """The estimator in a file, and its digest; the file's name alone says what is in it."""
+    suffix = path.suffix.lower()
+    if suffix not in {".skops", *_code_formats.SUFFIXES}:
+        known = ", ".join([".skops", *_code_formats.SUFFIXES])
+        msg = f"{path}: wanted a package (a folder) or a file ending in {known}, found {suffix or 'no ending'!r}"
+        raise ConfigError(msg if path.exists() else f"{msg}, and nothing is there")
+    if suffix in _code_formats.SUFFIXES and (loading.code_format != "pickle" or loading.sha256 is None):
+        msg = (
+            f"{path}: wanted a format that cannot hold code (save the model with mlinfer.save), found {suffix}, which runs "
+            "whatever its author wrote; if you trust the author, give both allow_code_format='pickle' and "
+            "sha256='...' (64 hex digits, of the file that you mean)"
+        )
+        raise ConfigError(msg)
+    content = read(path)
+    if loading.sha256 is not None:
+        check_digest(content, loading.sha256, str(path))
+    if suffix in _code_formats.SUFFIXES:
+        estimator = _code_formats.load(content, suffix, str(path))
+        return estimator, digest_of(estimator)
+    return _skops_files.load(content, loading.trusted, str(path)), _skops_files.digest_of(content)

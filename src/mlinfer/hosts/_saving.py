@@ -1,0 +1,72 @@
+"""Saves an estimator as a package."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from mlinfer import ConfigError, Signature
+from mlinfer.hosts import _skops_files
+from mlinfer.hosts._answers_of import asked
+from mlinfer.hosts._opening import study_again
+from mlinfer.hosts._package import Package, check_free, write
+from mlinfer.hosts._signature_of import alike, fed_by, returned_by, study
+from mlinfer.hosts._studying import shown
+
+SUFFIX = ".mlinfer"
+
+
+def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is told
+    model: Any,
+    path: str | os.PathLike[str],
+    *,
+    example: Any = None,
+    name: str | None = None,
+    method: str | Sequence[str] = "predict",
+    expand: bool = False,
+    trusted: Sequence[str] = (),
+) -> Path:
+    """Save a fitted scikit-learn estimator as a package: a folder with its data, its signature and their digests.
+
+    Args:
+        model: the fitted estimator.
+        path: where the folder is made, `flight-delays.mlinfer`; nothing may be there.
+        example: a few records as the estimator was fitted on, without the target; see `SklearnHost`. One record of it is
+            stored in the package. Not needed for an estimator of numbers alone.
+        name: the model's id; by default the name of the folder.
+        method: what the package is asked for by default.
+        expand: one column per class or output instead of one column of lists.
+        trusted: names of the types in it that are neither scikit-learn's nor numpy's nor scipy's; whoever opens the package
+            must name them too.
+
+    Returns the path. The package is there whole, or not at all; before it is there, it has been loaded from its bytes and
+    has given the same answers to the example as the model in hand.
+
+    Raises ConfigError: something is at the path, the estimator cannot answer its example or cannot be stored as data.
+    """
+    path = Path(path)
+    check_free(path)
+    methods = asked(method)
+    records = shown(model, example, methods)
+    found = study(model, records, methods, expand=expand)
+    content = _skops_files.dump(model)
+    digest = _skops_files.digest_of(content)
+    signature = Signature(
+        found.inputs, found.outputs, name or path.name.removesuffix(SUFFIX), digest[:12], digest
+    )
+    batch = pa.RecordBatch.from_arrays(records.batch.columns, schema=found.inputs)
+    loaded = _skops_files.load(content, trusted, str(path))
+    package = Package(loaded, signature, methods, expand, found.feed, batch)
+    before = returned_by(fed_by(model, found.feed), methods, found.feed, batch)
+    after = returned_by(fed_by(loaded, found.feed), methods, found.feed, batch)
+    if not alike(after, before) or not study_again(package, methods, expand=expand).outputs.equals(
+        found.outputs
+    ):
+        msg = f"{path}: wanted a package that answers as the model does, found other answers once it was loaded; it is not saved"
+        raise ConfigError(msg)
+    write(path, package, content)
+    return path
