@@ -69,6 +69,16 @@ class ParquetDestination(DataDestination):
     transactional = True
     concurrent = True
 
+    def records(self, scope: Scope) -> Iterator[pa.RecordBatch]:
+        """The records of this pipeline's parts, in the order of their commits. Raises ChangedError: a part is damaged."""
+        import pyarrow.parquet as pq
+
+        ours, _ = survey(Path(resolve(os.fspath(self.path))).expanduser(), (scope.pipeline, scope.output))
+        current, _ = in_force(ours, scope)
+        for part in current:
+            with pq.ParquetFile(part.path) as file:
+                yield from file.iter_batches()
+
     @contextmanager
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[PartsWriter]:
         """Look at what is there, make the folder, and remove what dead runs have left.

@@ -26,6 +26,7 @@ from mlinfer.destinations._sql_values import refusals, values
 from mlinfer.destinations._sqlite import REFUSED, Sqlite, quoted, redacted
 
 IfExists = Literal["fail", "append", "replace"]
+READ_ROWS = 8192
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
@@ -79,6 +80,17 @@ class SqlDestination(DataDestination):
     def store(self) -> str:  # type: ignore[override]  # the same
         """The database file."""
         return Sqlite.at(self.url).store
+
+    def records(self, scope: Scope) -> Iterator[pa.RecordBatch]:  # noqa: ARG002 - a table does not say who wrote a row
+        """The rows of the table, as SQLite stores them; nothing if there is no table."""
+        dialect = Sqlite.at(self.url)
+        with dialect.connected(read_only=True) as connection, dialect.translating():
+            if dialect.columns(connection, self.table) is None:
+                return
+            rows = connection.execute(f"SELECT * FROM {quoted(self.table)}")  # noqa: S608 - a checked name
+            names = [name for name, *_ in rows.description]
+            while some := rows.fetchmany(READ_ROWS):
+                yield pa.RecordBatch.from_arrays([pa.array(column) for column in zip(*some, strict=True)], names)
 
     @contextmanager
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[SqlWriter]:
