@@ -1,0 +1,86 @@
+"""How a command ends: one line about what went wrong, and an exit code that scripts can go by."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from mlinfer._errors import ChangedError, ConfigError, FencedError, MlinferError, RejectsError
+from mlinfer._text import plain
+
+EXIT_CODES = """\
+exit codes:
+  0    done, or drained after SIGTERM or Ctrl-C
+  2    the definition or the command line is wrong; or stored progress
+       belongs to something else
+  3    more records are bad than the budget allows
+  4    a part failed
+  5    another run of the same pipeline has taken over
+  130  stopped at once by a second Ctrl-C
+"""
+CODES: list[tuple[type[BaseException], int]] = [
+    (ConfigError, 2),
+    (ChangedError, 2),
+    (RejectsError, 3),
+    (FencedError, 5),
+    (KeyboardInterrupt, 130),
+    (Exception, 4),
+]
+READER_GONE = 141  # what a shell reports for a program that SIGPIPE ended
+LONGEST = 2000
+
+
+@dataclass
+class End:
+    """The exit code, once it is known."""
+
+    code: int = 0
+
+
+@contextmanager
+def ending(*, debug: bool) -> Iterator[End]:
+    """Turn what a command raises into a line on standard error and an exit code; with `debug`, show where, too."""
+    end = End()
+    try:
+        yield end
+    except BrokenPipeError as error:
+        end.code = _reader_gone() or _told(error, debug=debug)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the program ends here, whatever it is
+        end.code = _told(error, debug=debug)
+
+
+def _told(error: BaseException, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    code = next(code for kind, code in CODES if isinstance(error, kind))
+    print(f"mlinfer: error: {_sentence(error)}", file=sys.stderr)
+    if code == 4 and not debug:  # noqa: PLR2004 - a part failed: whoever wrote it will want to know where
+        print("mlinfer: the same command with --debug shows where", file=sys.stderr)
+    return code
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; what was committed is safe, the next run goes on from there"
+    text = plain(str(error), LONGEST)
+    if not isinstance(error, MlinferError):
+        return f"{type(error).__name__}: {text}"
+    cause = plain(str(error.__cause__ or ""))
+    return f"{text} ({type(error.__cause__).__name__}: {cause})" if cause and cause not in text else text
+
+
+def _reader_gone() -> int:
+    """Whether it was our own standard output that nobody reads any more, as in `| head`."""
+    poll = select.poll()
+    poll.register(1, select.POLLOUT)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        return 0
+    os.dup2(
+        os.open(os.devnull, os.O_WRONLY), 1
+    )  # what is still buffered goes nowhere when the interpreter ends
+    return READER_GONE

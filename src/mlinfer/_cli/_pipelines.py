@@ -1,0 +1,120 @@
+"""`mlinfer run`, `check`, `explain`, `preview` and `serve`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlinfer._cli._admin import Readiness, admin
+from mlinfer._cli._loading import pipeline_of, verb
+from mlinfer._cli._table import rendered
+from mlinfer.observers import LogObserver, ProgressBar, PrometheusMetrics
+
+FILE_HELP = "a pipeline in TOML; its relative paths are relative to the current folder"
+
+
+def add(verbs: Any) -> None:
+    """Add the verbs."""
+    _add_run(verbs)
+    for name, act, text in (
+        ("check", check, "look at everything a run would open; write nothing"),
+        ("explain", explain, "show the plan: columns, model, guarantee and why"),
+    ):
+        parser = verb(verbs, name, act, text)
+        parser.add_argument("file", type=Path, metavar="pipeline.toml", help=FILE_HELP)
+    parser = verb(verbs, "preview", preview, "answer the first records; deliver nothing")
+    parser.add_argument("file", type=Path, metavar="pipeline.toml", help=FILE_HELP)
+    parser.add_argument("-n", type=_positive, default=10, metavar="N", help="how many records (10)")
+    parser = verb(verbs, "serve", serve, "answer over HTTP; the destination becomes the log")
+    parser.add_argument("file", type=Path, metavar="pipeline.toml", help=FILE_HELP)
+    parser.add_argument(
+        "--bind", default="127.0.0.1:8080", metavar="HOST:PORT", help="where to listen (127.0.0.1:8080)"
+    )
+
+
+def _add_run(verbs: Any) -> None:
+    parser = verb(verbs, "run", run, "deliver the records that earlier runs have not")
+    parser.add_argument("file", type=Path, metavar="pipeline.toml", help=FILE_HELP)
+    parser.add_argument(
+        "--from-start", action="store_true", help="forget the progress and replace what was delivered"
+    )
+    parser.add_argument(
+        "--until",
+        choices=["end", "idle"],
+        default="end",
+        help="idle: an endless source ends when it has nothing new",
+    )
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+    parser.add_argument(
+        "--log", choices=["text", "json"], help="log lines on standard error instead of a bar"
+    )
+    parser.add_argument("--admin-bind", metavar="HOST:PORT", help="serve /live, /ready and /metrics there")
+    parser.add_argument(
+        "--insecure-bind", action="store_true", help="let --admin-bind be an address that others can reach"
+    )
+
+
+def run(asked: argparse.Namespace) -> None:
+    """Run, watched as asked, and print the report."""
+    pipeline = pipeline_of(asked, asked.file)
+    watching: list[object] = []
+    if asked.log:
+        _log_to_stderr(asked.log, debug=asked.debug)
+        watching.append(LogObserver(asked.log))
+    elif not asked.no_progress:
+        watching.append(ProgressBar())
+    with ExitStack() as stack:
+        if asked.admin_bind:
+            metrics, ready = PrometheusMetrics(), Readiness()
+            watching += [metrics, ready]
+            stack.enter_context(admin(asked.admin_bind, ready, metrics, anywhere=asked.insecure_bind))
+        pipeline.job = replace(pipeline.job, observers=(*pipeline.job.observers, *watching))
+        report = pipeline.run(until=asked.until, from_start=asked.from_start)
+    print(report.details())
+
+
+def check(asked: argparse.Namespace) -> None:
+    """Print the plan if it holds."""
+    print(pipeline_of(asked, asked.file).check())
+    print("checked    everything that a run would open is there and fits")
+
+
+def explain(asked: argparse.Namespace) -> None:
+    """Print the plan."""
+    print(pipeline_of(asked, asked.file).explain())
+
+
+def preview(asked: argparse.Namespace) -> None:
+    """Print the first answers."""
+    with pipeline_of(asked, asked.file) as pipeline:
+        print(rendered(pipeline.preview(asked.n)))
+
+
+def serve(asked: argparse.Namespace) -> None:
+    """Serve until a signal comes."""
+    pipeline = pipeline_of(asked, asked.file)
+    print(f"serving at http://{asked.bind}/predict; Ctrl-C ends it", file=sys.stderr)
+    pipeline.serve(asked.bind)
+
+
+def _log_to_stderr(kind: str, *, debug: bool) -> None:
+    """A JSON line says its own time and level."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(levelname)s %(message)s" if kind == "text" else "%(message)s")
+    )
+    logger = logging.getLogger("mlinfer")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
