@@ -245,6 +245,9 @@ class DataDestination(Protocol):
     concurrent: bool = False
     """Whether several writers of one output may be open at once; then each partition gets its own."""
 
+    commit_seconds: float = 1.0
+    """How long records may wait for a commit; 0 commits after every batch. A full buffer is committed at once."""
+
     def open(self, schema: pa.Schema, scope: Scope) -> AbstractContextManager[Writer]:
         """Create the output, or check that the one that is there fits, and get ready to write.
 

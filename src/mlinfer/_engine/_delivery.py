@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mlinfer._batch import Batch, Position
 from mlinfer._engine._step import Answers
-from mlinfer._errors import RecordErrors
+from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._failpoints import failpoint
 from mlinfer._progress import Progress
 from mlinfer._rejects import Rejected
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from mlinfer._engine._outputs import Output, Outputs
     from mlinfer._engine._tally import Spending, Tally
 
-COMMIT_SECONDS = 1.0
 COMMIT_BYTES = 64 * 2**20
 
 
@@ -50,9 +49,9 @@ class Delivery:
                 self._commit()
 
     def commit_if_due(self) -> None:
-        """Commit when the last one is a second ago."""
+        """Commit when the last one is long enough ago."""
         with self._lock:
-            if self._held and self._run.clock.monotonic() - self._last_commit >= COMMIT_SECONDS:
+            if self._held and self._run.clock.monotonic() - self._last_commit >= self._run.commit_seconds:
                 self._commit()
 
     def commit(self) -> None:
@@ -63,6 +62,15 @@ class Delivery:
 
     def _write(self, answers: Answers) -> Answers:
         """Write one batch; what the destination names as bad becomes rejects."""
+        answers = self._write_main(answers)
+        self._write_rejects(answers.rejects)
+        for name, table in answers.sides.items():
+            if (side := self._outputs.sides.get(name)) is not None and table.num_rows:
+                with side.lock:
+                    side.writer.write(replace(answers.batch, records=table))
+        return answers
+
+    def _write_main(self, answers: Answers) -> Answers:
         while True:
             try:
                 failpoint("dest.write.before")
@@ -71,14 +79,15 @@ class Delivery:
                 failpoint("dest.write.after")
             except RecordErrors as errors:
                 answers = _without(answers, errors)
+                self._spend_last(answers)  # nothing of the batch is written yet
             else:
-                break
-        self._write_rejects(answers.rejects)
-        for name, table in answers.sides.items():
-            if (side := self._outputs.sides.get(name)) is not None and table.num_rows:
-                with side.lock:
-                    side.writer.write(replace(answers.batch, records=table))
-        return answers
+                return answers
+
+    def _spend_last(self, answers: Answers) -> None:
+        """Charge the budget with the latest group of rejects; the records were counted when they were delivered."""
+        batch = answers.batch
+        nobody = replace(batch, records=batch.records.slice(0, 0))
+        self._run.spending.spend(replace(answers, batch=nobody, rejects=answers.rejects[-1:]))
 
     def _write_rejects(self, groups: tuple[Rejected, ...]) -> None:
         rejects = self._outputs.rejects
@@ -139,6 +148,7 @@ class Delivery:
         """The destination found bad records only now, and has dropped all since the last commit: write the others."""
         held, self._held, self._bytes = self._held, [], 0
         start = 0
+        _check_rows(errors, sum(len(answers.batch) for answers in held))
         for answers in held:
             found = [n for n, row in enumerate(errors.rows) if start <= row < start + len(answers.batch)]
             start += len(answers.batch)
@@ -149,10 +159,9 @@ class Delivery:
                     answers,
                     RecordErrors(rows, [errors.kinds[n] for n in found], [errors.messages[n] for n in found]),
                 )
-                self._write_rejects(here.rejects[len(answers.rejects) :])
-                self._run.spending.spend(replace(here, rejects=here.rejects[len(answers.rejects) :]))
-            if len(here.batch):
-                self._main.writer.write(here.batch)
+                self._spend_last(here)
+            here = self._write_main(here)
+            self._write_rejects(here.rejects[len(answers.rejects) :])
             self._keep(here)
 
 
@@ -167,10 +176,12 @@ class Running:
     tally: Tally
     spending: Spending
     durable: Callable[[Mapping[str, Position]], None]
+    commit_seconds: float = 1.0
 
 
 def _without(answers: Answers, errors: RecordErrors) -> Answers:
     """The answers that the destination can take; the others as rejects of the stage `write`."""
+    _check_rows(errors, len(answers.batch))
     batch, bad = answers.batch, set(errors.rows)
     rest = [row for row in range(len(batch)) if row not in bad]
     refused = batch.records.take(pa.array(errors.rows, pa.int64()))
@@ -181,3 +192,11 @@ def _without(answers: Answers, errors: RecordErrors) -> Answers:
         batch, records=batch.records.take(pa.array(rest, pa.int64())), ids=batch.ids.take(rest)
     )
     return replace(answers, batch=remaining, rejects=(*answers.rejects, group))
+
+
+def _check_rows(errors: RecordErrors, count: int) -> None:
+    """Raise ComponentError if these cannot be rows of what the destination was given: nothing is dropped by guess."""
+    rows = set(errors.rows)
+    if not rows or len(rows) != len(errors.rows) or not rows.issubset(range(count)):
+        msg = f"the destination raised RecordErrors for rows {errors.rows[:5]} of {count}; name rows that it was given, each once"
+        raise ComponentError(msg) from errors

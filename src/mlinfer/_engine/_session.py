@@ -128,7 +128,7 @@ class Session:
         running = Running(
             model=f"{self.layout.signature.model_id}@{self.layout.signature.version}",
             run=self.scope.run, fingerprint=self.fingerprint, clock=self.clock, tally=self.tally,
-            spending=self._spending, durable=self._note_durable,
+            spending=self._spending, durable=self._note_durable, commit_seconds=self.job.destination.commit_seconds,
         )  # fmt: skip
         first = self.outputs.main
         assert first is not None  # noqa: S101 - open() has set it
