@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
+from mlinfer._errors import ComponentError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -80,15 +82,24 @@ class Batch:
     """Records of one partition, in order.
 
     `position` is where the partition resumes once this batch is delivered (None: a source that cannot resume).
+    `ids` may be left out as long as nobody asks who the records are: rejects do, and destinations with a key.
     `bad` are records between these that could not be decoded.
     """
 
     records: pa.RecordBatch
     partition: str
     position: Position | None
-    ids: RecordIds = field(default_factory=lambda: RecordIds(lambda: pa.array([], pa.string())))
+    ids: RecordIds = field(default_factory=lambda: RecordIds(_unknown))
     bad: tuple[BadRecord, ...] = ()
 
     def __len__(self) -> int:
         """The number of records, bad ones not counted."""
         return int(self.records.num_rows)
+
+
+def _unknown() -> pa.Array:
+    msg = (
+        "wanted the ids of records (for a reject, or for a destination with a key), found a source whose batches carry none; "
+        "give each Batch its ids: RecordIds.ordinals(partition, start, count), or RecordIds.of(array)"
+    )
+    raise ComponentError(msg)

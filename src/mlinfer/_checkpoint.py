@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,7 @@ class CheckpointFile:
 
     path: Path
     progress: Progress
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def committed(self) -> Progress:
         """All that is stored."""
@@ -54,9 +56,10 @@ class CheckpointFile:
 
     def commit(self, progress: Progress) -> None:
         """Store what has changed; returns when it is on disk."""
-        merged = replace(self.progress.merged(progress), epoch=self.progress.epoch)
-        durable.replace(self.path, merged.to_json().encode())
-        self.progress = merged
+        with self._lock:  # lanes with writers of their own share one checkpoint
+            merged = replace(self.progress.merged(progress), epoch=self.progress.epoch)
+            durable.replace(self.path, merged.to_json().encode())
+            self.progress = merged
 
 
 def _read(path: Path) -> Progress:

@@ -39,6 +39,11 @@ class PluginNotFound(ConfigError):  # noqa: N818 - reads as a sentence where it 
     def __init__(self, role: str, name: str, installed: Iterable[str]) -> None:
         known = ", ".join(sorted(installed)) or "none"
         super().__init__(f"no {role} is called {name!r}; installed: {known}")
+        self._facts = (role, name, tuple(installed))
+
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        """Pickle by the facts, for errors cross process boundaries."""
+        return type(self), self._facts
 
 
 class SchemaError(ConfigError):

@@ -88,8 +88,8 @@ def _divide(found: Isolated[A], work: list[Rows], rows: Rows, error: Exception) 
 
 def _without_named(found: Isolated[A], rows: Rows, errors: RecordErrors) -> list[int]:
     bad = set(errors.rows)
-    if not bad or not bad.issubset(range(len(rows))):
-        msg = f"the model raised RecordErrors for rows {sorted(bad)[:5]} of {len(rows)}; name rows of the batch it was given"
+    if not bad or len(bad) != len(errors.rows) or not bad.issubset(range(len(rows))):
+        msg = f"the model raised RecordErrors for rows {errors.rows[:5]} of {len(rows)}; name rows of the batch it was given, each once"
         raise ComponentError(msg) from errors
     for row, kind, message in zip(errors.rows, errors.kinds, errors.messages, strict=True):
         found.refuse(rows[row], kind, message)

@@ -47,6 +47,7 @@ def lay_out(
     kept = _kept(signature, known, keep)
     if known is not None:
         Conform(signature.inputs, columns).bind(known)
+        Conform(kept).bind(known)
     wanted = {columns.get(field.name, field.name): field for field in signature.inputs}
     fields = [field.with_name(name) for name, field in wanted.items()]
     return Layout(

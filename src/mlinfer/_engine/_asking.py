@@ -53,12 +53,11 @@ class AskArrays:
         """The answers to these rows, counted. Raises what the model raises, ComponentError for a wrong count or name."""
         where = slice(rows.start, rows.stop) if isinstance(rows, range) else rows
         answers = self._model.infer_arrays({name: values[where] for name, values in self._columns.items()})
+        if not isinstance(answers, Mapping):
+            msg = f"model {self._signature.model_id!r}: wanted arrays by name, found {type(answers).__name__}"
+            raise ComponentError(msg)
         for name in self._signature.outputs.names:
-            if (
-                name not in answers
-                or not hasattr(answers[name], "__len__")
-                or len(answers[name]) != len(rows)
-            ):
+            if name not in answers or _length(answers[name]) != len(rows):
                 self._complain(answers, name, len(rows))
         return answers
 
@@ -67,16 +66,24 @@ class AskArrays:
         if not answers:
             return no_answers(self._signature)
         outputs = self._signature.outputs
-        columns = [_joined([one[field.name] for one in answers], field) for field in outputs]
+        columns = [self._column([one[field.name] for one in answers], field) for field in outputs]
         batch = pa.RecordBatch.from_arrays(columns, names=outputs.names)
         return check_shape(batch, self._signature, batch.num_rows)
+
+    def _column(self, parts: list[Any], field: pa.Field) -> pa.Array:
+        try:
+            return _joined(parts, field)
+        except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+            msg = f"model {self._signature.model_id!r}: wanted answers {field.name!r} of type {field.type}, found: {error}"
+            raise ComponentError(msg) from error
 
     def _complain(self, answers: Mapping[str, Any], name: str, count: int) -> None:
         who = f"model {self._signature.model_id!r}"
         if name not in answers:
             msg = f"{who}: wanted the answers {self._signature.outputs.names}, found {sorted(map(str, answers))}"
             raise ComponentError(msg)
-        found = len(answers[name]) if hasattr(answers[name], "__len__") else "a single value"
+        length = _length(answers[name])
+        found = "a single value" if length is None else length
         msg = f"{who}: wanted {count} answers for {count} records, found {found}; a model must answer each record once, in order"
         raise ComponentError(msg)
 
@@ -89,6 +96,11 @@ def way_to_ask(model: Model) -> Callable[[Any, Signature, pa.RecordBatch], AskBa
 def no_answers(signature: Signature) -> pa.RecordBatch:
     """Zero answers."""
     return pa.RecordBatch.from_pylist([], schema=signature.outputs)
+
+
+def _length(values: Any) -> int | None:
+    """How many values these are; None for what is a single one, numpy's arrays without a dimension among them."""
+    return len(values) if hasattr(values, "__len__") and getattr(values, "ndim", 1) else None
 
 
 def _joined(parts: list[Any], field: pa.Field) -> pa.Array:

@@ -69,8 +69,8 @@ class Lane(threading.Thread):
                     break
                 if infer is not None:
                     self._delivery.deliver(session.timed(infer, batch))
-                else:
-                    flying.append(session.pool.submit(batch))
+                    break
+                flying.append(session.pool.submit(batch))
             self.idle = not flying and feeder.idle
             if flying:
                 self._delivery.deliver(flying.popleft().result())

@@ -61,8 +61,10 @@ class Run:
     def attempts(self, until: Until, fresh: bool, started: object) -> None:  # noqa: FBT001 - internal
         """Run, and after a transient failure wait and begin again after the last commit."""
         failures, commits = 0, 0
-        spending = Spending(self.job.budget, rejects_kept=self.job.rejects is not None)
         while True:
+            spending = Spending(  # what was not committed is read again, and counted then
+                self.job.budget, rejects_kept=self.job.rejects is not None, already=self.tally.rejected
+            )
             try:
                 self._session(until, spending, fresh and not self.tally.commits, started)
             except TransientError as error:

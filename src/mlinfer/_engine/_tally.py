@@ -88,10 +88,11 @@ class Tally:
 class Spending:
     """Watches a reject budget over all partitions of a run."""
 
-    def __init__(self, budget: Budget, *, rejects_kept: bool) -> None:
+    def __init__(self, budget: Budget, *, rejects_kept: bool, already: int = 0) -> None:
         self._budget, self._rejects_kept = budget, rejects_kept
         self._lock = threading.Lock()
-        self._total = self._recent_bad = self._recent = 0
+        self._total = already
+        self._recent_bad = self._recent = 0
         self._batches: deque[tuple[int, int]] = deque()
 
     def spend(self, answers: Answers) -> None:
