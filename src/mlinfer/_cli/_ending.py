@@ -70,8 +70,12 @@ def _sentence(error: BaseException) -> str:
     text = plain(str(error), LONGEST)
     if not isinstance(error, MlinferError):
         return f"{type(error).__name__}: {text}"
-    cause = plain(str(error.__cause__ or ""))
-    return f"{text} ({type(error.__cause__).__name__}: {cause})" if cause and cause not in text else text
+    if (
+        isinstance(error, ConfigError) or error.__cause__ is None
+    ):  # what you wrote is wrong: the message says it all
+        return text
+    cause = plain(str(error.__cause__))
+    return text if cause in text else f"{text} ({type(error.__cause__).__name__}: {cause})"
 
 
 def _reader_gone() -> int:
