@@ -30,15 +30,15 @@ class Plan:
         """Several lines for people."""
         signature = self.layout.signature
         lines = [
-            f"pipeline   {self.name}",
-            f"source     {self.source}",
-            *_fields("  reads    ", self.layout.wanted),
-            f"host       {self.host}",
-            f"  model    {signature.model_id}, version {signature.version[:16]}",
+            f"pipeline    {self.name}",
+            f"source      {self.source}",
+            *_fields("  reads     ", self.layout.wanted),
+            f"host        {self.host}",
+            f"  model     {signature.model_id}, version {signature.version[:16]}",
             f"destination {self.destination}",
-            *_fields("  writes   ", self.layout.output),
-            f"guarantee  {self.guarantee}",
-            *(f"  because  {reason}" for reason in self.guarantee.reasons),
+            *_fields("  writes    ", self.layout.output),
+            f"guarantee   {self.guarantee}",
+            *(f"  because   {reason}" for reason in self.guarantee.reasons),
         ]
         return "\n".join(lines)
 
