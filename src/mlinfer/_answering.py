@@ -13,11 +13,12 @@ from mlinfer._batch import BadRecord, Batch, RecordIds
 from mlinfer._engine import Answers, Job, Step
 from mlinfer._errors import RecordErrors
 from mlinfer._layout import Layout, lay_out
+from mlinfer._protocols import Model, Stateful
 from mlinfer._records import batch_from_rows
 from mlinfer._rejects import Rejected
+from mlinfer._tabular import inferred
 
 if TYPE_CHECKING:
-    from mlinfer._protocols import Model
     from mlinfer._signature import Signature
 
 IN_HAND = "in-hand"
@@ -29,6 +30,7 @@ class Answering:
     def __init__(self, model: Model, stack: ExitStack) -> None:
         self.model, self._stack = model, stack
         self.lock = threading.Lock()
+        self.unused = model.snapshot() if isinstance(model, Stateful) else None
 
     @property
     def signature(self) -> Signature:
@@ -44,7 +46,9 @@ def answer(answering: Answering, data: Any, job: Job, on_reject: Literal["raise"
     """One answer per record, in order; `data` is an Arrow table or a list of dicts. Raises RecordErrors as asked."""
     layout, batch = _layout_and_batch(answering.signature, data, job)
     with answering.lock:
-        answers = Step(answering.model, layout, job.batching.max_records)(batch)
+        step = Step(answering.model, layout, job.batching.max_records)
+        step.resume(answering.unused)  # every call begins like a run does
+        answers = step(batch)
     errors = in_order(answers)
     if errors.rows and on_reject == "raise":
         raise errors
@@ -103,9 +107,8 @@ def _present(keep: Any, names: list[str]) -> Any:
 def _typed(job: Job, rows: Any) -> Any:
     if isinstance(job.keep, dict) or not job.keep:
         return job.keep
-    found = {
-        name: pa.array([row.get(name) for row in rows if isinstance(row, dict)]).type for name in job.keep
-    }
+    given = [row for row in rows if isinstance(row, dict)]
+    found = {name: inferred([row.get(name) for row in given], name).type for name in job.keep}
     return {name: kind for name, kind in found.items() if not pa.types.is_null(kind)}
 
 

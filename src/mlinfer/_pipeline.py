@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from mlinfer._checkpoint import Checkpoint
     from mlinfer._online import Server
     from mlinfer._report import RunReport
+
+
+_loading = threading.Lock()  # several threads may ask one pipeline for its first answers
 
 
 class InferencePipeline:
@@ -229,11 +233,12 @@ class InferencePipeline:
         return {**self.__dict__, "_answering": None}
 
     def _answers(self) -> Answering:
-        if self._answering is None:
-            with ExitStack() as stack:
-                model = stack.enter_context(open_model(self.job.host))
-                self._answering = Answering(model, stack.pop_all())
-        return self._answering
+        with _loading:
+            if self._answering is None:
+                with ExitStack() as stack:
+                    model = stack.enter_context(open_model(self.job.host))
+                    self._answering = Answering(model, stack.pop_all())
+            return self._answering
 
 
 def _workers(asked: int | Workers | None) -> Workers:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer._errors import ConfigError
+from mlinfer._text import shown
 
 UNNAMED = "x"
 """What the only column is called where data come without names: a numpy array, a list of strings."""
@@ -38,7 +39,7 @@ def to_arrow(data: Any) -> pa.Table:
     if is_rows(data):
         return _from_rows(data)
     if isinstance(data, list | tuple):
-        return pa.table({UNNAMED: _inferred(list(data), UNNAMED)})
+        return pa.table({UNNAMED: inferred(list(data), UNNAMED)})
     msg = (
         f"wanted records (an Arrow table, pandas, polars, numpy, a dict of columns, a list of dicts or of strings), "
         f"found {type(data).__name__}"
@@ -54,7 +55,7 @@ def is_rows(data: Any) -> bool:
 def column_of(values: np.ndarray) -> pa.Array:
     """A numpy array as a column: one dimension as values, more as fixed-size lists of all that follow the first."""
     if values.dtype == object or values.dtype.kind in "US":
-        return _inferred(values.tolist(), UNNAMED)
+        return inferred(values.tolist(), UNNAMED)
     if values.ndim <= 1:
         return pa.array(np.atleast_1d(values))
     flat = np.ascontiguousarray(values).reshape(len(values), -1)
@@ -88,16 +89,20 @@ def _as_column(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
         return values
     if hasattr(values, "__arrow_c_stream__") or hasattr(values, "__arrow_c_array__"):
         return pa.chunked_array(values)
-    return _inferred(list(values), name)
+    if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
+        msg = f"column {name!r}: wanted a list of values, one per record, found {shown(values)}; write [{shown(values)}]"
+        raise ConfigError(msg)
+    return inferred(list(values), name)
 
 
 def _from_rows(rows: Any) -> pa.Table:
     rows = [row for row in rows if isinstance(row, dict)]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return pa.table({name: _inferred([row.get(name) for row in rows], name) for name in names})
+    return pa.table({name: inferred([row.get(name) for row in rows], name) for name in names})
 
 
-def _inferred(values: list[Any], name: str) -> pa.Array:
+def inferred(values: list[Any], name: str) -> pa.Array:
+    """Python values as a column of the type they have. Raises ConfigError: they are of several."""
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:

@@ -46,14 +46,15 @@ class Outputs:
     def open(self, schema: pa.Schema, side_schemas: Mapping[str, pa.Schema]) -> Progress:
         """Open the main output first, then the others; returns how far the last run came."""
         self._schema = schema
-        self.main = self._output("main", self._job.destination, schema)
-        if self._job.rejects is not None:
-            self.rejects = self._output("rejects", self._job.rejects, REJECTS)
-        for name, destination in self._job.side.items():
+        for name in self._job.side:
             if name not in side_schemas:
                 known = ", ".join(side_schemas) or "none"
                 msg = f"side: the host has no table {name!r}; its tables: {known}"
                 raise ConfigError(msg)
+        self.main = self._output("main", self._job.destination, schema)
+        if self._job.rejects is not None:
+            self.rejects = self._output("rejects", self._job.rejects, REJECTS)
+        for name, destination in self._job.side.items():
             self.sides[name] = self._output(f"side/{name}", destination, side_schemas[name])
         return self._progress()
 

@@ -58,6 +58,7 @@ class Step:
         self._stateful = model if isinstance(model, Stateful) else None
         self._side_tables = model if isinstance(model, SideTables) else None
         self._state: bytes | None = None
+        self._out_of_memory = False
 
     def __call__(self, batch: Batch) -> Answers:
         """Answer a batch: every record of it is in the answers or in the rejects.
@@ -143,6 +144,7 @@ class Step:
                     lambda some: self._ask(asking, some, sides), rows, error, before_retry=self._go_back
                 )
                 pieces += [answer for _, answer in found.answers]
+                self._remember_size(found)
                 bad.append(found)
             start = rows.stop
         return asking.joined(pieces), _errors(bad)
@@ -154,7 +156,7 @@ class Step:
         try:
             answers = asking.ask(rows)
         except MemoryError:
-            self.max_records = max(1, len(rows) // 2)  # and remember: the next batches are as large
+            self._out_of_memory = True
             raise
         except TimeoutError as error:
             if self._finds_slow_records:
@@ -166,6 +168,12 @@ class Step:
         if self._stateful is not None:
             self._state = self._stateful.snapshot()
         return answers
+
+    def _remember_size(self, found: Isolated[Any]) -> None:
+        """After running out of memory: the next batches are as large as what went through."""
+        if self._out_of_memory and found.answers:
+            self.max_records = max(len(rows) for rows, _ in found.answers)
+        self._out_of_memory = False
 
     def _go_back(self) -> None:
         """Undo what a failed attempt left in the model."""

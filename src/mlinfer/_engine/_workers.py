@@ -15,6 +15,7 @@ import pyarrow as pa
 from mlinfer._engine._step import Answers, Step
 from mlinfer._errors import ComponentError, ConfigError, MlinferError, RecordErrors, TransientError
 from mlinfer._failpoints import failpoint
+from mlinfer._protocols import SideTables, Stateful
 from mlinfer._signature import Signature
 from mlinfer._text import count
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from mlinfer._protocols import Host, Model
     from mlinfer._retry import Retry
 
+_REMEMBERS = (
+    "workers: wanted a model that keeps nothing between calls, for a worker process may be replaced at any time; found one "
+    "with a memory or side tables; use thread workers without timeout="
+)
 _dice = random.Random()  # noqa: S311 - jitter, not a secret
 
 
@@ -142,7 +147,11 @@ class ProcessModel:
         )
         try:
             self._child.start()
-        except (TypeError, AttributeError, ValueError, ImportError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # what pickling raises has no common root
+            self._pipe.close()
+            theirs.close()
             msg = (
                 f"the host {type(self._host).__name__} cannot be sent to a worker process ({error}); "
                 "define its function at the top level of a module, or use thread workers without timeout="
@@ -161,6 +170,7 @@ class ProcessModel:
             )
             raise ConfigError(msg) from error
         if isinstance(found, Exception):
+            self.close()
             raise found
         return found  # type: ignore[no-any-return]
 
@@ -182,6 +192,9 @@ def _serve(pipe: Connection, host: Host) -> None:
             model = stack.enter_context(open_model(host))
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
             pipe.send(_portable(error))
+            return
+        if isinstance(model, Stateful | SideTables):
+            pipe.send(ConfigError(_REMEMBERS))
             return
         pipe.send(model.signature)
         while True:
