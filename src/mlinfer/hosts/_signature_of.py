@@ -178,7 +178,7 @@ class _Probe:
         return self._works(lambda: _diagonal(matrix, value))
 
     def _takes_null(self, place: int, field: pa.Field) -> bool:
-        if self._null_works(place, field):
+        if self._null_works(place, field) or self._lacks_some(place):
             return True
         if self._feed.kind not in {"pandas", "objects", "texts"} or not is_text(field.type):
             return False
@@ -198,6 +198,12 @@ class _Probe:
         half = pc.if_else(odd, column, pa.scalar(None, field.type))
         return all(self._replaced(place, values) for values in (pa.nulls(len(column), field.type), half))
 
+    def _lacks_some(self, place: int) -> bool:
+        """Whether the example itself has no value somewhere in this column; it has been answered."""
+        column = self._batch.column(place)
+        values = column.flatten() if pt.is_fixed_size_list(column.type) else column
+        return bool(values.is_null(nan_is_null=pt.is_floating(values.type)).true_count)
+
     def _takes_infinity(self, place: int) -> bool:
         column = self._batch.column(place)
         signs = np.where(np.arange(len(column)) % 2 == 0, np.inf, -np.inf)
@@ -214,7 +220,7 @@ class _Probe:
         size, kind = field.type.list_size, field.type.value_type
         matrix = feeder(self._feed, self._batch.schema)(self._batch)
         numbers = pt.is_floating(kind)
-        nan = numbers and self._works(lambda: _diagonal(matrix, np.nan))
+        nan = numbers and (self._lacks_some(0) or self._works(lambda: _diagonal(matrix, np.nan)))
         new = pa.field(field.name, pa.list_(pa.field("item", kind, nullable=nan), size), nullable=False)
         return finite(new) if numbers and not self._works(lambda: _diagonal(matrix, np.inf)) else new
 
