@@ -39,8 +39,8 @@ def admin(bind: str, readiness: Readiness, metrics: PrometheusMetrics, *, anywhe
     metrics.exposition()  # a missing extra is told before the run
     try:
         server = Listener(_address(bind, anywhere=anywhere), readiness, metrics)
-    except OSError as error:
-        msg = f"--admin-bind: wanted to listen at {bind}, found: {error.strerror}"
+    except (OSError, OverflowError) as error:  # overflow: a port above 65535
+        msg = f"--admin-bind: wanted to listen at {bind}, found: {error}"
         raise ConfigError(msg) from error
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="mlinfer-admin", daemon=True)
     thread.start()

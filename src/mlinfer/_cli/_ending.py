@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 
+from mlinfer._engine import Stop
 from mlinfer._errors import ChangedError, ConfigError, FencedError, MlinferError, RejectsError
 from mlinfer._text import plain
 
@@ -52,6 +55,29 @@ def ending(*, debug: bool) -> Iterator[End]:
         end.code = _reader_gone() or _told(error, debug=debug)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the program ends here, whatever it is
         end.code = _told(error, debug=debug)
+
+
+@contextmanager
+def stopping() -> Iterator[Stop]:
+    """Let SIGTERM and SIGINT ask for a drain while the block runs; a second one ends the program at once.
+
+    At once is safe: it leaves what a crash would leave, and the next run goes on from the last commit.
+    """
+    stop = Stop()
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if stop.is_set():
+            os.write(2, b"\nmlinfer: error: stopped at once; the next run goes on from the last commit\n")
+            os._exit(128 + number)  # no waiting for a model that does not return
+        os.write(2, b"\nmlinfer: finishing what is in flight; once more stops at once\n")
+        stop.ask(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _told(error: BaseException, *, debug: bool) -> int:

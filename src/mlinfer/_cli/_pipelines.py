@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mlinfer._cli._admin import Readiness, admin
+from mlinfer._cli._ending import stopping
 from mlinfer._cli._loading import pipeline_of, verb
 from mlinfer._cli._table import rendered
 from mlinfer.observers import LogObserver, ProgressBar, PrometheusMetrics
@@ -63,19 +65,21 @@ def run(asked: argparse.Namespace) -> None:
     """Run, watched as asked, and print the report."""
     pipeline = pipeline_of(asked, asked.file)
     watching: list[object] = []
-    if asked.log:
-        _log_to_stderr(asked.log, debug=asked.debug)
-        watching.append(LogObserver(asked.log))
-    elif not asked.no_progress:
-        watching.append(ProgressBar())
     with ExitStack() as stack:
+        if asked.log:
+            stack.enter_context(_logging_to_stderr(asked.log, debug=asked.debug))
+            watching.append(LogObserver(asked.log))
+        elif not asked.no_progress:
+            watching.append(ProgressBar())
         if asked.admin_bind:
             metrics, ready = PrometheusMetrics(), Readiness()
             watching += [metrics, ready]
             stack.enter_context(admin(asked.admin_bind, ready, metrics, anywhere=asked.insecure_bind))
         pipeline.job = replace(pipeline.job, observers=(*pipeline.job.observers, *watching))
-        report = pipeline.run(until=asked.until, from_start=asked.from_start)
-    print(report.details())
+        stop = stack.enter_context(stopping())
+        report = pipeline.run(until=asked.until, from_start=asked.from_start, stop=stop)
+    prints_records = type(pipeline.job.destination).__name__ == "StdoutDestination"
+    print(report.details(), file=sys.stderr if prints_records else sys.stdout)
 
 
 def check(asked: argparse.Namespace) -> None:
@@ -99,18 +103,26 @@ def serve(asked: argparse.Namespace) -> None:
     """Serve until a signal comes."""
     pipeline = pipeline_of(asked, asked.file)
     print(f"serving at http://{asked.bind}/predict; Ctrl-C ends it", file=sys.stderr)
-    pipeline.serve(asked.bind)
+    with stopping() as stop:
+        pipeline.serve(asked.bind, stop=stop)
 
 
-def _log_to_stderr(kind: str, *, debug: bool) -> None:
+@contextmanager
+def _logging_to_stderr(kind: str, *, debug: bool) -> Iterator[None]:
     """A JSON line says its own time and level."""
     handler = logging.StreamHandler()
     handler.setFormatter(
         logging.Formatter("%(asctime)s %(levelname)s %(message)s" if kind == "text" else "%(message)s")
     )
     logger = logging.getLogger("mlinfer")
+    before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _positive(text: str) -> int:

@@ -18,8 +18,9 @@ from mlinfer._demo._model import LATE_MINUTES, arrived, quality
 from mlinfer.observers import ProgressBar
 from mlinfer.sources import ParquetSource
 
-WIDTH = 79
+WIDTH = 80
 INDENT = "   "
+ROOM = WIDTH - len(INDENT)
 
 
 def demo(path: Path, *, force: bool = False) -> None:
@@ -81,6 +82,8 @@ def _show_next_month(folder: Folder) -> None:
     folder.deliver(SECOND)
     report = _run(folder)
     _say(str(report))
+    if not report.delivered:
+        return
     source = ParquetSource(folder.path / "input" / SECOND)
     records = sum(source.remaining(name, None) for name in source.partitions())
     _say(
@@ -148,7 +151,7 @@ def _indented(text: str) -> str:
     """Every line behind an indent; a line that is too long goes on below its second column."""
     return "\n".join(
         textwrap.fill(line, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT + 12 * " ")
-        if len(line) > WIDTH - len(INDENT)
+        if len(line) > ROOM
         else f"{INDENT}{line}".rstrip()
         for line in text.splitlines()
     )

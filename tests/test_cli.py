@@ -1,0 +1,575 @@
+"""The command line does what it says, ends with the code it documents, and tells errors in one line."""
+
+import os
+import pty
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import mlinfer
+from mlinfer import (
+    ChangedError,
+    ComponentError,
+    ConfigError,
+    FencedError,
+    GuaranteeError,
+    MlinferError,
+    PluginNotFound,
+    RejectsError,
+)
+from mlinfer._cli import main
+from mlinfer._cli._admin import Readiness, admin
+from mlinfer._cli._ending import ending
+from mlinfer._cli._table import rendered
+from mlinfer.observers import PrometheusMetrics
+
+MLINFER = [str(Path(sys.executable).parent / "mlinfer")]
+PIPELINE = """
+name = "doubled"
+keep = ["id"]
+
+[source]
+type = "parquet"
+path = "in/*.parquet"
+
+[host]
+type = "sklearn"
+model = "model.mlinfer"
+
+[destination]
+type = "sql"
+url = "sqlite:///out.db"
+table = "scores"
+
+[budget]
+ratio = 0.5
+"""
+REJECTS = """
+[rejects]
+type = "sql"
+url = "sqlite:///out.db"
+table = "rejects"
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    from sklearn.linear_model import LinearRegression
+
+    path = tmp_path_factory.mktemp("model") / "model.mlinfer"
+    x = np.arange(10.0).reshape(-1, 1)
+    return mlinfer.save(LinearRegression().fit(x, 2 * x[:, 0]), path, example=pa.table({"x": x[:, 0]}))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, model):
+    """A folder with a pipeline of 100 records, ten of them bad."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "model.mlinfer").symlink_to(model)
+    table = pa.table(
+        {"x": [None if n % 10 == 3 else float(n) for n in range(100)], "id": [f"r{n}" for n in range(100)]}
+    )
+    pq.write_table(table, tmp_path / "in/one.parquet")
+    (tmp_path / "pipeline.toml").write_text(PIPELINE + REJECTS)
+    return tmp_path
+
+
+def rows(statement="SELECT count(*) FROM scores"):
+    with closing(sqlite3.connect("out.db")) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def call(*arguments, **more):
+    return subprocess.run(
+        [*MLINFER, *arguments], capture_output=True, text=True, timeout=50, check=False, **more
+    )
+
+
+# --- run, check, explain, preview -----------------------------------------------------------------------------------
+
+
+def test_run_delivers_and_a_second_one_delivers_nothing(folder, capsys):
+    assert main(["run", "pipeline.toml"]) == 0
+    assert "90 delivered, 10 rejected, exactly-once" in capsys.readouterr().out
+    assert rows() == [(90,)]
+    assert main(["run", "pipeline.toml", "--no-progress"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("0 delivered: all were there already")
+    assert err == ""
+    assert rows() == [(90,)]
+
+
+def test_run_from_start_replaces(folder, capsys):
+    main(["run", "pipeline.toml"])
+    assert main(["run", "pipeline.toml", "--from-start"]) == 0
+    assert "90 delivered" in capsys.readouterr().out.splitlines()[-4]
+    assert rows() == [(90,)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"), [("text", "run_started name=doubled"), ("json", '"event": "run_started"')]
+)
+def test_run_logs_to_standard_error_when_asked(folder, capsys, kind, line):
+    assert main(["run", "pipeline.toml", "--log", kind]) == 0
+    err = capsys.readouterr().err
+    assert line in err
+    assert "batch_read" not in err
+
+
+def test_check_and_explain_write_nothing(folder, capsys):
+    before = sorted(path.name for path in folder.iterdir())
+    for verb in ("check", "explain"):
+        assert main([verb, "pipeline.toml"]) == 0
+        out = capsys.readouterr().out
+        assert "guarantee   exactly-once" in out
+        assert "y_pred: double" in out
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_preview_shows_answers_as_a_table(folder, capsys):
+    assert main(["preview", "pipeline.toml", "-n", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert lines[0].split()[:2] == ["id", "y_pred"]
+    assert lines[2].split()[:2] == ["r1", "2"]
+    assert lines[4].split()[:2] == ["r3", "null"]
+    assert not (folder / "out.db").exists()
+
+
+def test_code_of_the_users_own_needs_to_be_allowed(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (folder / "my_code_for_cli.py").write_text("def twice(x):\n    return x * 2\n")
+    text = PIPELINE.replace(
+        'type = "sklearn"\nmodel = "model.mlinfer"', 'type = "function"\nfunction = "my_code_for_cli:twice"'
+    )
+    text = text.replace(
+        "[destination]", 'inputs = {x = "double"}\noutputs = {y = "double"}\ntakes = "numpy"\n[destination]'
+    )
+    (folder / "pipeline.toml").write_text(text + REJECTS)
+    assert main(["run", "pipeline.toml"]) == 2
+    assert "--allow my_code_for_cli:twice" in capsys.readouterr().err
+    assert main(["run", "pipeline.toml", "--allow", "my_code_for_cli:twice"]) == 0
+    assert rows("SELECT y FROM scores WHERE id = 'r7'") == [(14.0,)]
+
+
+# --- how commands end -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("m"), 2),
+        (PluginNotFound("source", "x", []), 2),
+        (GuaranteeError("m"), 2),
+        (ChangedError("m"), 2),
+        (RejectsError("m"), 3),
+        (ComponentError("m"), 4),
+        (MlinferError("m"), 4),
+        (ZeroDivisionError("m"), 4),
+        (BrokenPipeError("m"), 4),
+        (FencedError("m"), 5),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_every_kind_of_error_has_its_code(error, code, capfd):
+    with ending(debug=False) as end:
+        raise error
+    assert end.code == code
+    out, err = capfd.readouterr()
+    assert err.startswith("mlinfer: error: ")
+    assert (out, "Traceback" in err) == ("", False)
+
+
+def test_debug_shows_where_an_error_came_from(capsys):
+    with ending(debug=True) as end:
+        raise ComponentError("m") from ZeroDivisionError("why")
+    assert end.code == 4
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "mlinfer: error: m (ZeroDivisionError: why)" in err
+
+
+def test_an_error_is_one_line_whatever_it_says(capsys):
+    with ending(debug=False):
+        raise ConfigError("a\nb\x1b[31m")
+    assert capsys.readouterr().err == "mlinfer: error: a\\nb\\x1b[31m\n"
+
+
+def test_a_wrong_definition_ends_with_2(folder):
+    found = call("run", "nowhere.toml")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr.startswith("mlinfer: error: nowhere.toml: ")
+    assert found.stderr.count("\n") == 1
+
+
+def test_a_wrong_command_line_ends_with_2(capsys):
+    for arguments in (
+        ["frobnicate"],
+        ["run"],
+        ["run", "x.toml", "--until", "never"],
+        ["preview", "x.toml", "-n", "0"],
+        [],
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+    capsys.readouterr()
+
+
+def test_too_many_rejects_end_with_3(folder, capsys):
+    (folder / "pipeline.toml").write_text((PIPELINE + REJECTS).replace("ratio = 0.5", "count = 3"))
+    assert main(["run", "pipeline.toml"]) == 3
+    assert "wanted at most 3 rejects, found 10" in capsys.readouterr().err
+
+
+def test_a_damaged_input_ends_with_4_or_2_and_names_the_file(folder, capsys):
+    (folder / "in/two.parquet").write_bytes(b"PAR1 this is no Parquet file PAR1")
+    assert main(["run", "pipeline.toml"]) == 4
+    err = capsys.readouterr().err
+    assert "two.parquet" in err
+    assert "--debug" in err
+
+
+def test_a_changed_model_ends_with_2(folder, capsys):
+    main(["run", "pipeline.toml"])
+    from sklearn.linear_model import LinearRegression
+
+    (folder / "model.mlinfer").unlink()
+    x = np.arange(10.0).reshape(-1, 1)
+    mlinfer.save(LinearRegression().fit(x, 3 * x[:, 0]), "model.mlinfer", example=pa.table({"x": x[:, 0]}))
+    assert main(["run", "pipeline.toml"]) == 2
+    assert "on_change" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_sees_no_traceback(folder):
+    found = subprocess.run(
+        f"{MLINFER[0]} preview pipeline.toml -n 100 | head -1; echo ${{PIPESTATUS[0]}}",
+        shell=True, executable="/bin/bash", capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    first, code = found.stdout.splitlines()
+    assert first.split()[:2] == ["id", "y_pred"]
+    assert code in {"0", "141"}  # 0: all fitted into the pipe before the reader left
+    assert found.stderr == ""
+
+
+def test_output_that_nobody_reads_is_no_traceback(folder):
+    with subprocess.Popen(
+        [*MLINFER, "explain", "pipeline.toml"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        child.stdout.close()
+        assert child.stderr.read() == b""
+    assert child.returncode == 141
+
+
+def test_a_system_without_posix_locks_is_refused_clearly():
+    code = "import sys; sys.modules['fcntl'] = None; import mlinfer"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert found.returncode == 1
+    assert found.stderr.splitlines()[-1].startswith("ImportError: mlinfer needs Linux or macOS")
+
+
+@pytest.fixture
+def endless(folder):
+    """A run that waits for more files, watched over HTTP; ready to be stopped."""
+    slow = "import time\ndef wait(x):\n    time.sleep(60 * (x[0] == 7))\n    return x\n"
+    (folder / "slow_code.py").write_text(slow)
+    text = PIPELINE.replace('path = "in/*.parquet"', 'path = "in/*.parquet"\nfollow = true')
+    text = text.replace(
+        'type = "sklearn"\nmodel = "model.mlinfer"', 'type = "function"\nfunction = "slow_code:wait"'
+    )
+    text = text.replace(
+        "[destination]", 'inputs = {x = "double"}\noutputs = {y = "double"}\ntakes = "numpy"\n[destination]'
+    )
+    (folder / "pipeline.toml").write_text(text + REJECTS)
+    port = _free_port()
+    child = subprocess.Popen(
+        [*MLINFER, "run", "pipeline.toml", "--allow", "slow_code:wait", "--admin-bind", f"127.0.0.1:{port}", "--log", "text"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    _until(lambda: _get(f"http://127.0.0.1:{port}/ready")[0] == 200)
+    yield child, f"http://127.0.0.1:{port}"
+    child.kill()
+    child.communicate()
+
+
+def test_a_signal_drains_and_the_code_is_0(endless, folder):
+    child, url = endless
+    _until(lambda: b'mlinfer_records_delivered_total{pipeline="doubled"} 90.0' in _get(f"{url}/metrics")[1])
+    child.send_signal(signal.SIGTERM)
+    out, err = child.communicate(timeout=20)
+    assert child.returncode == 0
+    assert "90 delivered, 10 rejected, exactly-once" in out
+    assert "stopped by SIGTERM" in out
+    assert "finishing what is in flight" in err
+    assert rows() == [(90,)]
+
+
+def test_a_second_signal_ends_a_run_whose_model_does_not_return(endless, folder):
+    child, url = endless
+    _until(lambda: b'mlinfer_records_delivered_total{pipeline="doubled"} 90.0' in _get(f"{url}/metrics")[1])
+    pq.write_table(pa.table({"x": [7.0], "id": ["slow"]}), ".two.parquet.tmp")
+    Path(".two.parquet.tmp").rename("in/two.parquet")
+    _until(lambda: b'mlinfer_records_read_total{pipeline="doubled"} 101.0' in _get(f"{url}/metrics")[1])
+    child.send_signal(signal.SIGINT)
+    assert "finishing" in _line_with(child.stderr, "finishing")
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert "stopped at once" in err
+    assert "Traceback" not in err
+    assert rows() == [(90,)]
+
+
+def _line_with(stream, word):
+    return next(line for line in stream if word in line)
+
+
+def _until(happened):
+    deadline = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _get(url, **headers):
+    try:
+        with urlopen(Request(url, headers=headers), timeout=5) as found:
+            return found.status, found.read()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read()
+    except OSError:
+        return 0, b""
+
+
+def _free_port():
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+# --- the admin port -------------------------------------------------------------------------------------------------
+
+
+def test_the_admin_port_tells_life_readiness_and_metrics():
+    ready = Readiness()
+    with admin("127.0.0.1:0", ready, PrometheusMetrics(), anywhere=False) as url:
+        assert _get(f"{url}/live") == (200, b"live\n")
+        assert _get(f"{url}/ready")[0] == 503
+        ready.run_started(None)
+        assert _get(f"{url}/ready")[0] == 200
+        ready.run_ended(None)
+        assert _get(f"{url}/ready")[0] == 503
+        assert b"mlinfer_runs" in _get(f"{url}/metrics")[1]
+        assert _get(f"{url}/elsewhere")[0] == 404
+        assert _get(f"{url}/live", Host="evil.example")[0] == 421
+        with urlopen(f"{url}/live", timeout=5) as found:
+            assert "Server" not in found.headers
+
+
+@pytest.mark.parametrize(
+    "bind", ["0.0.0.0:0", "example.org:80", "127.0.0.1", ":8080", "127.0.0.1:http", "127.0.0.1:99999"]
+)
+def test_the_admin_port_is_a_loopback_address(bind):
+    with (
+        pytest.raises(ConfigError, match="--admin-bind"),
+        admin(bind, Readiness(), PrometheusMetrics(), anywhere=False),
+    ):
+        pass
+
+
+def test_an_address_that_others_can_reach_needs_a_word():
+    with admin("0.0.0.0:0", Readiness(), PrometheusMetrics(), anywhere=True) as url:
+        port = url.rpartition(":")[2]
+        assert _get(f"http://127.0.0.1:{port}/live", Host="anybody.example")[0] == 200
+
+
+# --- state ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["doubled", "pipeline.toml"])
+def test_state_is_found_by_name_or_file(folder, capsys, name):
+    (folder / "other.toml").write_text("[tool.something]\nx = 1\n")
+    (folder / "broken.toml").write_text("[")
+    main(["run", "pipeline.toml"])
+    capsys.readouterr()
+    assert main(["state", "show", name]) == 0
+    out = capsys.readouterr().out
+    assert "SqlDestination('sqlite:///out.db', table='scores')" in out
+    assert "one.parquet" in out
+    assert '"row": 100' in out
+
+
+def test_state_of_a_pipeline_that_never_ran(folder, capsys):
+    assert main(["state", "show", "doubled"]) == 0
+    assert "progress   none" in capsys.readouterr().out
+    assert not (folder / "out.db").exists()
+
+
+def test_a_name_that_is_not_here_or_here_twice(folder, capsys):
+    assert main(["state", "show", "nobody"]) == 2
+    assert "found none; the pipelines here: doubled (pipeline.toml)" in capsys.readouterr().err
+    (folder / "copy.toml").write_text(PIPELINE)
+    assert main(["state", "show", "doubled"]) == 2
+    assert "found copy.toml and pipeline.toml" in capsys.readouterr().err
+
+
+def test_reset_begins_anew(folder, capsys):
+    main(["run", "pipeline.toml"])
+    assert main(["state", "reset", "doubled", "--yes"]) == 0
+    assert rows("SELECT (SELECT count(*) FROM scores), (SELECT count(*) FROM rejects)") == [(0, 0)]
+    capsys.readouterr()
+    assert main(["run", "pipeline.toml"]) == 0
+    assert "90 delivered, 10 rejected" in capsys.readouterr().out
+    assert rows("SELECT (SELECT count(*) FROM scores), (SELECT count(*) FROM rejects)") == [(90, 10)]
+
+
+def test_reset_without_a_terminal_needs_yes(folder, capsys):
+    main(["run", "pipeline.toml"])
+    assert main(["state", "reset", "doubled"]) == 2
+    assert "--yes" in capsys.readouterr().err
+    assert rows() == [(90,)]
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("doubled", 0, 0), ("yes", 2, 90), ("", 2, 90)])
+def test_reset_asks_for_the_name(folder, answer, code, left):
+    main(["run", "pipeline.toml", "--no-progress"])
+    ours, theirs = pty.openpty()
+    os.write(ours, f"{answer}\n".encode())
+    found = call("state", "reset", "doubled", stdin=theirs)
+    os.close(ours)
+    os.close(theirs)
+    assert found.returncode == code, found.stderr
+    assert "every record that it has delivered" in found.stdout
+    assert rows() == [(left,)]
+
+
+DESTINATIONS = {
+    "jsonl": ('type = "jsonl"\npath = "out.jsonl"', 'type = "jsonl"\npath = "rejects.jsonl"'),
+    "parquet": ('type = "parquet"\npath = "out"', 'type = "parquet"\npath = "rejects"'),
+    "sql": (
+        'type = "sql"\nurl = "sqlite:///out.db"\ntable = "scores"',
+        'type = "sql"\nurl = "sqlite:///out.db"\ntable = "rejects"',
+    ),
+}
+
+
+@pytest.fixture(params=DESTINATIONS)
+def anywhere(folder, request):
+    main_output, rejects = DESTINATIONS[request.param]
+    (folder / "pipeline.toml").write_text(
+        PIPELINE.replace('type = "sql"\nurl = "sqlite:///out.db"\ntable = "scores"', main_output)
+        + f"\n[rejects]\n{rejects}\n"
+    )
+    return folder
+
+
+def test_reset_and_rejects_work_with_every_destination(anywhere, capsys):
+    assert main(["rejects", "ls", "pipeline.toml"]) == 0
+    assert capsys.readouterr().out == "0 rejects\n"
+    for _ in range(2):
+        main(["run", "pipeline.toml"])
+        assert "90 delivered, 10 rejected" in capsys.readouterr().out
+        assert main(["rejects", "ls", "pipeline.toml", "-n", "2"]) == 0
+        counts, reason, _, names, first, second = capsys.readouterr().out.splitlines()
+        assert (counts, reason) == ("10 rejects", "  10 x missing_value (conform)")
+        assert names.split() == ["record_id", "stage", "kind", "message"]
+        assert first.split()[:3] == ["one.parquet#3", "conform", "missing_value"]
+        assert second.split()[0] == "one.parquet#13"
+        assert main(["state", "reset", "doubled", "--yes"]) == 0
+        assert main(["rejects", "ls", "pipeline.toml"]) == 0
+        assert "0 rejects" in capsys.readouterr().out
+
+
+# --- rejects and plugins --------------------------------------------------------------------------------------------
+
+
+def test_rejects_are_chosen_by_stage_and_kind(folder, capsys):
+    main(["run", "pipeline.toml"])
+    capsys.readouterr()
+    for arguments, count in (
+        (["--stage", "infer"], 0),
+        (["--kind", "missing_value"], 10),
+        (["--kind", "x", "--stage", "conform"], 0),
+    ):
+        assert main(["rejects", "ls", "pipeline.toml", *arguments, "-n", "0"]) == 0
+        assert capsys.readouterr().out.splitlines()[0] == f"{count} rejects"
+
+
+def test_a_pipeline_without_a_place_for_rejects_has_none_to_list(folder, capsys):
+    (folder / "pipeline.toml").write_text(PIPELINE)
+    assert main(["rejects", "ls", "pipeline.toml"]) == 2
+    assert "[rejects]" in capsys.readouterr().err
+
+
+def test_plugins_lists_strangers_without_importing_them(folder, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    info = folder / "stranger-3.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 3.1\n")
+    (info / "entry_points.txt").write_text("[mlinfer.sources]\nstrange = strange_module_for_cli:Source\n")
+    (folder / "strange_module_for_cli.py").write_text("class Source:\n    resume = 'acknowledge'\n")
+    assert main(["plugins"]) == 0
+    lines = {tuple(line.split()) for line in capsys.readouterr().out.splitlines()}
+    assert ("strange", "source", "stranger", "3.1", "?") in lines
+    assert ("parquet", "source", "mlinfer", mlinfer.__version__, "exactly-once") in lines
+    assert "strange_module_for_cli" not in sys.modules
+    assert main(["plugins", "strange"]) == 0
+    out = capsys.readouterr().out
+    assert "at-least-once" in out
+    assert str(folder / "strange_module_for_cli.py") in out
+    assert main(["plugins", "nobody"]) == 2
+    assert "no part is called 'nobody'" in capsys.readouterr().err
+    del sys.modules["strange_module_for_cli"]
+
+
+def test_the_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"mlinfer {mlinfer.__version__}\n"
+
+
+def test_the_help_documents_the_exit_codes(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert all(f"\n  {code:<4} " in out for code in (0, 2, 3, 4, 5, 130))
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_is_aligned_numbers_to_the_right():
+    text = rendered(pa.table({"name": ["a", "long one"], "n": [1, 1000], "f": [0.5, None]}), 80)
+    assert text.splitlines() == ["name         n     f", "a            1   0.5", "long one  1000  null"]
+
+
+@pytest.mark.parametrize("width", [10, 30, 80, 200])
+def test_a_table_never_wraps(width):
+    table = pa.table({f"column{n}": ["x" * 30 * n, "y\n\x1b[31m", "漢字" * 20] for n in range(12)})
+    for line in rendered(table, width).splitlines():
+        assert line.isprintable()
+        if not line.startswith("... and"):
+            assert sum(2 if ord(char) > 0x2E80 else 1 for char in line) <= width
+
+
+def test_columns_that_do_not_fit_are_named():
+    table = pa.table({f"a_rather_long_name_{n}": [1] for n in range(9)})
+    last = rendered(table, 60).splitlines()[-1]
+    assert last.startswith("... and 3 more columns: a_rather_long_name_6")
