@@ -6,7 +6,6 @@ directory. Files are readable by their owner alone.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 from contextlib import contextmanager
@@ -15,6 +14,12 @@ from typing import IO, TYPE_CHECKING
 
 from mlinfer._errors import FencedError
 from mlinfer._failpoints import failpoint
+
+try:
+    import fcntl
+except ImportError as error:  # the first thing that Windows lacks
+    _msg = "mlinfer needs Linux or macOS: it locks and flushes files in ways that Windows lacks; there, run it in WSL"
+    raise ImportError(_msg) from error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
