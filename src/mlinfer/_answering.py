@@ -53,7 +53,10 @@ def answer(answering: Answering, data: Any, job: Job, on_reject: Literal["raise"
     if errors.rows and on_reject == "raise":
         raise errors
     table = pa.Table.from_batches([answers.batch.records], layout.output)
-    return table if on_reject == "raise" else _with_status(table, errors, len(batch) + len(batch.bad))
+    if on_reject == "raise":
+        return table
+    whole = _with_status(table, errors, len(batch) + len(batch.bad))
+    return _with_kept(whole, batch, layout)
 
 
 def in_order(answers: Answers) -> RecordErrors:
@@ -143,3 +146,18 @@ def _with_status(table: pa.Table, errors: RecordErrors, count: int) -> pa.Table:
     return pa.table(
         columns, pa.schema([*fields, pa.field("status", pa.string()), pa.field("status_detail", pa.string())])
     )
+
+
+def _with_kept(table: pa.Table, batch: Batch, layout: Layout) -> pa.Table:
+    """A record without an answer still has its kept columns, so that one can see which it is."""
+    places = np.full(len(table), -1, np.int64)
+    rows = (
+        [int(name.rpartition("#")[2]) for name in batch.ids.array().to_pylist()] if len(layout.keep) else []
+    )
+    places[rows] = np.arange(len(rows))
+    for number, field in enumerate(layout.keep):
+        column = batch.records.column(field.name).take(pa.array(places, mask=places < 0))
+        if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(field.type):
+            column = column.dictionary_decode()
+        table = table.set_column(number, table.field(number), column.cast(field.type))
+    return table
