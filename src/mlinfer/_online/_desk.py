@@ -5,20 +5,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
 from mlinfer._answering import in_order, rows_batch
 from mlinfer._engine import Answers, Step
-from mlinfer._errors import RecordErrors
+from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._failpoints import failpoint
-
-OWN_WORDS = {
-    "model_error": "the model could not answer this record",
-    "bad_answer": "the model gave no usable answer",
-}
 
 
 class Busy(Exception):  # noqa: N818 - what the caller is told
@@ -107,9 +102,12 @@ class Desk:
                 rows_batch([row for one in requests for row in one.rows], self._step.layout.wanted)
             )
             self._hand_out(requests, answers)
-        except Exception as error:  # noqa: BLE001 - each caller is told, and the desk goes on
-            for request in requests:
-                request.error = error
+        except BaseException as error:  # noqa: BLE001 - also a model that calls sys.exit(): the desk goes on
+            if len(requests) > 1:
+                for request in requests:  # one of them may be the reason, the others must not pay for it
+                    self._answer([request])
+                return
+            requests[0].error = _told(error)
         for request in requests:
             request.done.set()
 
@@ -126,29 +124,30 @@ class Desk:
             errors = [(row - start, *reasons[row]) for row in range(start, end) if row in reasons]
             good = len(request.rows) - len(errors)
             if errors:
-                request.error = _errors(errors)
+                rows, kinds, messages = zip(*errors, strict=True)
+                request.error = RecordErrors(rows, kinds, messages)
             else:
                 request.answers = answers.batch.records.slice(taken, good)
                 logged.append((taken, good))
             start, taken = end, taken + good
-        self._log(_only(answers, logged))
+        if logged:
+            self._log(_only(answers, logged))
 
 
-def _errors(found: list[tuple[int, str, str]]) -> RecordErrors:
-    texts = [OWN_WORDS.get(kind, message) for _, kind, message in found]
-    return RecordErrors([row for row, _, _ in found], [kind for _, kind, _ in found], texts)
+def _told(error: BaseException) -> Exception:
+    """What the caller's thread may raise without ending."""
+    if isinstance(error, Exception):
+        return error
+    told = ComponentError(f"the model raised {type(error).__name__}")
+    told.__cause__ = error
+    return told
 
 
 def _only(answers: Answers, spans: list[tuple[int, int]]) -> Answers:
-    """The answers that callers were given."""
-    from dataclasses import replace
-
+    """The answers that callers were given; what was refused is no business of the log."""
+    batch = answers.batch
     rows = [row for start, count in spans for row in range(start, start + count)]
-    if len(rows) == len(answers.batch):
-        return answers
-    batch = replace(
-        answers.batch,
-        records=answers.batch.records.take(pa.array(rows, pa.int64())),
-        ids=answers.batch.ids.take(rows),
-    )
-    return replace(answers, batch=batch)
+    if len(rows) < len(batch):
+        records = batch.records.take(pa.array(rows, pa.int64()))
+        batch = replace(batch, records=records, ids=batch.ids.take(rows))
+    return Answers(batch)

@@ -4,32 +4,45 @@ from __future__ import annotations
 
 import logging
 import queue
+import random
 import secrets
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 from mlinfer._clock import SystemClock
 from mlinfer._engine import Answers, Delivery, Job, Outputs, Running, Spending, Tally, fingerprint
-from mlinfer._errors import MlinferError
+from mlinfer._errors import TransientError
 from mlinfer._events import manager
 from mlinfer._layout import Layout
 from mlinfer._protocols import Scope
+from mlinfer._retry import Retry
+from mlinfer._text import count
 
 LONGEST_QUEUE = 1000
+LOOK_SECONDS = 0.2
 _END = None
 _logger = logging.getLogger("mlinfer")
+_dice = random.Random()  # noqa: S311 - jitter, not a secret
 
 
 class PredictionLog:
-    """Hands answers to the destination on a thread of its own; when that falls behind, answers are dropped and counted."""
+    """Hands answers to the destination on a thread of its own.
 
-    def __init__(self, delivery: Delivery) -> None:
-        self._delivery = delivery
+    Answers that find the queue full or the destination failing are dropped and counted. After a transient failure the
+    destination is opened again, after any other the log stays silent.
+    """
+
+    def __init__(self, opened: Callable[[ExitStack, Callable[[], None]], Delivery], retry: Retry) -> None:
+        self._opened, self._retry = opened, retry
+        self._clock = SystemClock()
         self._queue: queue.Queue[Answers | None] = queue.Queue(LONGEST_QUEUE)
+        self._stack = ExitStack()
+        self._delivery: Delivery | None = opened(self._stack, self._kept)
+        self._failures, self._again = 0, 0.0
+        self._written = 0  # since the last commit
         self.dropped = 0
-        self._broken = False
         self._thread = threading.Thread(target=self._work, name="mlinfer-log", daemon=True)
         self._thread.start()
 
@@ -44,29 +57,57 @@ class PredictionLog:
         """Write what is waiting, and end."""
         self._queue.put(_END)
         self._thread.join()
+        if self.dropped:
+            _logger.error("the prediction log lacks %s", count(self.dropped, "answer"))
 
     def _work(self) -> None:
         while True:
             try:
-                answers = self._queue.get(timeout=0.2)
+                answers = self._queue.get(timeout=LOOK_SECONDS)
             except queue.Empty:
-                self._write(self._delivery.commit_if_due)
+                self._try(lambda delivery: delivery.commit_if_due())
                 continue
             if answers is _END:
-                self._write(self._delivery.commit)
+                self._try(lambda delivery: delivery.commit())
+                self._try(lambda _: self._stack.close())
                 return
-            self._write(lambda answers=answers: self._delivery.deliver(answers))
-            self._write(self._delivery.commit_if_due)
+            self._write(answers)
 
-    def _write(self, action: object) -> None:
-        """A log that fails is told once and must not stop the answers."""
-        if self._broken:
+    def _write(self, answers: Answers) -> None:
+        if self._delivery is None and self._clock.monotonic() >= self._again:
+            self._try(None)
+        if self._delivery is None:
+            self.dropped += len(answers.batch)
             return
+        self._written += len(answers.batch)
+        self._try(lambda delivery: delivery.deliver(answers))
+        self._try(lambda delivery: delivery.commit_if_due())
+
+    def _try(self, action: Callable[[Delivery], None] | None) -> None:
+        """Act on the destination, or open it again (None). What goes wrong is told here and must not stop the answers."""
         try:
-            action()  # type: ignore[operator]
-        except MlinferError:
-            self._broken = True
+            if action is None:
+                self._delivery = self._opened(self._stack, self._kept)
+            elif self._delivery is not None:
+                action(self._delivery)
+        except TransientError as error:
+            self._failures += 1
+            self._let_go(self._clock.monotonic() + self._retry.wait(self._failures, error.wait, _dice))
+            _logger.warning(
+                "the prediction log failed for the moment; answers go on without it", exc_info=True
+            )
+        except Exception:
+            self._let_go(float("inf"))
             _logger.exception("the prediction log failed; answers go on without it")
+
+    def _let_go(self, again: float) -> None:
+        self._delivery, self._again = None, again
+        self.dropped, self._written = self.dropped + self._written, 0
+        with suppress(Exception):  # the failure that led here is the one to tell
+            self._stack.close()
+
+    def _kept(self) -> None:
+        self._written = self._failures = 0
 
 
 @contextmanager
@@ -74,17 +115,23 @@ def prediction_log(job: Job, layout: Layout) -> Iterator[PredictionLog]:
     """Open the pipeline's destination as a log. Its scope is NAME/serve: it never fences the batch job."""
     run = secrets.token_hex(8)
     job = replace(job, name=f"{job.name or 'unnamed'}/serve", rejects=None, side={}, checkpoint=None)
-    clock, tally = SystemClock(), Tally(manager(()))
-    with Outputs(job, Scope(job.name or "", run=run), {}) as outputs:
-        outputs.open(layout.output, {})
+
+    def opened(stack: ExitStack, kept: Callable[[], None]) -> Delivery:
+        with ExitStack() as opening:  # closed again when opening fails halfway
+            outputs = opening.enter_context(Outputs(job, Scope(job.name or "", run=run), {}))
+            outputs.open(layout.output, {})
+            stack.push(opening.pop_all())
         assert outputs.main is not None  # noqa: S101 - open() has set it
         signature = layout.signature
         running = Running(
-            model=f"{signature.model_id}@{signature.version}", run=run, fingerprint=fingerprint(layout), clock=clock,
-            tally=tally, spending=Spending(job.budget, rejects_kept=True), durable=lambda _: None,
+            model=f"{signature.model_id}@{signature.version}", run=run, fingerprint=fingerprint(layout),
+            clock=SystemClock(), tally=Tally(manager(())), spending=Spending(job.budget, rejects_kept=True),
+            durable=lambda _: kept(), commit_seconds=job.destination.commit_seconds,
         )  # fmt: skip
-        log = PredictionLog(Delivery(outputs.main, outputs, running))
-        try:
-            yield log
-        finally:
-            log.close()
+        return Delivery(outputs.main, outputs, running)
+
+    log = PredictionLog(opened, job.retry)
+    try:
+        yield log
+    finally:
+        log.close()
