@@ -67,6 +67,8 @@ def _column(values: list[Any], field: pa.Field, bad: dict[int, BadRow]) -> pa.Ar
         return _value_by_value(values, field, bad)
     if len(array) != len(values) or not compatible(array.type, field.type):
         return _value_by_value(values, field, bad)
+    if pt.is_floating(array.type) and bool in set(map(type, values)):
+        return _value_by_value(values, field, bad)  # Arrow took True for 1.0
     return array
 
 

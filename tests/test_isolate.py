@@ -1,0 +1,112 @@
+"""One bad record never costs the others, and finding it costs little."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlinfer import ComponentError, RecordErrors, TransientError
+from mlinfer._isolate import MOST_CALLS, isolate
+
+
+class Asked:
+    """A call that fails for a set of bad rows, and counts."""
+
+    def __init__(self, bad, error=ValueError):
+        self.bad, self.error, self.calls, self.restored = set(bad), error, 0, 0
+
+    def __call__(self, rows):
+        self.calls += 1
+        if self.bad & set(rows):
+            raise self.error("bad record")
+        return list(rows)
+
+    def find(self, count):
+        try:
+            return self(range(count))
+        except Exception as failure:  # noqa: BLE001 - as the step does
+            return isolate(self, range(count), failure, before_retry=self.restore)
+
+    def restore(self):
+        self.restored += 1
+
+
+@pytest.mark.parametrize("bad", [0, 1, 32_767, 32_768, 65_535])
+def test_one_bad_record_in_65536_costs_at_most_34_calls(bad):
+    asked = Asked([bad])
+    found = asked.find(65_536)
+    assert found.rows == [bad]
+    assert asked.calls == found.calls <= 34
+    assert asked.restored == asked.calls - 1
+
+
+@given(st.sets(st.integers(0, 63)), st.integers(1, 64))
+def test_exactly_the_bad_records_are_refused_and_the_others_answered_in_order(bad, count):
+    bad = {row for row in bad if row < count}
+    if not bad:
+        return
+    found = Asked(bad).find(count)
+    assert sorted(found.rows) == sorted(bad)
+    assert [row for rows, answer in found.answers for row in answer] == [
+        row for row in range(count) if row not in bad
+    ]
+    assert all(list(rows) == answer for rows, answer in found.answers)
+
+
+@given(st.sets(st.integers(0, 30), min_size=1), st.sets(st.integers(0, 30)))
+def test_named_and_unnamed_bad_records_are_told_apart(named, guilty):
+    guilty -= named
+
+    def call(rows):
+        here = [place for place, row in enumerate(rows) if row in named]
+        if here:
+            raise RecordErrors(here, "named", "by the model")
+        if guilty & set(rows):
+            raise ValueError("somewhere")
+        return list(rows)
+
+    try:
+        call(range(31))
+    except RecordErrors as failure:
+        found = isolate(call, range(31), failure, before_retry=lambda: None)
+    assert {row for row, kind in zip(found.rows, found.kinds, strict=True) if kind == "named"} == named
+    assert {row for row, kind in zip(found.rows, found.kinds, strict=True) if kind == "model_error"} == guilty
+    assert [row for _, answer in found.answers for row in answer] == sorted(set(range(31)) - named - guilty)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ValueError, "model_error"),
+        (MemoryError, "out_of_memory"),
+        (TimeoutError, "timeout"),
+        (ChildProcessError, "model_died"),
+    ],
+)
+def test_the_kind_of_a_reject_says_what_happened(error, kind):
+    found = Asked([3], error).find(8)
+    assert (found.kinds, found.messages) == ([kind], [f"{error.__name__}: bad record"])
+
+
+@pytest.mark.parametrize("rows", [[], [8], [-1], [2, 2]])
+def test_record_errors_that_name_no_record_of_the_batch_end_the_run(rows):
+    with pytest.raises(ComponentError) as caught:
+        isolate(len, range(8), RecordErrors(rows, "k", "m"), before_retry=lambda: None)
+    assert str(caught.value) == (
+        f"the model raised RecordErrors for rows {rows} of 8; name rows of the batch it was given, each once"
+    )
+
+
+@pytest.mark.parametrize("error", [ComponentError("contract"), TransientError("later")])
+def test_errors_that_are_not_about_records_pass_through(error):
+    with pytest.raises(type(error)) as caught:
+        isolate(len, range(8), error, before_retry=lambda: None)
+    assert caught.value is error
+
+
+def test_a_model_that_raises_for_all_records_of_a_large_batch_ends_the_run():
+    asked = Asked(range(65_536))
+    with pytest.raises(
+        ComponentError, match=r"4\d{3} calls did not find them all .* error: ValueError: bad record"
+    ):
+        asked.find(65_536)
+    assert MOST_CALLS <= asked.calls < MOST_CALLS + 17
