@@ -1,7 +1,19 @@
 """Where records come from."""
 
+from mlinfer.sources._blobs import FilesSource
+from mlinfer.sources._csv import CsvSource
+from mlinfer.sources._iterable import IterableSource
 from mlinfer.sources._jsonl import JsonLinesSource
+from mlinfer.sources._mapped import Mapped
 from mlinfer.sources._memory import MemorySource
 from mlinfer.sources._parquet import ParquetSource
 
-__all__ = ["JsonLinesSource", "MemorySource", "ParquetSource"]
+__all__ = [
+    "CsvSource",
+    "FilesSource",
+    "IterableSource",
+    "JsonLinesSource",
+    "Mapped",
+    "MemorySource",
+    "ParquetSource",
+]
