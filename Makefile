@@ -44,6 +44,10 @@ demo: $(VENV)/.core ## run the demo; installs the core dependencies only
 test: $(VENV)/.test ## run every test and every example in a docstring (ARGS="-k name" picks)
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: torture
+torture: $(VENV)/.test ## kill pipelines hundreds of times and judge what they delivered (ARGS="--kills 25 --seed 1 --destination sqlite")
+	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/.dev ## check style, types and the floors
 	$(BIN)/ruff check .

@@ -211,6 +211,7 @@ class SqlWriter:
         merged = self._known.merged(progress)
         try:
             with self._dialect.transaction(self._connection):
+                failpoint("dest.begin")
                 self._state.check_epoch(self._epoch)
                 self._begin_anew()
                 for _, table in self._outputs:
