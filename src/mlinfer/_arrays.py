@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mlinfer._errors import ComponentError
+
 
 def as_numpy(array: pa.Array) -> np.ndarray:
     """A column as a numpy array that cannot be written to: tensors as matrices, nulls of floats as NaN.
@@ -39,6 +41,7 @@ def as_column(values: Any, field: pa.Field) -> pa.Array:
     """Values of a numpy array, list or Arrow array as a column; a matrix (n, k) becomes lists of k.
 
     The type of an array is kept as it is, for whoever checks it; a list is read as the field's type.
+    Raises ComponentError for a single value.
     """
     if isinstance(values, pa.Array):
         return values
@@ -47,4 +50,7 @@ def as_column(values: Any, field: pa.Field) -> pa.Array:
         return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
     if isinstance(values, np.ndarray) and values.dtype != object:
         return pa.array(values)
+    if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
+        msg = f"wanted answers {field.name!r}, one per record, found a single value ({type(values).__name__})"
+        raise ComponentError(msg)
     return pa.array(list(values), field.type)
