@@ -89,6 +89,11 @@ class Appended:
         """Whether nothing was written to the file yet."""
         return not self._length and not self._buffer
 
+    @property
+    def foreign(self) -> bool:
+        """Whether the file begins with what others wrote."""
+        return self._sidecar.foreign > 0
+
     def append(self, text: bytes | memoryview) -> None:
         """Put this behind all that was written; durable after the next commit. Raises ComponentError."""
         self._buffer += text

@@ -38,6 +38,12 @@ def json_texts(array: pa.Array) -> pa.Array:
     return pc.fill_null(texts, _NULL) if texts.null_count else texts
 
 
+def quoted_texts(array: pa.Array) -> pa.Array:
+    """Times, bytes, decimals and durations as texts, spelled as in JSON but without its quotes; null stays null."""
+    texts = _writer(array.type)(array)
+    return pc.replace_substring(texts, '"', "")
+
+
 def _writer(kind: pa.DataType) -> Callable[[pa.Array], pa.Array]:
     for matches, write in _WRITERS:
         if matches(kind):

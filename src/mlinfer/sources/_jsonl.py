@@ -15,7 +15,7 @@ import pyarrow as pa
 from mlinfer import BadRecord, Batch, DataSource, EndOfInput, Position, RecordIds, batch_from_rows
 from mlinfer.sources._files import file_of, list_files
 from mlinfer.sources._json_decode import Row, decode, fastest
-from mlinfer.sources._text_files import LONGEST_LINE, LONGEST_RAW, Tape, open_tape, text_suffixes
+from mlinfer.sources._text_files import CHUNK_BYTES, LONGEST_LINE, LONGEST_RAW, Tape, open_tape, text_suffixes
 
 SUFFIXES = text_suffixes(".jsonl", ".ndjson", ".json")
 
@@ -48,11 +48,12 @@ class JsonLinesSource(DataSource):
         """The fields of the first lines of the first file (up to 1 MiB), each of the type that most of its values have."""
         for partition in self.partitions():
             with open_tape(file_of(self.path, partition), None) as tape:
-                tape.fill()
+                tape.fill_to(CHUNK_BYTES)
                 text = tape.data[tape.start :]
             whole = text[: text.rfind(b"\n")] if b"\n" in text else text
-            rows = decode(whole, fastest())[0]
-            return _schema_of(rows) if rows else None
+            rows = decode(whole, fastest())[0] if whole else []
+            if rows:
+                return _schema_of(rows)
         return None
 
     def partitions(self) -> Sequence[str]:
@@ -113,13 +114,7 @@ class JsonLinesReader:
     def _pass_over(self, number: int) -> Batch:
         """A line that is too long for memory: keep its beginning, skip the rest."""
         tape = self._tape
-        raw = tape.data[tape.start : tape.start + LONGEST_RAW]
-        while (end := tape.data.find(b"\n", tape.start)) < 0:
-            tape.take(len(tape.data) - tape.start, 0)
-            if not tape.fill():
-                end = tape.start - 1
-                break
-        tape.take(end + 1 - tape.start, 1)
+        raw = tape.skip_line(LONGEST_RAW)
         self._ends = np.empty(0, np.int64)
         message = f"line {number}: wanted at most {LONGEST_LINE} bytes, found a longer line"
         bad = BadRecord(f"{self._partition}#{number}", "undecodable", message, raw)

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -21,6 +21,8 @@ LONGEST_RAW = 65_536
 MOST_EXPANSION = 100
 EXPANSION_FLOOR = 16 * 2**20
 PROOF_BYTES = 4096
+STEP_BYTES = 2**16
+DAMAGES = (EOFError, zlib.error, OSError, pa.ArrowException)
 BOM = b"\xef\xbb\xbf"
 COMPRESSED = (".gz", ".zst")
 
@@ -41,7 +43,7 @@ class Tape:
     """
 
     def __init__(self, path: Path, packed: IO[bytes], text: _Bytes) -> None:
-        self._path, self._packed, self._text = path, packed, text
+        self.path, self._packed, self._text = path, packed, text
         self.data, self.start, self.ended = b"", 0, False
         self.offset = self.line = 0
         self._expanded = 0
@@ -72,6 +74,22 @@ class Tape:
         self._note(taken)
         return taken
 
+    def fill_to(self, size: int) -> None:
+        """Have so much at hand, or all that there is."""
+        while len(self.data) - self.start < size and self.fill():
+            pass
+
+    def skip_line(self, most: int) -> bytes:
+        """Pass over everything up to the next newline in little memory; the beginning of it."""
+        beginning = self.data[self.start : self.start + most]
+        while (end := self.data.find(b"\n", self.start)) < 0:
+            self.take(len(self.data) - self.start, 0)
+            if not self.fill():
+                end = self.start - 1
+                break
+        self.take(end + 1 - self.start, 1)
+        return beginning
+
     def position(self) -> Position:
         """Where the file goes on, with a proof of what was in front of it."""
         return {"offset": self.offset, "line": self.line, "proof": _proof(self._head, self._tail)}
@@ -87,7 +105,7 @@ class Tape:
         if self.offset != offset or _proof(self._head, self._tail) != position["proof"]:
             what = "replaced or changed" if self.offset == offset else f"cut to {self.offset} bytes"
             msg = (
-                f"{self._path}: wanted to go on at byte {offset} (line {self.line + 1}), found that the file was {what}; "
+                f"{self.path}: wanted to go on at byte {offset} (line {self.line + 1}), found that the file was {what}; "
                 "give a new file a new name, or start over with from_start=True"
             )
             raise ChangedError(msg)
@@ -115,7 +133,7 @@ class Tape:
             self.take(rest.index(b"\n") + 1, 0)
         elif rest:
             msg = (
-                f"{self._path}: line {self.line} had no newline and counted as the last record, found that it has grown "
+                f"{self.path}: line {self.line} had no newline and counted as the last record, found that it has grown "
                 "since; rename files into place when they are complete, or start over with from_start=True"
             )
             raise ChangedError(msg)
@@ -129,13 +147,13 @@ class Tape:
     def _read(self, size: int) -> bytes:
         try:
             chunk = self._text.read(size)
-        except (EOFError, gzip.BadGzipFile, zlib.error, OSError, pa.ArrowException) as error:
-            msg = f"{self._path}: wanted to read on at byte {self._expanded} of the text, found a file that is cut or damaged: {error}"
+        except DAMAGES as error:
+            msg = f"{self.path}: wanted to read on at byte {self._expanded} of the text, found a file that is cut or damaged: {error}"
             raise ComponentError(msg) from error
         expanded = self._expanded + len(chunk)
         if expanded > EXPANSION_FLOOR and expanded > MOST_EXPANSION * self._packed.tell():
             msg = (
-                f"{self._path}: wanted at most {MOST_EXPANSION} bytes of text for each compressed byte, found "
+                f"{self.path}: wanted at most {MOST_EXPANSION} bytes of text for each compressed byte, found "
                 f"{expanded} bytes from {self._packed.tell()}; expand the file yourself if you trust it"
             )
             raise ComponentError(msg)
@@ -162,20 +180,34 @@ def open_tape(path: Path, after: Position | None) -> Iterator[Tape]:
 
 def _expanding(path: Path, packed: IO[bytes]) -> _Bytes:
     if path.name.lower().endswith(".gz"):
-        return _Available(gzip.GzipFile(fileobj=packed, mode="rb"))
+        return _Expanding(gzip.GzipFile(fileobj=packed, mode="rb").read1)
     if path.name.lower().endswith(".zst"):
-        return pa.CompressedInputStream(pa.PythonFile(packed, mode="r"), "zstd")  # type: ignore[no-any-return]
+        return _Expanding(pa.CompressedInputStream(pa.PythonFile(packed, mode="r"), "zstd").read)
     return packed
 
 
-class _Available:
-    """Reads what one step of expanding gives: what is in front of a damage is handed over before the error."""
+class _Expanding:
+    """Expands in small steps: what is in front of a damage is handed over before the error."""
 
-    def __init__(self, file: gzip.GzipFile) -> None:
-        self._file = file
+    def __init__(self, step: Callable[[int], bytes]) -> None:
+        self._step = step
+        self._damage: Exception | None = None
 
     def read(self, size: int) -> bytes:
-        return self._file.read1(size)
+        pieces: list[bytes] = []
+        while size > 0 and self._damage is None:
+            try:
+                piece = self._step(min(size, STEP_BYTES))
+            except DAMAGES as error:
+                self._damage = error
+                break
+            if not piece:
+                break
+            pieces.append(piece)
+            size -= len(piece)
+        if self._damage is not None and not pieces:
+            raise self._damage
+        return b"".join(pieces)
 
 
 def _proof(head: bytes, tail: bytes) -> str:

@@ -1,0 +1,144 @@
+"""A file of comma-separated values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.types as pt
+
+from mlinfer import Batch, ConfigError, DataDestination, Progress, Scope
+from mlinfer.destinations._appended import Appended, IfExists, open_appended
+from mlinfer.destinations._json_text import TEXT, json_texts, quoted_texts
+
+FORMULA = r"^[=+\-@\t\r]"
+
+
+@dataclass(frozen=True)
+class CsvDestination(DataDestination):
+    """Appends records to one CSV file (RFC 4180) in UTF-8, its header first.
+
+    Null is an empty cell and an empty text is `""`. NaN and infinities are `nan` and `inf`, times ISO 8601 (UTC with Z
+    where they have a zone), bytes base64, lists and structs JSON. Progress is kept in `.NAME.progress` beside the file:
+    at the next run, what a crash left behind the last commit is cut off, so readers should wait for the end of a run.
+
+    Args:
+        path: the file. Its folder is created if need be.
+        if_exists: what to do about a file that this pipeline did not write: `fail`, `append` to it (its header must name
+            the same columns) or `replace` it.
+        guard_formulas: put a `'` in front of texts that a spreadsheet would take for a formula (`=`, `+`, `-`, `@`).
+    """
+
+    path: str | os.PathLike[str]
+    if_exists: IfExists = "fail"
+    guard_formulas: bool = False
+    transactional = True
+
+    @contextmanager
+    def open(self, schema: pa.Schema, scope: Scope) -> Iterator[CsvWriter]:
+        """Go on behind the last commit.
+
+        Raises ConfigError: another pipeline or another schema wrote what is there. FencedError: another run writes.
+        ChangedError: the file or its progress is damaged.
+        """
+        path = Path(self.path).expanduser()
+        header = _header(schema)
+        with open_appended(path, schema, scope, self.if_exists) as file:
+            if file is not None and file.empty:
+                file.append(header)
+            elif file is not None and file.foreign:
+                _check_header(path, header)
+            yield CsvWriter(file, guard_formulas=self.guard_formulas)
+
+
+class CsvWriter:
+    """Writes batches as records."""
+
+    def __init__(self, file: Appended | None, *, guard_formulas: bool) -> None:
+        self._file, self._guard = file, guard_formulas
+
+    def write(self, batch: Batch) -> None:
+        """Append the records. Raises ComponentError: the disk is full, or the like."""
+        self._open().append(csv_lines(batch.records, guard_formulas=self._guard))
+
+    def commit(self, progress: Progress) -> None:
+        """Store records and progress in one step."""
+        self._open().commit(progress)
+
+    def committed(self) -> Progress:
+        """All progress so far."""
+        return self._file.committed() if self._file else Progress()
+
+    def _open(self) -> Appended:
+        assert self._file is not None, "opened read-only: nothing is written"  # noqa: S101 - the engine's duty
+        return self._file
+
+
+def csv_lines(records: pa.RecordBatch, *, guard_formulas: bool = False) -> memoryview:
+    """A batch as CSV without a header."""
+    columns = [_cells(column, guard_formulas=guard_formulas) for column in records.columns]
+    cells = pa.RecordBatch.from_arrays(columns, names=records.schema.names)
+    sink = pa.BufferOutputStream()
+    pacsv.write_csv(cells, sink, pacsv.WriteOptions(include_header=False))
+    return memoryview(sink.getvalue())
+
+
+def _cells(array: pa.Array, *, guard_formulas: bool) -> pa.Array:
+    """A column whose types the CSV writer spells as we do: numbers and booleans as they are, the rest as texts."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pt.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    kind = array.type
+    if (
+        pt.is_integer(kind)
+        or pt.is_boolean(kind)
+        or pt.is_null(kind)
+        or pt.is_float32(kind)
+        or pt.is_float64(kind)
+    ):
+        return array
+    if pt.is_float16(kind):
+        return array.cast(pa.float32())
+    if pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind):
+        texts = array.cast(TEXT)
+    elif (
+        pt.is_list(kind)
+        or pt.is_large_list(kind)
+        or pt.is_fixed_size_list(kind)
+        or pt.is_struct(kind)
+        or pt.is_map(kind)
+    ):
+        texts = pc.if_else(array.is_valid(), json_texts(array), pa.scalar(None, TEXT))
+    else:
+        return quoted_texts(array)
+    if guard_formulas:
+        risky = pc.match_substring_regex(texts, FORMULA)
+        texts = pc.if_else(
+            risky, pc.binary_join_element_wise(pa.scalar("'", TEXT), texts, pa.scalar("", TEXT)), texts
+        )
+    return texts
+
+
+def _header(schema: pa.Schema) -> bytes:
+    sink = pa.BufferOutputStream()
+    texts = pa.schema([pa.field(name, pa.string()) for name in schema.names])
+    pacsv.write_csv(texts.empty_table(), sink)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def _check_header(path: Path, header: bytes) -> None:
+    import csv
+
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        found = next(csv.reader(file), [])
+    (wanted,) = csv.reader([header.decode()])
+    if found != wanted:
+        msg = f"{path}: wanted the columns {', '.join(wanted)} to append to, found {', '.join(found)}; write to another file"
+        raise ConfigError(msg)

@@ -1,0 +1,258 @@
+"""Files of comma-separated values."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mlinfer import BadRecord, Batch, ConfigError, DataSource, EndOfInput, Position, RecordIds, SchemaError
+from mlinfer.sources._csv_cells import Cells, Wrong
+from mlinfer.sources._csv_records import Ends, Splitter
+from mlinfer.sources._files import file_of, list_files
+from mlinfer.sources._text_files import CHUNK_BYTES, LONGEST_LINE, LONGEST_RAW, Tape, open_tape, text_suffixes
+
+LONGEST_FIELD = 2**20
+MOST_COLUMNS = 4096
+HEADER = "header row"
+MALFORMED = "wanted quotes around a whole field and newlines at the end of a record, found a quote or a carriage return elsewhere"
+OTHER_DELIMITERS = ",;\t|"
+
+
+@dataclass(frozen=True)
+class CsvSource(DataSource):
+    """Reads CSV files (RFC 4180) in UTF-8, each with a header row; plain, gzip or zstd (names that end in .gz or .zst).
+
+    An empty cell is null; `""` is an empty text. Records with another number of columns and cells that do not fit their
+    type become rejects; the records around them do not. Empty lines are passed over. There may be 4,096 columns, a
+    field may have 1 MiB and a record 16 MiB.
+
+    Args:
+        path: a file, a glob or a directory; every file is a partition.
+        follow: do not end, but look for new files; give a file its final name when it is complete.
+        delimiter: the character between two cells.
+        id_column: the column that names a record for ever; by default, and where it is empty, that is its file and line.
+    """
+
+    path: str | os.PathLike[str]
+    follow: bool = False
+    delimiter: str = ","
+    id_column: str | None = None
+    resume = "seek"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot stand between cells."""
+        if len(self.delimiter) != 1 or not self.delimiter.isascii() or self.delimiter in '"\r\n':
+            msg = f"delimiter: wanted one ASCII character that is no quote and no newline, found {self.delimiter!r}"
+            raise ConfigError(msg)
+
+    @property
+    def bounded(self) -> bool:  # type: ignore[override]
+        """Whether it ends by itself."""
+        return not self.follow
+
+    def schema(self) -> pa.Schema | None:
+        """The columns of the first file, with the types that its first records (up to 1 MiB) tell.
+
+        The type is null where they do not: the column is empty, or holds numbers and other things. Raises SchemaError:
+        two columns have one name, or the delimiter is another.
+        """
+        for partition in self.partitions():
+            with open_tape(file_of(self.path, partition), None) as tape:
+                header = _header(tape, self.delimiter)
+                if header is None:
+                    continue
+                splitter = Splitter(self.delimiter)
+                tape.fill_to(CHUNK_BYTES)
+                places = splitter.ends(tape.data, tape.start, final=tape.ended).places
+                block = tape.data[tape.start : places[-1]] if len(places) else b""
+            if not block.strip():
+                return pa.schema([pa.field(name, pa.null()) for name in header])
+            return Cells(header, pa.schema([]), self.delimiter).infer(block)
+        return None
+
+    def partitions(self) -> Sequence[str]:
+        """The files."""
+        suffixes = text_suffixes(".csv", ".tsv")
+        return [name for name, _ in list_files(self.path, suffixes, follow=self.follow)]
+
+    @contextmanager
+    def open(self, partition: str, after: Position | None, wanted: pa.Schema) -> Iterator[CsvReader]:
+        """Read a file from a position.
+
+        Raises ChangedError: it is not the file that the position belongs to, or it was cut. ComponentError: it cannot
+        be read. SchemaError: its header is not usable.
+        """
+        path = file_of(self.path, partition)
+        with open_tape(path, None) as beginning:
+            header = _header(beginning, self.delimiter)
+            if after is None:
+                yield CsvReader(beginning, partition, header or [], wanted=wanted, source=self)
+                return
+        with open_tape(path, after) as tape:
+            yield CsvReader(tape, partition, header or [], wanted=wanted, source=self)
+
+
+class CsvReader:
+    """Parses a block of records at once."""
+
+    def __init__(
+        self, tape: Tape, partition: str, header: list[str], *, wanted: pa.Schema, source: CsvSource
+    ) -> None:
+        self._tape, self._partition, self._id_column = tape, partition, source.id_column
+        self._splitter = Splitter(source.delimiter)
+        self._drop: str | None = None
+        if self._id_column is not None and self._id_column not in wanted.names:
+            self._drop = self._id_column
+            wanted = wanted.append(pa.field(self._id_column, pa.string()))
+        self._cells = Cells(header, wanted, source.delimiter) if header else None
+        self._ends = Ends.all_good(np.empty(0, np.int64))
+
+    def read(self, max_records: int, timeout: float) -> Batch:  # noqa: ARG002 - a file does not make one wait
+        """The next records."""
+        if self._cells is None or not self._see():
+            raise EndOfInput
+        tape, ends = self._tape, self._ends
+        if not len(ends.places):
+            return self._pass_over()
+        places, good = ends.places[:max_records], ends.good[:max_records]
+        self._ends = Ends(ends.places[max_records:], ends.good[max_records:])
+        edges = np.concatenate([[0], places - tape.start])
+        first = tape.line + 1
+        block = tape.take(int(edges[-1]), 0)
+        newlines = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+        tape.line += len(newlines) + (not block.endswith(b"\n"))
+        lines = first + np.searchsorted(newlines, edges[:-1])
+        return self._batch(block, edges, good, lines)
+
+    def _see(self) -> bool:
+        """Find the ends of the records that are there, reading on until there is one; False: nothing is left."""
+        tape = self._tape
+        while not len(self._ends.places):
+            if tape.start < len(tape.data):
+                self._ends = self._splitter.ends(tape.data, tape.start, final=tape.ended)
+            if len(self._ends.places) or len(tape.data) - tape.start > LONGEST_LINE:
+                return True
+            if not tape.fill() and tape.start >= len(tape.data):
+                return False
+        return True
+
+    def _pass_over(self) -> Batch:
+        """A record that is too long for memory: skip to the next newline."""
+        tape, number = self._tape, self._tape.line + 1
+        raw = tape.skip_line(LONGEST_RAW)
+        message = f"line {number}: wanted at most {LONGEST_LINE} bytes in a record, found more (is a quote not closed?)"
+        bad = BadRecord(f"{self._partition}#{number}", "undecodable", message, raw)
+        assert self._cells is not None  # noqa: S101 - read() has looked
+        nothing, _, _ = self._cells(b"\n", 0)
+        return Batch(self._wanted(nothing), self._partition, tape.position(), bad=(bad,))
+
+    def _batch(self, block: bytes, edges: np.ndarray, good: np.ndarray, lines: np.ndarray) -> Batch:
+        assert self._cells is not None  # noqa: S101 - read() has looked
+        bad = [(int(place), "undecodable", MALFORMED) for place in np.flatnonzero(~good)]
+        bad += self._too_long(block, edges, good)
+        usable = good & ~_blank(block, edges)
+        usable[[place for place, _, _ in bad]] = False
+        if not usable.all():
+            kept = np.flatnonzero(usable)
+            text = b"".join([block[edges[n] : edges[n + 1]] for n in kept.tolist()])
+        else:
+            kept, text = np.arange(len(usable)), block
+        records, rows, wrong = self._cells(text or b"\n", len(kept))
+        bad += [(int(kept[place]), kind, why) for place, kind, why in wrong]
+        numbers = lines[kept if rows is None else kept[rows]]
+        ids = self._ids(records, numbers)
+        raws = tuple(
+            BadRecord(
+                f"{self._partition}#{lines[place]}", kind, f"line {lines[place]}: {why}",
+                block[edges[place] : edges[place + 1]].rstrip(b"\r\n")[:LONGEST_RAW],
+            )
+            for place, kind, why in sorted(bad)
+        )  # fmt: skip
+        return Batch(self._wanted(records), self._partition, self._tape.position(), ids, raws)
+
+    def _too_long(self, block: bytes, edges: np.ndarray, good: np.ndarray) -> list[Wrong]:
+        found: list[Wrong] = []
+        for place in np.flatnonzero(good & (np.diff(edges) > LONGEST_FIELD)).tolist():
+            record = block[edges[place] : edges[place + 1]]
+            if len(record) > LONGEST_LINE:
+                found.append(
+                    (place, "undecodable", f"wanted at most {LONGEST_LINE} bytes in a record, found more")
+                )
+            elif self._splitter.longest_field(record) > LONGEST_FIELD:
+                found.append(
+                    (place, "undecodable", f"wanted at most {LONGEST_FIELD} bytes in a field, found more")
+                )
+        return found
+
+    def _ids(self, records: pa.RecordBatch, lines: np.ndarray) -> RecordIds:
+        partition, column = self._partition, self._id_column
+
+        def by_line() -> pa.Array:
+            return pc.binary_join_element_wise(pa.scalar(partition), pa.array(lines).cast(pa.string()), "#")
+
+        if column is None or column not in records.schema.names:
+            return RecordIds(by_line)
+        names = records.column(column)
+        return RecordIds(lambda: pc.coalesce(names.cast(pa.string()), by_line()))
+
+    def _wanted(self, records: pa.RecordBatch) -> pa.RecordBatch:
+        if self._drop is None or self._drop not in records.schema.names:
+            return records
+        return records.drop_columns([self._drop])
+
+
+def _blank(block: bytes, edges: np.ndarray) -> np.ndarray:
+    blank = np.diff(edges) <= len("\r\n")
+    for place in np.flatnonzero(blank).tolist():
+        blank[place] = not block[edges[place] : edges[place + 1]].strip(b"\r\n")
+    return blank
+
+
+def _header(tape: Tape, delimiter: str) -> list[str] | None:
+    """The names of the columns; None: the file is empty."""
+    splitter = Splitter(delimiter)
+    while True:
+        ends = splitter.ends(tape.data, tape.start, final=tape.ended) if tape.start < len(tape.data) else None
+        if ends is not None and len(ends.places):
+            size = int(ends.places[0]) - tape.start
+            line = tape.take(size, tape.data.count(b"\n", tape.start, tape.start + size))
+            if line.strip(b"\r\n"):
+                return _names(line, tape.path, delimiter)
+        elif len(tape.data) - tape.start > LONGEST_LINE:
+            raise SchemaError(
+                HEADER, f"at most {LONGEST_LINE} bytes", "more", f"{tape.path} may not be a CSV file"
+            )
+        elif not tape.fill() and tape.start >= len(tape.data):
+            return None
+
+
+def _names(line: bytes, path: Path, delimiter: str) -> list[str]:
+    try:
+        (names,) = csv.reader([line.decode()], delimiter=delimiter, strict=True)
+    except (UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise SchemaError(
+            HEADER, "names of columns in UTF-8", f"{line[:80]!r}", f"correct the first row of {path}"
+        ) from error
+    if len(names) > MOST_COLUMNS:
+        raise SchemaError(
+            HEADER, f"at most {MOST_COLUMNS} columns", len(names), f"cut {path} into several files"
+        )
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise SchemaError(
+            twice[0], "one column of that name", names.count(twice[0]), f"rename columns in {path}"
+        )
+    if len(names) == 1:
+        for other in OTHER_DELIMITERS:
+            if other in names[0]:
+                advice = f"{path} seems to need CsvSource(..., delimiter={other!r})"
+                raise SchemaError(names[0], f"columns separated by {delimiter!r}", "a single column", advice)
+    return names

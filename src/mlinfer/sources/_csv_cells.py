@@ -1,0 +1,201 @@
+"""Records of a CSV file to columns: all at once where every cell fits, cell by cell where one does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.types as pt
+
+Wrong: TypeAlias = tuple[int, str, str]
+"""A record by its place in a block, the kind of what is wrong with it, and a message."""
+
+LONGEST_SHOWN = 80
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_INTEGER = r"^[+-]?[0-9]{1,18}$"
+_EXACT = 2**53
+
+
+class Cells:
+    """Reads the wanted columns of records: an empty cell is null, and an empty text in quotes is an empty text."""
+
+    def __init__(self, header: Sequence[str], wanted: pa.Schema, delimiter: str) -> None:
+        self._header, self._delimiter = list(header), delimiter
+        self._kinds = {field.name: _kind(field.type) for field in wanted if field.name in self._header}
+        # pyarrow takes "no columns" for "all columns"
+        self._read = self._kinds or {self._header[0]: pa.binary()}
+
+    def __call__(self, block: bytes, count: int) -> tuple[pa.RecordBatch, list[int] | None, list[Wrong]]:
+        """The columns of so many records; the places of the good ones (None: all); what is wrong with others."""
+        wrong: list[Wrong] = []
+        try:
+            table = self._parse(block, self._read, wrong)
+        except pa.ArrowInvalid:
+            wrong = []
+            raw = self._parse(block, dict.fromkeys(self._read, pa.binary()), wrong)
+            return self._cell_by_cell(raw, count, wrong)
+        batch = _batch(table, list(self._kinds))
+        return (batch, _others(count, wrong), wrong) if wrong else (batch, None, [])
+
+    def infer(self, block: bytes) -> pa.Schema:
+        """The types of all columns, by their first records; null where the cells do not tell."""
+        wrong: list[Wrong] = []
+        table = self._parse(block, {}, wrong)
+        return pa.schema([pa.field(name, _told(table.column(name))) for name in table.schema.names])
+
+    def _parse(self, block: bytes, kinds: dict[str, pa.DataType], wrong: list[Wrong]) -> pa.Table:
+        def skip(row: Any) -> str:
+            message = f"wanted {row.expected_columns} columns, found {row.actual_columns}"
+            wrong.append((row.number - 1, "wrong_columns", message))
+            return "skip"
+
+        return pacsv.read_csv(
+            pa.BufferReader(block),
+            pacsv.ReadOptions(column_names=self._header, use_threads=False, block_size=len(block) + 1),
+            pacsv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=skip),
+            pacsv.ConvertOptions(
+                column_types=kinds,
+                include_columns=list(kinds),
+                null_values=[""],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+            ),
+        )
+
+    def _cell_by_cell(
+        self, table: pa.Table, count: int, wrong: list[Wrong]
+    ) -> tuple[pa.RecordBatch, list[int], list[Wrong]]:
+        places = _others(count, wrong)
+        arrays, bad = [], np.zeros(table.num_rows, bool)
+        for name, kind in self._kinds.items():
+            cells = _one_chunk(table.column(name), pa.binary())
+            array, unfit = _convert(cells, kind)
+            for row in np.flatnonzero(unfit & ~bad).tolist():
+                found = cells[row].as_py()[:LONGEST_SHOWN]
+                wrong.append(
+                    (places[row], "wrong_type", f"column {name!r}: wanted {kind}, found {_shown(found)}")
+                )
+            bad |= unfit
+            arrays.append(array)
+        batch = _batch(pa.table(arrays, names=list(self._kinds)), list(self._kinds), table.num_rows)
+        good = np.flatnonzero(~bad)
+        return batch.take(pa.array(good, pa.int64())), [places[row] for row in good.tolist()], wrong
+
+
+def _kind(wanted: pa.DataType) -> pa.DataType:
+    """What cells are read as: numbers with room, so that none is cut before it is looked at; others as wanted."""
+    if pt.is_dictionary(wanted):
+        wanted = wanted.value_type
+    if pt.is_floating(wanted):
+        return pa.float64()
+    if pt.is_integer(wanted):
+        return pa.uint64() if pt.is_uint64(wanted) else pa.int64()
+    if pt.is_boolean(wanted) or pt.is_decimal(wanted) or pt.is_binary(wanted):
+        return wanted
+    if pt.is_timestamp(wanted) or pt.is_date(wanted) or pt.is_time(wanted):
+        return wanted
+    return pa.string()
+
+
+def _convert(cells: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray]:
+    """Cells as values, with a mask of those that are none (null in the result)."""
+    if pt.is_binary(kind):
+        return cells, np.zeros(len(cells), bool)
+    texts, unfit = _decoded(cells)
+    if pt.is_string(kind):
+        return texts, unfit
+    texts = pc.utf8_trim_whitespace(texts)
+    texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+    plain = _plain(texts, kind)
+    try:
+        array = pc.if_else(plain, texts, pa.scalar(None, pa.string())).cast(kind)
+    except pa.ArrowInvalid:
+        plain = pa.array(np.zeros(len(texts), bool))
+        array = pa.nulls(len(texts), kind)
+    doubtful = np.flatnonzero(np.asarray(pc.and_(texts.is_valid(), pc.invert(plain))))
+    values = [_value(texts[row].as_py(), kind) for row in doubtful.tolist()]
+    if values:
+        mask = np.zeros(len(texts), bool)
+        mask[doubtful] = True
+        array = pc.replace_with_mask(array, pa.array(mask), pa.concat_arrays(values))
+        unfit[doubtful] |= [value.null_count > 0 for value in values]
+    return array, unfit
+
+
+def _plain(texts: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Which cells surely are values, so that only the others are looked at one by one."""
+    if not (pt.is_float64(kind) or pt.is_int64(kind)):
+        return pa.array(np.zeros(len(texts), bool))
+    pattern = _NUMBER if pt.is_float64(kind) else _INTEGER
+    return pc.fill_null(pc.match_substring_regex(texts, pattern), fill_value=False)
+
+
+def _decoded(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    unfit = np.zeros(len(cells), bool)
+    try:
+        return cells.cast(pa.string()), unfit
+    except pa.ArrowInvalid:
+        values: list[str | None] = []
+        for row, cell in enumerate(cells.to_pylist()):
+            try:
+                values.append(None if cell is None else cell.decode())
+            except UnicodeDecodeError:
+                values.append(None)
+                unfit[row] = True
+        return pa.array(values, pa.string()), unfit
+
+
+def _value(text: str, kind: pa.DataType) -> pa.Array:
+    """One cell as an array of one value: as the parser of whole blocks reads it; null if it cannot."""
+    quoted = '"' + text.replace('"', '""') + '"\n'
+    convert = pacsv.ConvertOptions(column_types={"": kind}, null_values=[])
+    parse = pacsv.ParseOptions(newlines_in_values=True)
+    read = pacsv.ReadOptions(column_names=[""], use_threads=False, block_size=len(quoted.encode()) + 1)
+    try:
+        return _one_chunk(
+            pacsv.read_csv(pa.BufferReader(quoted.encode()), read, parse, convert).column(0), kind
+        )
+    except pa.ArrowInvalid:
+        pass
+    if pt.is_int64(kind):  # a column of integers with gaps often comes as 1.0
+        number = _value(text, pa.float64())[0].as_py()
+        if number is not None and abs(number) < _EXACT and number == int(number):
+            return pa.array([int(number)], kind)
+    return pa.nulls(1, kind)
+
+
+def _told(column: pa.ChunkedArray) -> pa.DataType:
+    """The type of a column, unless it is a text among which numbers stand: these may be numbers with a few bad cells."""
+    if pt.is_binary(column.type):
+        return pa.string()  # one of the cells is not UTF-8
+    if not pt.is_string(column.type):
+        return column.type
+    cells = column.drop_null()
+    numbers = pc.sum(pc.match_substring_regex(cells, _NUMBER)).as_py() or 0
+    return pa.null() if 2 * numbers > len(cells) else pa.string()
+
+
+def _others(count: int, wrong: list[Wrong]) -> list[int]:
+    refused = {place for place, _, _ in wrong}
+    return [place for place in range(count) if place not in refused] if refused else list(range(count))
+
+
+def _batch(table: pa.Table, names: list[str], rows: int | None = None) -> pa.RecordBatch:
+    if not names:
+        count = table.num_rows if rows is None else rows
+        return pa.RecordBatch.from_struct_array(pa.array([{}] * count, pa.struct([])))
+    return pa.RecordBatch.from_arrays([_one_chunk(table.column(name), None) for name in names], names=names)
+
+
+def _one_chunk(column: pa.ChunkedArray, kind: pa.DataType | None) -> pa.Array:
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, kind or column.type)
+
+
+def _shown(found: bytes) -> str:
+    return repr(found.decode(errors="backslashreplace"))
