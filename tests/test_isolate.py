@@ -12,7 +12,7 @@ class Asked:
     """A call that fails for a set of bad rows, and counts."""
 
     def __init__(self, bad, error=ValueError):
-        self.bad, self.error, self.calls, self.restored = set(bad), error, 0, 0
+        self.bad, self.error, self.calls = set(bad), error, 0
 
     def __call__(self, rows):
         self.calls += 1
@@ -24,10 +24,7 @@ class Asked:
         try:
             return self(range(count))
         except Exception as failure:  # noqa: BLE001 - as the step does
-            return isolate(self, range(count), failure, before_retry=self.restore)
-
-    def restore(self):
-        self.restored += 1
+            return isolate(self, range(count), failure)
 
 
 @pytest.mark.parametrize("bad", [0, 1, 32_767, 32_768, 65_535])
@@ -36,7 +33,6 @@ def test_one_bad_record_in_65536_costs_at_most_34_calls(bad):
     found = asked.find(65_536)
     assert found.rows == [bad]
     assert asked.calls == found.calls <= 34
-    assert asked.restored == asked.calls - 1
 
 
 @given(st.sets(st.integers(0, 63)), st.integers(1, 64))
@@ -67,7 +63,7 @@ def test_named_and_unnamed_bad_records_are_told_apart(named, guilty):
     try:
         call(range(31))
     except RecordErrors as failure:
-        found = isolate(call, range(31), failure, before_retry=lambda: None)
+        found = isolate(call, range(31), failure)
     assert {row for row, kind in zip(found.rows, found.kinds, strict=True) if kind == "named"} == named
     assert {row for row, kind in zip(found.rows, found.kinds, strict=True) if kind == "model_error"} == guilty
     assert [row for _, answer in found.answers for row in answer] == sorted(set(range(31)) - named - guilty)
@@ -90,7 +86,7 @@ def test_the_kind_of_a_reject_says_what_happened(error, kind):
 @pytest.mark.parametrize("rows", [[], [8], [-1], [2, 2]])
 def test_record_errors_that_name_no_record_of_the_batch_end_the_run(rows):
     with pytest.raises(ComponentError) as caught:
-        isolate(len, range(8), RecordErrors(rows, "k", "m"), before_retry=lambda: None)
+        isolate(len, range(8), RecordErrors(rows, "k", "m"))
     assert str(caught.value) == (
         f"the model raised RecordErrors for rows {rows} of 8; name rows of the batch it was given, each once"
     )
@@ -99,7 +95,7 @@ def test_record_errors_that_name_no_record_of_the_batch_end_the_run(rows):
 @pytest.mark.parametrize("error", [ComponentError("contract"), TransientError("later")])
 def test_errors_that_are_not_about_records_pass_through(error):
     with pytest.raises(type(error)) as caught:
-        isolate(len, range(8), error, before_retry=lambda: None)
+        isolate(len, range(8), error)
     assert caught.value is error
 
 

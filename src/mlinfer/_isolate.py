@@ -37,22 +37,18 @@ class Isolated(Generic[A]):
         self.messages.append(message)
 
 
-def isolate(
-    call: Callable[[Rows], A], rows: Rows, failure: Exception, *, before_retry: Callable[[], None]
-) -> Isolated[A]:
+def isolate(call: Callable[[Rows], A], rows: Rows, failure: Exception) -> Isolated[A]:
     """After a call for all rows has failed: call for halves of them, until the guilty rows stand alone.
 
     One bad record of 65,536 costs 33 calls, the failed one included. RecordErrors name the bad rows (counted within the
     call), and the others are called for again at once. Errors of mlinfer's own (a broken contract, a transient failure)
-    are not about records and are raised. `before_retry` runs before every call. Raises ComponentError when MOST_CALLS
-    are not enough.
+    are not about records and are raised. Raises ComponentError when MOST_CALLS are not enough.
     """
     found: Isolated[A] = Isolated(calls=1)
     work: list[Rows] = []
     _divide(found, work, rows, failure)
     while work:
         part = work.pop()
-        before_retry()
         found.calls += 1
         try:
             found.answers.append((part, call(part)))

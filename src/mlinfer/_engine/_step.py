@@ -140,9 +140,7 @@ class Step:
                 msg = f"{error} (records {names[0]} to {names[-1]}); with rejects= the slow ones would be set apart"
                 raise ComponentError(msg) from error
             except Exception as error:  # noqa: BLE001 - isolate raises it again unless it is about records
-                found = isolate(
-                    lambda some: self._ask(asking, some, sides), rows, error, before_retry=self._go_back
-                )
+                found = isolate(lambda some: self._ask(asking, some, sides), rows, error)
                 pieces += [answer for _, answer in found.answers]
                 self._remember_size(found)
                 bad.append(found)
@@ -152,17 +150,16 @@ class Step:
     def _ask(
         self, asking: AskBatches | AskArrays, rows: Rows, sides: list[Mapping[str, pa.RecordBatch]]
     ) -> Any:
-        failpoint("host.infer.before")
         try:
+            failpoint("host.infer.before")
             answers = asking.ask(rows)
-        except MemoryError:
-            self._out_of_memory = True
+            failpoint("host.infer.after")
+        except Exception as error:
+            self._go_back()
+            if isinstance(error, TimeoutError) and not self._finds_slow_records:
+                raise TimedOut(str(error)) from error
+            self._out_of_memory |= isinstance(error, MemoryError)
             raise
-        except TimeoutError as error:
-            if self._finds_slow_records:
-                raise
-            raise TimedOut(str(error)) from error
-        failpoint("host.infer.after")
         if self._side_tables is not None:
             sides.append(self._side_tables.drain())
         if self._stateful is not None:
