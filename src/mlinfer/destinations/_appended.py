@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,11 +89,6 @@ class Appended:
         """Whether nothing was written to the file yet."""
         return not self._length and not self._buffer
 
-    @property
-    def foreign(self) -> bool:
-        """Whether the file begins with what others wrote."""
-        return self._sidecar.foreign > 0
-
     def append(self, text: bytes | memoryview) -> None:
         """Put this behind all that was written; durable after the next commit. Raises ComponentError."""
         self._buffer += text
@@ -142,9 +137,16 @@ class Appended:
 
 @contextmanager
 def open_appended(
-    path: Path, schema: pa.Schema, scope: Scope, if_exists: IfExists
+    path: Path,
+    schema: pa.Schema,
+    scope: Scope,
+    if_exists: IfExists,
+    *,
+    look: Callable[[Path], None] | None = None,
 ) -> Iterator[Appended | None]:
     """Take the file for one run, everything behind the last commit cut off; None when nothing may be created.
+
+    `look` is shown a file of others before anything is appended to it, and raises ConfigError if that cannot be.
 
     Raises ConfigError: another pipeline or another schema wrote what is there. FencedError: another run holds the file.
     ChangedError: the file is shorter than what was committed, or its progress is damaged.
@@ -156,17 +158,16 @@ def open_appended(
         msg = f"{path}: wanted the name of a file, found something else; name a file"
         raise ConfigError(msg)
     if scope.read_only:
-        _begin(path, schema, scope, if_exists)
+        _begin(path, schema, scope, if_exists, look=look)
         yield None
         return
     _refuse_two_outputs(path, scope)
     durable.make_folder(path.parent)
     with durable.locked(path, "output", scope.run):
         durable.remove_leftovers(path.parent, sidecar_of(path).name)
-        sidecar = _begin(path, schema, scope, if_exists)
-        durable.replace(
-            sidecar_of(path), sidecar.to_bytes()
-        )  # first: from now on the rest of the file does not count
+        sidecar = _begin(path, schema, scope, if_exists, look=look)
+        # first: from now on the rest of the file does not count, so that a crash before the cut does no harm
+        durable.replace(sidecar_of(path), sidecar.to_bytes())
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, durable.PRIVATE_FILE)
         try:
             os.ftruncate(descriptor, sidecar.length)
@@ -195,12 +196,16 @@ def sidecar_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.progress")
 
 
-def _begin(path: Path, schema: pa.Schema, scope: Scope, if_exists: IfExists) -> Sidecar:
+def _begin(
+    path: Path, schema: pa.Schema, scope: Scope, if_exists: IfExists, *, look: Callable[[Path], None] | None
+) -> Sidecar:
     """What the sidecar says when this run begins to write."""
     columns = tuple((field.name, str(field.type)) for field in schema)
     found = _stored(path)
     if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
         kept = _keep_foreign(path, found, if_exists)
+        if kept and look is not None:
+            look(path)
         _check_epoch(path, scope, 0)
         return Sidecar(scope.pipeline, scope.output, columns, kept, kept, Progress(epoch=1))
     _check_epoch(path, scope, found.progress.epoch)

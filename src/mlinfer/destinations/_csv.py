@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,11 +50,13 @@ class CsvDestination(DataDestination):
         """
         path = Path(self.path).expanduser()
         header = _header(schema)
-        with open_appended(path, schema, scope, self.if_exists) as file:
+
+        def look(foreign: Path) -> None:
+            _check_header(foreign, header)
+
+        with open_appended(path, schema, scope, self.if_exists, look=look) as file:
             if file is not None and file.empty:
                 file.append(header)
-            elif file is not None and file.foreign:
-                _check_header(path, header)
             yield CsvWriter(file, guard_formulas=self.guard_formulas)
 
 
@@ -134,8 +137,6 @@ def _header(schema: pa.Schema) -> bytes:
 
 
 def _check_header(path: Path, header: bytes) -> None:
-    import csv
-
     with path.open(encoding="utf-8-sig", newline="") as file:
         found = next(csv.reader(file), [])
     (wanted,) = csv.reader([header.decode()])
