@@ -24,7 +24,7 @@ from mlinfer import (
     SchemaError,
 )
 from mlinfer.sources._files import list_files
-from mlinfer.sources._parquet_footer import Footer, Run, read_footer, row_group_runs, run_of
+from mlinfer.sources._parquet_footer import Footer, Run, read_footer, row_group_runs, run_of, said
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -170,7 +170,7 @@ class ParquetReader:
                     raise ComponentError(msg)
                 held.validate(full=True)
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-            msg = f"{self._part.run.file}: reading failed at row {self._row}: {error}; {RESTORE}"
+            msg = f"{self._part.run.file}: reading failed at row {self._row}: {said(error)}; {RESTORE}"
             raise ComponentError(msg) from error
         self._held = held.slice(max_records)
         return held.slice(0, max_records)

@@ -137,7 +137,7 @@ def read_footer(path: Path, kind: type[MlinferError]) -> Iterator[Footer]:
     try:
         source = pa.OSFile(os.fspath(path))
     except OSError as error:
-        msg = f"{path}: wanted to read a Parquet file, found {error}; put it back, or allow this user to read it"
+        msg = f"{path}: wanted to read a Parquet file, found {said(error)}; put it back, or allow this user to read it"
         raise kind(msg) from error
     with source:
         try:
@@ -146,10 +146,15 @@ def read_footer(path: Path, kind: type[MlinferError]) -> Iterator[Footer]:
             _check_counts(file.metadata)
             file.schema_arrow  # noqa: B018 - decodes the types, which may fail as well
         except (OSError, pa.ArrowException, ValueError) as error:
-            found = "an empty file" if not source.size() else str(error)
+            found = "an empty file" if not source.size() else said(error)
             msg = f"{path}: wanted a Parquet file, found {found}; restore it, or remove it from the input"
             raise kind(msg) from error
         yield Footer(path, source, file, identity)
+
+
+def said(error: Exception) -> str:
+    """An error's text on one line, without what a terminal might obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(error).split()))
 
 
 def row_group_runs(name: str, path: Path) -> list[str]:
