@@ -50,9 +50,19 @@ class Example:
             yield Feed("texts")
         if all(map(is_plain_number, types)):
             yield Feed("array")
+        gaps = tuple(
+            field.name for field in self.batch.schema if is_text(field.type) and self._lacks_some(field.name)
+        )
         for name in self.frames:
             yield Feed("pandas", self.dtypes) if name == "pandas" else Feed("polars")
+            if gaps and name == "pandas":
+                yield Feed("pandas", self.dtypes, gaps)
         yield Feed("objects")
+        if gaps:
+            yield Feed("objects", nones=gaps)
+
+    def _lacks_some(self, name: str) -> bool:
+        return bool(self.batch.column(name).null_count)
 
 
 def example_of(data: Any, wanted: list[str] | None) -> Example:
@@ -121,7 +131,8 @@ def _plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 def _native(some: Any, kind: str, count: int) -> Callable[[], Any] | None:
     if kind == "pandas":
         places = [n % len(some) for n in range(count)]
-        return some.iloc[places].copy
+        copy: Callable[[], Any] = some.iloc[places].copy
+        return copy
     if kind == "polars":
         places = [n % len(some) for n in range(count)]
         return lambda: some[places]

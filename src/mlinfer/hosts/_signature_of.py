@@ -44,10 +44,6 @@ def study(estimator: Any, example: Example, methods: Sequence[str], *, expand: b
     Asks the estimator for the example, and once more per column that it might take without a value. Raises ConfigError:
     it cannot answer its own example.
     """
-    absent = [method for method in methods if not hasattr(estimator, method)]
-    if absent:
-        msg = f"{type(estimator).__name__}: wanted the method {absent[0]!r}, found none; fitted another way it may have it"
-        raise ConfigError(msg)
     feed, returned = _choose(estimator, example, methods)
     fed = fed_by(estimator, feed)
     answers = answers_of(fed, methods, returned, expand=expand)
@@ -92,7 +88,9 @@ def _choose(estimator: Any, example: Example, methods: Sequence[str]) -> tuple[F
             data = feeder(feed, example.batch.schema)(example.batch)
             returned, clean = _ask_quietly(fed_by(estimator, feed), methods, data)
         except (*REFUSALS, ConfigError) as error:
-            problem = error
+            problem = (
+                problem if isinstance(problem, ConfigError) else error
+            )  # a missing library explains the rest
             continue
         if _rows(returned) != example.batch.num_rows or (
             reference is not None and not alike(returned, reference)

@@ -20,6 +20,12 @@ LARGEST_RATIO = 100
 SMALLEST_BOUND = 2**24
 """A file may unfold to a hundred times its size, or to 16 MiB."""
 
+ADDRESSES = {"__id__", "_stop_words_id"}
+"""Where skops, and vectorizers, keep the addresses of objects."""
+
+COUNTERS = slice(7, 11)
+"""Where the state of a tree of neighbours counts how it has been asked; that changes with every answer."""
+
 NPY = b"\x93NUMPY"
 STRUCTURED_WITHIN = 64
 """How a file of an array begins, and where it says that its elements are records."""
@@ -91,7 +97,7 @@ def _canonical(value: Any, archive: zipfile.ZipFile, known: dict[str, str]) -> A
     loader = value.get("__loader__")
     if loader == "JsonNode":
         return value["content"]
-    result = {name: _canonical(item, archive, known) for name, item in value.items() if name != "__id__"}
+    result = {name: _canonical(item, archive, known) for name, item in value.items() if name not in ADDRESSES}
     if loader and isinstance(value.get("file"), str):
         name = value["file"]
         if name not in known:
@@ -99,6 +105,8 @@ def _canonical(value: Any, archive: zipfile.ZipFile, known: dict[str, str]) -> A
         result["file"] = known[name]
     if loader == "SetNode":  # sets of strings have another order in every process
         result["content"] = sorted(result["content"], key=lambda item: json.dumps(item, sort_keys=True))
+    if value.get("__class__") in {"KDTree", "BallTree"} and isinstance(result.get("content"), dict):
+        del result["content"]["content"][COUNTERS]
     if loader == "PartialNode":  # a partial that has been loaded has an empty namespace instead of none
         result["content"].pop("namespace", None)
     return result

@@ -1,4 +1,4 @@
-"""Looks into what a file has made, before it is asked anything: are the trees in it trees?
+"""Looks into what a file has made before it is asked anything: the trees in it must be trees.
 
 scikit-learn follows the numbers of child nodes, columns and records in a tree without looking where they lead, so a
 crafted file could make it read foreign memory. A trusted type says nothing about such numbers; this does.

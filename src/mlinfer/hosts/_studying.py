@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer import ConfigError
+from mlinfer.hosts._answers_of import METHODS
 from mlinfer.hosts._example import Example, example_of
 from mlinfer.hosts._signature_of import REFUSALS, Study, study
 from mlinfer.hosts._unnamed import unnamed
@@ -22,7 +23,15 @@ def study_of(estimator: Any, example: Any, methods: Sequence[str], *, expand: bo
 
 
 def shown(estimator: Any, example: Any, methods: Sequence[str]) -> Example:
-    """The example as the estimator's columns, made up where there is none and numbers will do."""
+    """The example as the estimator's columns, made up where there is none and numbers will do.
+
+    Raises ConfigError: the estimator lacks a method, an example is needed, or this is none.
+    """
+    absent = [method for method in methods if not hasattr(estimator, method)]
+    if absent:
+        there = ", ".join(method for method in METHODS if hasattr(estimator, method)) or "none"
+        msg = f"{type(estimator).__name__}: wanted the method {absent[0]!r}, found {there}"
+        raise ConfigError(msg)
     names = _names(estimator)
     if example is None:
         example = _made_up(estimator, names, methods)
