@@ -1,0 +1,64 @@
+"""Failpoints do nothing unless armed, only known places and actions can be armed, and only on purpose."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mlinfer import ComponentError, ConfigError, TransientError, failpoint
+from mlinfer._failpoints import arm
+
+
+@pytest.fixture(autouse=True)
+def _disarmed():
+    yield
+    arm("")
+
+
+def test_nothing_happens_unless_armed():
+    failpoint("dest.commit.after")
+    arm("dest.commit.after=raise")
+    failpoint("dest.commit.before")
+    with pytest.raises(ComponentError):
+        failpoint("dest.commit.after")
+
+
+def test_the_nth_hit_is_the_one_that_fails():
+    arm("source.open=raise(transient)@3; host.infer.before=raise(value)")
+    failpoint("source.open")
+    failpoint("source.open")
+    with pytest.raises(TransientError):
+        failpoint("source.open")
+    failpoint("source.open")
+    with pytest.raises(ValueError, match="failpoint"):
+        failpoint("host.infer.before")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("nowhere=kill", "wanted NAME=ACTION(ARGUMENT)@WHEN with a known name, found 'nowhere=kill'"),
+        ("source.open=eval(x)", "found 'source.open=eval(x)'"),
+        ("source.open", "found 'source.open'"),
+        ("source.open=raise(nothing)", "wanted one of the errors component, eio, enospc"),
+    ],
+)
+def test_unknown_places_and_actions_are_refused(spec, message):
+    with pytest.raises(ConfigError) as caught:
+        arm(spec)
+    assert message in str(caught.value)
+
+
+def run(spec, **environment):
+    code = "from mlinfer import failpoint; failpoint('source.open'); failpoint('source.open'); print('alive')"
+    environment = {**os.environ, "MLINFER_FAILPOINTS": spec, **environment}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_environment_arms_them_in_tests_only():
+    assert run("source.open=kill@2", MLINFER_TEST="0").stdout == "alive\n"
+    assert run("source.open=kill@2", MLINFER_TEST="1").returncode == -9
+    assert run("source.open=exit(7)@2", MLINFER_TEST="1").returncode == 7
