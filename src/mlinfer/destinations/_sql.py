@@ -20,6 +20,7 @@ from mlinfer import (
     RecordErrors,
     Scope,
     failpoint,
+    resolve,
 )
 from mlinfer.destinations._sql_state import State
 from mlinfer.destinations._sql_values import refusals, values
@@ -54,7 +55,8 @@ class SqlDestination(DataDestination):
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a URL, table or choice that cannot work."""
-        Sqlite.at(self.url)
+        if "${" not in self.url and not self.url.startswith("file:"):
+            Sqlite.at(self.url)
         lower = self.table.lower()
         if not _NAME.fullmatch(self.table) or lower.startswith(("sqlite_", "mlinfer_")):
             msg = (
@@ -79,18 +81,20 @@ class SqlDestination(DataDestination):
     @property
     def store(self) -> str:  # type: ignore[override]  # the same
         """The database file."""
-        return Sqlite.at(self.url).store
+        return Sqlite.at(resolve(self.url)).store
 
     def records(self, scope: Scope) -> Iterator[pa.RecordBatch]:  # noqa: ARG002 - a table does not say who wrote a row
         """The rows of the table, as SQLite stores them; nothing if there is no table."""
-        dialect = Sqlite.at(self.url)
+        dialect = Sqlite.at(resolve(self.url))
         with dialect.connected(read_only=True) as connection, dialect.translating():
             if dialect.columns(connection, self.table) is None:
                 return
             rows = connection.execute(f"SELECT * FROM {quoted(self.table)}")  # noqa: S608 - a checked name
             names = [name for name, *_ in rows.description]
             while some := rows.fetchmany(READ_ROWS):
-                yield pa.RecordBatch.from_arrays([pa.array(column) for column in zip(*some, strict=True)], names)
+                yield pa.RecordBatch.from_arrays(
+                    [pa.array(column) for column in zip(*some, strict=True)], names
+                )
 
     @contextmanager
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[SqlWriter]:
@@ -99,7 +103,7 @@ class SqlDestination(DataDestination):
         Raises ConfigError: the table there is not ours or does not fit; ChangedError: the progress is damaged;
         FencedError: the scope's epoch is no longer the latest.
         """
-        dialect = Sqlite.at(self.url)
+        dialect = Sqlite.at(resolve(self.url))
         with dialect.connected(read_only=scope.read_only) as connection:
             yield SqlWriter(dialect, connection, scope, _Table(self, schema, dialect))
 

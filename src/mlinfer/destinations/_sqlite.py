@@ -65,10 +65,10 @@ class Sqlite:
         if read_only and not self.path.exists():
             self._folder()
             target = ":memory:"
-        elif read_only:
-            target = f"file:{quote(str(self.path))}?mode=ro"
         else:
-            self._create()
+            if not read_only:
+                self._create()
+            # rw, not ro: only so can SQLite first undo what a writer that died has left half done.
             target = f"file:{quote(str(self.path))}?mode=rw"
         with self.translating():
             # Lanes take turns on the connection: the engine's lock keeps them apart, not SQLite's.
@@ -79,6 +79,7 @@ class Sqlite:
             with self.translating():
                 # EXTRA is FULL plus a flush of the folder: a commit is not undone by a power loss right after it.
                 connection.execute("PRAGMA synchronous = EXTRA")
+                connection.execute(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
             yield connection
 
     @contextmanager

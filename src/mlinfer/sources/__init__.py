@@ -7,6 +7,7 @@ from mlinfer.sources._jsonl import JsonLinesSource
 from mlinfer.sources._mapped import Mapped
 from mlinfer.sources._memory import MemorySource
 from mlinfer.sources._parquet import ParquetSource
+from mlinfer.sources._sql import SqlSource
 
 __all__ = [
     "CsvSource",
@@ -16,4 +17,5 @@ __all__ = [
     "Mapped",
     "MemorySource",
     "ParquetSource",
+    "SqlSource",
 ]

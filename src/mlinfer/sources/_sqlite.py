@@ -1,0 +1,129 @@
+"""SQLite for reading: how a database file is opened and what its results look like."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import pyarrow as pa
+
+from mlinfer import ComponentError, ConfigError, TransientError
+
+BUSY_SECONDS = 30
+SAMPLE = 1000
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_SECRET = re.compile(r"://[^/@]*@")
+_SEEN = {int: pa.int64(), float: pa.float64(), str: pa.string(), bytes: pa.binary()}
+
+
+def database(url: str) -> Path:
+    """The file of a URL. Raises ConfigError: it is of another kind, or lives in memory only."""
+    path = url.removeprefix("sqlite:///")
+    if path in {url, "", ":memory:"} or "?" in path or "\0" in path:
+        msg = (
+            f"database {redacted(url)!r}: wanted sqlite:///relative.db or sqlite:////absolute.db, the only kind there is "
+            "today; others will come with  pip install 'mlinfer[sql]'"
+        )
+        raise ConfigError(msg)
+    return Path(path)
+
+
+def redacted(url: str) -> str:
+    """A URL without what could be a password."""
+    return _SECRET.sub("://***@", url.partition("?")[0])
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+@contextmanager
+def connected(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that changes nothing. Raises ConfigError: there is no such database."""
+    if not path.is_file():
+        msg = f"database {path}: wanted an SQLite file, found none; create it first, or correct the path"
+        raise ConfigError(msg)
+    with translating(path):
+        # rw, not ro: only so can SQLite first undo what a writer that died has left half done.
+        connection = sqlite3.connect(
+            f"file:{quote(str(path))}?mode=rw",
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=True,
+        )
+    with closing(connection):
+        with translating(path):
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute("SELECT count(*) FROM sqlite_master")
+        yield connection
+
+
+@contextmanager
+def translating(path: Path) -> Iterator[None]:
+    """Raise the driver's errors as ours."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _BUSY:
+            msg = f"database {path}: still locked by somebody else after {BUSY_SECONDS} s"
+            raise TransientError(msg) from error
+        if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN}:
+            msg = f"database {path}: wanted an SQLite database that can be opened, found: {error}"
+            raise ConfigError(msg) from error
+        msg = f"database {path}: {error}"
+        raise ComponentError(msg) from error
+
+
+def result_schema(connection: sqlite3.Connection, query: str) -> pa.Schema:
+    """Names and types of a query's result. Raises ConfigError: the query does not work."""
+    inner = query.rstrip().rstrip(";")
+    try:
+        cursor = connection.execute(f"SELECT * FROM ({inner}\n) LIMIT {SAMPLE}")  # noqa: S608 - the user's own query
+        names = [column[0] for column in cursor.description]
+        sample = cursor.fetchall()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF in _BUSY:
+            msg = f"the database is still locked by somebody else after {BUSY_SECONDS} s"
+            raise TransientError(msg) from error
+        msg = f"query: wanted one SELECT that the database understands, found: {error}"
+        raise ConfigError(msg) from error
+    declared = _declared(connection, inner)
+    columns = list(zip(*sample, strict=True)) or [()] * len(names)
+    return pa.schema(
+        [(name, declared.get(name) or _seen(column)) for name, column in zip(names, columns, strict=True)]
+    )
+
+
+def _declared(connection: sqlite3.Connection, query: str) -> dict[str, pa.DataType | None]:
+    """The types of the columns that are a table's own; a temporary view makes SQLite tell them."""
+    connection.execute("PRAGMA query_only = OFF")
+    try:
+        connection.execute("DROP VIEW IF EXISTS temp.mlinfer_query")
+        connection.execute(f"CREATE TEMP VIEW mlinfer_query AS SELECT * FROM ({query}\n)")  # noqa: S608 - the same
+        found = connection.execute("PRAGMA temp.table_info(mlinfer_query)").fetchall()
+    finally:
+        connection.execute("PRAGMA query_only = ON")
+    return {name: _type(declared.upper()) for _, name, declared, *_ in found}
+
+
+def _type(declared: str) -> pa.DataType | None:
+    """By SQLite's rules of affinity; None where a column may hold anything."""
+    parts = [("INT", pa.int64()), ("CHAR", pa.string()), ("CLOB", pa.string()), ("TEXT", pa.string()), ("BLOB", pa.binary()),
+             ("REAL", pa.float64()), ("FLOA", pa.float64()), ("DOUB", pa.float64())]  # fmt: skip
+    return next((kind for part, kind in parts if part in declared), None)
+
+
+def _seen(column: tuple[object, ...]) -> pa.DataType:
+    """What the first rows hold; text where that says nothing."""
+    kinds = {type(value) for value in column if value is not None}
+    if kinds == {int, float}:
+        return pa.float64()
+    return _SEEN[kinds.pop()] if len(kinds) == 1 else pa.string()
