@@ -1,0 +1,447 @@
+"""The server's promises about answers: whose they are, what a refusal says, what is logged, how it ends."""
+
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pyarrow as pa
+import pytest
+
+import mlinfer
+from mlinfer import ConfigError, DataDestination, InferencePipeline, RecordErrors, Scope, Stop, TransientError
+from mlinfer._engine import Step
+from mlinfer._isolate import KINDS
+from mlinfer._layout import lay_out
+from mlinfer._online import serving
+from mlinfer._online._desk import Busy, Desk
+from mlinfer._online._handler import OWN_WORDS
+from mlinfer._online._wire import Patience
+from mlinfer.destinations import MemoryDestination
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import MemorySource
+
+NAUGHTY = Path(__file__).parents[2] / "shared" / "corpora" / "naughty_strings.json"
+KNOWN = MemorySource({"who": ["nobody"], "x": [0.0]})
+INPUTS = pa.schema(
+    [pa.field("who", pa.string(), nullable=False), pa.field("x", pa.float64(), nullable=False)]
+)
+OUTPUTS = pa.schema([pa.field("whose", pa.string()), pa.field("y", pa.float64())])
+
+
+def double(records):
+    return {"whose": records.column("who"), "y": [2 * x.as_py() for x in records.column("x")]}
+
+
+def pipeline(function=double, destination=None, *, inputs=INPUTS, outputs=OUTPUTS, **more):
+    host = FunctionHost(function, inputs, outputs, version="1")
+    return InferencePipeline(KNOWN, host, destination or MemoryDestination(), **more)
+
+
+@contextmanager
+def client_of(made):
+    with made.serving() as server, httpx.Client(base_url=server.url) as client:
+        yield client
+
+
+def row(who, x=1.0):
+    return {"who": who, "x": x}
+
+
+# --- whose answers --------------------------------------------------------------------------------------------------
+
+
+def test_a_record_gets_an_answer_and_a_list_gets_a_list_in_order():
+    with client_of(pipeline(keep=["x"])) as client:
+        assert client.post("/predict", json=row("a", 3)).json() == {"x": 3.0, "whose": "a", "y": 6.0}
+        many = client.post("/predict", json=[row(str(n), n) for n in range(500)]).json()
+    assert [(one["whose"], one["y"]) for one in many] == [(str(n), 2.0 * n) for n in range(500)]
+
+
+def test_nobody_gets_a_neighbours_answer_while_requests_share_batches():
+    sizes = []
+
+    def slow(records):
+        sizes.append(records.num_rows)
+        time.sleep(0.005)
+        return double(records)
+
+    def caller(number):
+        with httpx.Client(base_url=server.url) as client:
+            for turn in range(8):
+                mine = [row(f"{number}/{turn}/{n}", number + n / 8) for n in range(1 + (number + turn) % 3)]
+                bad = (number + turn) % 4 == 0
+                sent = [*mine, row(f"{number}/bad", None)] if bad else mine
+                found = client.post("/predict", json=sent)
+                if bad:
+                    assert found.status_code == 422
+                    assert [(one["row"], one["kind"]) for one in found.json()["records"]] == [
+                        (len(mine), "missing_value")
+                    ]
+                else:
+                    assert found.json() == [{"whose": one["who"], "y": 2 * one["x"]} for one in mine]
+
+    with pipeline(slow).serving() as server, ThreadPoolExecutor(12) as threads:
+        for done in [threads.submit(caller, number) for number in range(12)]:
+            done.result()
+    assert max(sizes) > 4, "no batch held more than one request: nothing was tried"
+
+
+@contextmanager
+def a_full_desk(function, requests):
+    """A desk whose first batch holds these requests, and what became of each."""
+    opened, log = threading.Event(), []
+    calls = []
+
+    def gated(records):
+        calls.append(records.num_rows)
+        opened.wait()
+        return function(records)
+
+    with FunctionHost(gated, INPUTS, OUTPUTS, version="1").open() as model, ThreadPoolExecutor(20) as threads:
+        desk = Desk(Step(model, lay_out(model.signature, None), 1000), log.append, max_rows=1000)
+        plug = threads.submit(desk.ask, [row("plug")], 30)
+        while not calls:
+            threading.Event().wait(0.001)
+        asked = []
+        for count, rows in enumerate(requests, 1):
+            asked.append(threads.submit(desk.ask, rows, 30))
+            while len(desk._waiting) < count:
+                threading.Event().wait(0.001)
+        opened.set()
+        plug.result()
+        yield asked, calls, log
+        desk.close()
+
+
+def test_a_bad_record_fails_its_request_and_no_other_in_the_same_batch():
+    requests = [[row("a")], [row("b"), row("c", None)], ["not a record", row("d")], [row("e"), row("f")]]
+    with a_full_desk(double, requests) as (asked, calls, log):
+        good, missing, wrong, pair = asked
+        assert good.result().column("whose").to_pylist() == ["a"]
+        assert pair.result().column("whose").to_pylist() == ["e", "f"]
+        with pytest.raises(RecordErrors) as error:
+            missing.result()
+        assert (error.value.rows, error.value.kinds) == ([1], ["missing_value"])
+        with pytest.raises(RecordErrors) as error:
+            wrong.result()
+        assert (error.value.rows, error.value.kinds) == ([0], ["wrong_type"])
+    assert calls == [1, 5], "the requests did not share a batch"
+    logged = [name for answers in log for name in answers.batch.records.column("whose").to_pylist()]
+    assert logged == ["plug", "a", "e", "f"], "the log holds what was answered and nothing else"
+
+
+def test_a_request_that_breaks_the_model_leaves_its_neighbours_alone():
+    def fragile(records):
+        if "poison" in records.column("who").to_pylist():
+            raise SystemExit
+        return double(records)
+
+    with a_full_desk(fragile, [[row("a")], [row("poison")], [row("b")]]) as (asked, _, _):
+        assert asked[0].result().column("whose").to_pylist() == ["a"]
+        assert asked[2].result().column("whose").to_pylist() == ["b"]
+        with pytest.raises(mlinfer.ComponentError, match="SystemExit"):
+            asked[1].result()
+
+
+def test_a_number_too_exact_for_a_neighbours_column_type_changes_nothing():
+    with a_full_desk(double, [[row("a", 2**53 + 1)], [row("b", 0.5)], [row("c", 1.5), row("d", True)]]) as (
+        asked,
+        _,
+        _,
+    ):
+        assert asked[0].result().column("y").to_pylist() == [2.0 * float(2**53 + 1)]
+        assert asked[1].result().column("y").to_pylist() == [1.0]
+        with pytest.raises(RecordErrors) as error:
+            asked[2].result()
+        assert (error.value.rows, error.value.kinds) == ([1], ["wrong_type"])
+
+
+def test_a_full_or_closing_desk_says_so_at_once():
+    with FunctionHost(double, INPUTS, OUTPUTS).open() as model:
+        desk = Desk(Step(model, lay_out(model.signature, None), 10), lambda _: None, max_rows=0)
+        desk.ask([row("alone")], 30)
+        desk.close()
+        with pytest.raises(Busy):
+            desk.ask([row("late")], 30)
+
+
+# --- what comes back ------------------------------------------------------------------------------------------------
+
+
+def test_answers_without_a_finite_number_are_json_all_the_same():
+    outputs = pa.schema([mlinfer.nonfinite(pa.field("y", pa.float64()))])
+    made = pipeline(lambda records: {"y": [float("nan")]}, outputs=outputs)
+    with client_of(made) as client:
+        text = client.post("/predict", json=row("a")).text
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON")) == {"y": None}
+
+
+def test_an_unusable_answer_is_refused_by_row():
+    made = pipeline(lambda records: {"whose": ["a", "b"], "y": [1.0, float("inf")]})
+    with client_of(made) as client:
+        found = client.post("/predict", json=[row("a"), row("b")])
+    assert found.status_code == 422
+    assert [(one["row"], one["kind"]) for one in found.json()["records"]] == [(1, "bad_answer")]
+
+
+@pytest.mark.skipif(not NAUGHTY.exists(), reason="the corpora are not beside the checkout")
+def test_naughty_strings_come_back_as_they_went():
+    texts = json.loads(NAUGHTY.read_text("utf-8"))
+    with client_of(pipeline()) as client:
+        together = client.post("/predict", json=[row(text) for text in texts])
+        assert [one["whose"] for one in together.json()] == texts
+        for text in texts[::25]:
+            assert client.post("/predict", json=row(text)).json()["whose"] == text
+
+
+def test_a_text_that_is_not_unicode_is_a_bad_record():
+    with client_of(pipeline()) as client:
+        body = b'[{"who": "a", "x": 1}, {"who": "\\ud800", "x": 1}]'
+        found = client.post("/predict", content=body, headers={"Content-Type": "application/json"})
+    assert found.status_code == 422
+    assert [(one["row"], one["kind"]) for one in found.json()["records"]] == [(1, "wrong_type")]
+
+
+SECRET = "postgresql://app:hunter2@db\nforged line"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(RuntimeError(SECRET), 422), (TimeoutError(SECRET), 422), (MemoryError(SECRET), 422),
+     (ChildProcessError(SECRET), 422), (mlinfer.ComponentError(SECRET), 500), (TransientError(SECRET), 500),
+     (SystemExit(SECRET), 500)],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_what_a_model_raises_is_for_the_log_alone(error, status, caplog):
+    def failing(records):
+        if records.column("who")[0].as_py() == "bad":
+            raise error
+        return double(records)
+
+    with client_of(pipeline(failing)) as client, caplog.at_level(logging.WARNING, "mlinfer"):
+        found = client.post("/predict", json=row("bad"))
+        assert client.post("/predict", json=row("good")).json()["whose"] == "good"
+    assert found.status_code == status
+    assert "hunter2" not in found.text
+    assert "SystemExit" not in found.text
+    told = [record for record in caplog.records if found.json()["id"] in record.getMessage()]
+    assert len(told) == 1
+    assert "hunter2" in told[0].getMessage() + caplog.text
+    assert "\n" not in told[0].getMessage(), "a stranger's text must not forge lines of the log"
+
+
+def test_every_reason_that_quotes_a_stranger_has_words_of_our_own():
+    assert set(OWN_WORDS) == {*KINDS.values(), "model_error"}
+
+
+def test_a_flood_of_bad_records_is_counted_and_the_first_are_named():
+    with client_of(pipeline()) as client:
+        found = client.post("/predict", json=[row("a", None)] * 5000).json()
+    assert found["error"] == "5,000 bad records"
+    assert [one["row"] for one in found["records"]] == list(range(100))
+
+
+# --- where it listens -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bind",
+    ["0.0.0.0:0", "192.168.1.1:80", "[::]:80", "[::1]:80", "8.8.8.8:53", "example.com:80", "127.0.0.1", "127.0.0.1:",
+     "127.0.0.1:-1", "127.0.0.1:65536", "127.0.0.1:1e3", "127.0.0.1:" + "9" * 5000, "", ":80"],
+    ids=lambda bind: bind[:20],
+)  # fmt: skip
+def test_only_a_loopback_address_and_a_port_will_do(bind):
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1:8080"), pipeline().serving(bind):
+        pass
+
+
+def test_a_taken_port_is_a_mistake_of_the_configuration():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=re.escape(bind)), pipeline().serving(bind):
+            pass
+
+
+def test_another_loopback_address_answers_under_its_own_name():
+    with pipeline().serving("127.0.0.2:0") as server:
+        assert httpx.get(f"{server.url}/live").json() == {"live": True}
+
+
+# --- the log --------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_neither_fences_nor_advances_the_batch_run(tmp_path):
+    from mlinfer.destinations import SqlDestination
+
+    destination = SqlDestination(f"sqlite:///{tmp_path}/log.db", "answers", if_exists="append")
+    made = pipeline(destination=destination, name="shop")
+    with client_of(made) as client:
+        client.post("/predict", json=[row("web"), row("app")])
+        assert made.run().delivered == 1
+        client.post("/predict", json=[row("bad", None)])
+        client.post("/predict", json=row("late"))
+    assert made.run().delivered == 0
+    with client_of(made) as client:
+        client.post("/predict", json=row("again"))
+    with sqlite3.connect(tmp_path / "log.db") as database:
+        found = [name for (name,) in database.execute("SELECT whose FROM answers")]
+        names = {name for (name,) in database.execute("SELECT pipeline FROM mlinfer_epochs")}
+    database.close()
+    assert sorted(found) == ["again", "app", "late", "nobody", "web"]
+    assert names == {"shop", "shop/serve"}
+
+
+class Failing(DataDestination):
+    """Fails as asked, and keeps what it could write in memory."""
+
+    def __init__(self, *errors):
+        self.errors, self.kept, self.opened = list(errors), [], 0
+
+    @contextmanager
+    def open(self, schema: pa.Schema, scope: Scope):
+        self.opened += 1
+        yield self
+
+    def write(self, batch):
+        if self.errors:
+            raise self.errors.pop()
+        self.kept += batch.records.column("whose").to_pylist()
+
+    def commit(self, progress):
+        pass
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), mlinfer.ComponentError("gone"), KeyError("bug")])
+def test_a_log_that_fails_does_not_stop_the_answers(error, caplog):
+    destination = Failing(error)
+    with client_of(pipeline(destination=destination)) as client:
+        for n in range(30):
+            assert client.post("/predict", json=row(str(n))).status_code == 200
+    assert "the prediction log failed" in caplog.text
+    assert "the prediction log lacks 30 answers" in caplog.text
+    assert destination.kept == []
+
+
+def test_a_log_that_failed_for_a_moment_is_opened_again(caplog):
+    destination = Failing(TransientError("reconnect", wait=0.0))
+    with client_of(pipeline(destination=destination)) as client:
+        for n in range(30):
+            client.post("/predict", json=row(str(n)))
+    assert destination.opened == 2
+    assert destination.kept == [str(n) for n in range(1, 30)]
+    assert "the prediction log lacks 1 answer" in caplog.text
+
+
+def test_a_log_that_cannot_be_opened_is_told_before_the_server_listens():
+    class Closed(DataDestination):
+        def open(self, schema, scope):
+            raise ConfigError("no such place")
+
+    with pytest.raises(ConfigError, match="no such place"), pipeline(destination=Closed()).serving():
+        pass
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(20)
+def test_an_idle_connection_does_not_hold_up_the_end():
+    with httpx.Client() as client:
+        with serving(pipeline().job, "127.0.0.1:0", Patience(idle=40, stop=40)) as server:
+            client.get(f"{server.url}/live")  # and the connection stays open
+        with pytest.raises(httpx.ConnectError):
+            client.get(f"{server.url}/live")
+
+
+def test_what_the_system_accepted_for_the_server_is_answered_too():
+    get = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with ExitStack() as stack:
+        with pipeline().serving() as server:
+            address = server.url.removeprefix("http://").split(":")
+            waiting = [stack.enter_context(socket.create_connection(address)) for _ in range(100)]
+            for connection in waiting:
+                connection.sendall(get)
+        assert all(connection.makefile("rb").read().startswith(b"HTTP/1.1 200 ") for connection in waiting)
+
+
+def test_a_stop_from_another_thread_ends_the_server():
+    stop = Stop()
+    stop.ask("test")
+    pipeline().serve("127.0.0.1:0", stop=stop)
+
+
+PROGRAM = """
+    import sys, time
+    import pyarrow as pa
+    from mlinfer import InferencePipeline
+    from mlinfer.destinations import SqlDestination
+    from mlinfer.hosts import FunctionHost
+    from mlinfer.sources import MemorySource
+
+    def slow(x):
+        print("begun", flush=True)
+        time.sleep(0.05)
+        return x + 1
+
+    if __name__ == "__main__":
+        host = FunctionHost(slow, {"x": pa.float64()}, {"y": pa.float64()}, takes="numpy")
+        log = SqlDestination(f"sqlite:///{sys.argv[1]}", "log")
+        InferencePipeline(MemorySource({"x": [0.0]}), host, log, name="p").serve(sys.argv[2])
+"""
+
+
+def test_sigterm_finishes_every_request_that_was_accepted(tmp_path):
+    (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    command = [sys.executable, "program.py", f"{tmp_path}/log.db", f"127.0.0.1:{address[1]}"]
+    server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, env=os.environ)
+    waiting = []
+    try:
+        idle = _connected(address, server)
+        for n in range(20):
+            body = json.dumps({"x": n}).encode()
+            waiting.append(socket.create_connection(address))
+            waiting[-1].sendall(
+                b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+            )
+        server.stdout.readline()
+        server.send_signal(signal.SIGTERM)
+        for n, connection in enumerate(waiting):
+            head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert json.loads(body) == {"y": n + 1.0}
+        assert server.wait(20) == 0
+        idle.close()
+    finally:
+        server.kill()
+        server.communicate()
+        for connection in waiting:
+            connection.close()
+    with sqlite3.connect(tmp_path / "log.db") as database:
+        logged = sorted(y for (y,) in database.execute("SELECT y FROM log"))
+    database.close()
+    assert logged == [n + 1.0 for n in range(20)]
+
+
+def _connected(address, server):
+    while server.poll() is None:
+        try:
+            return socket.create_connection(address)
+        except ConnectionRefusedError:
+            threading.Event().wait(0.02)
+    pytest.fail("the server ended before it listened")

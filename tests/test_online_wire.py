@@ -1,0 +1,371 @@
+"""The server's promises about HTTP: what is not a good request gets a clear 4xx as JSON, and the next one its answer."""
+
+import json
+import re
+import socket
+import threading
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pyarrow as pa
+import pytest
+
+from mlinfer import InferencePipeline
+from mlinfer._online import serving
+from mlinfer._online._handler import MOST_BYTES, MOST_ROWS
+from mlinfer._online._server import MOST_BYTES_AT_ONCE, MOST_CONNECTIONS
+from mlinfer._online._wire import Patience
+from mlinfer.destinations import MemoryDestination
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import MemorySource
+
+CORPUS = Path(__file__).parents[2] / "shared" / "corpora" / "json"
+JSON = {"Content-Type": "application/json"}
+GOOD = b'{"x": 1}'
+POST = b"POST /predict HTTP/1.1\r\n"
+HEAD = POST + b"Host: localhost\r\nContent-Type: application/json\r\n"
+
+
+def made():
+    host = FunctionHost(lambda x: x + 1, {"x": pa.float64()}, {"y": pa.float64()}, takes="numpy", version="1")
+    return InferencePipeline(MemorySource({"x": [0.0]}), host, MemoryDestination())
+
+
+@pytest.fixture(scope="module")
+def server():
+    """One server for all: each test leaves it able to answer."""
+    with made().serving() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server):
+    with httpx.Client(base_url=server.url) as client:
+        yield client
+        found = client.post("/predict", content=GOOD, headers=JSON)
+        assert (found.status_code, found.json()) == (200, {"y": 2.0})
+
+
+@contextmanager
+def connected(server):
+    with socket.create_connection(server.url.removeprefix("http://").split(":")) as connection:
+        connection.settimeout(20)
+        yield connection
+
+
+def answers(server, sent, *, end=True):
+    """All that comes back for these bytes, as (status, JSON) one by one."""
+    with connected(server) as connection:
+        connection.sendall(sent)
+        if end:
+            connection.shutdown(socket.SHUT_WR)
+        return taken_apart(connection.makefile("rb").read())
+
+
+def taken_apart(text):
+    found = []
+    while text:
+        head, _, rest = text.partition(b"\r\n\r\n")
+        status = int(re.match(rb"HTTP/1\.1 (\d{3}) ", head)[1])
+        length = re.search(rb"\r\nContent-Length: (\d+)", head)
+        body, text = (rest[: int(length[1])], rest[int(length[1]) :]) if length else (b"", rest)
+        found.append((status, json.loads(body) if body else None))
+    return found
+
+
+def refused(server, sent, status, *, end=True):
+    """Exactly one answer comes back: this status and a sentence."""
+    found = answers(server, sent, end=end)
+    assert [one for one, _ in found] == [status]
+    assert isinstance(found[0][1]["error"], str)
+    return found[0][1]["error"]
+
+
+# --- bodies ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not CORPUS.exists(), reason="the corpora are not beside the checkout")
+def test_json_is_judged_as_the_test_suite_judges_it(client):
+    for path in sorted(CORPUS.glob("*.json")):
+        body = path.read_bytes()
+        found = client.post("/predict", content=body, headers=JSON)
+        allowed = {400} if path.name[0] == "n" else {200, 400, 422}
+        assert found.status_code in allowed, path.name
+        assert "error" in found.json(), path.name
+        if path.name[0] == "y" and "duplicated_key" not in path.name:
+            value = json.loads(body)
+            records = isinstance(value, dict) or (isinstance(value, list) and value)
+            assert (found.status_code == 422) == bool(records), path.name
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"x": NaN}', "NaN"),
+        (b'{"x": -Infinity}', "-Infinity"),
+        (b'[{"x": 1}, {"x": Infinity}]', "Infinity"),
+        (b'{"x": 1e400}', "too large"),
+        (b'{"x": -1e999999999}', "too large"),
+        (b'{"x": 1%s}' % (b"0" * 5000), "too long"),
+        (b'{"x": 1, "x": 2}', "twice"),
+        (b'{"x": 1, "more": [{"a": 1, "\\u0061": 2}]}', "twice"),
+        (b'{"x": %s1%s}' % (b"[" * 32, b"]" * 32), "deeper than 32"),
+        (b"[" * 100_000, "nested too deep"),
+        (b'{"a":' * 100_000, "nested too deep"),
+        (b'{"x": "\xff"}', "UTF-8"),
+        ('{"x": 1}'.encode("utf-16"), "UTF-8"),
+        (b'\xef\xbb\xbf{"x": 1}', "not JSON"),
+        (b'{"x": 1} {"x": 2}', "not JSON"),
+        (b"x=1", "not JSON"),
+        (b"", "not JSON"),
+        (b"[]", "wanted a record"),
+        (b"7", "wanted a record"),
+        (b"null", "wanted a record"),
+    ],
+    ids=lambda value: repr(value)[:24],
+)
+def test_what_is_not_a_record_in_strict_json_is_refused_in_our_own_words(client, body, words):
+    found = client.post("/predict", content=body, headers=JSON)
+    assert found.status_code == 400
+    assert words in found.json()["error"]
+    assert len(found.content) < 200
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 400, "true", '"1"', "[1]", '{"x": 1}', '"\\u0000"', "null"])
+def test_a_value_of_another_type_is_a_bad_record_and_not_a_guess(client, value):
+    found = client.post("/predict", content=f'[{{"x": 1.5}}, {{"x": {value}}}]', headers=JSON)
+    assert found.status_code == 422
+    kind = "missing_value" if value == "null" else "wrong_type"
+    assert [(one["row"], one["kind"]) for one in found.json()["records"]] == [(1, kind)]
+
+
+def test_more_records_than_a_request_may_hold_are_refused(client):
+    assert client.post("/predict", content=b"[" + b"1," * MOST_ROWS + b"1]", headers=JSON).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"},
+     {"Content-Type": "application/json; charset=utf-16"}, {"Content-Type": "application/jsonx"},
+     {"Content-Type": "application/json", "Content-Encoding": "gzip"}],
+    ids=str,
+)  # fmt: skip
+def test_another_content_type_is_refused(client, headers):
+    found = client.post("/predict", content=GOOD, headers=headers)
+    assert found.status_code == 415
+    assert "wanted" in found.json()["error"]
+
+
+# --- heads ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"", 411),
+        (b"Content-Length: 8\r\nContent-Length: 8\r\n", 400),
+        (b"Content-Length: 8, 8\r\n", 400),
+        (b"Content-Length: -8\r\n", 400),
+        (b"Content-Length: +8\r\n", 400),
+        (b"Content-Length: 0x8\r\n", 400),
+        (b"Content-Length: 8_0\r\n", 400),
+        (b"Content-Length: \xb2\r\n", 400),
+        (b"Content-Length:\r\n", 400),
+        (b"Content-Length: 16777217\r\n", 413),
+        (b"Content-Length: 99999999999999999999\r\n", 413),
+        (b"Content-Length: " + b"9" * 9000 + b"\r\n", 413),
+        (b"Transfer-Encoding: chunked\r\n", 400),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 8\r\n", 400),
+        (b"Transfer-Encoding:\r\nContent-Length: 8\r\n", 400),
+        (b"Content-Length: 8\r\nTransfer-Encoding: identity\r\n", 400),
+        (b"Content-Type: text/plain\r\nContent-Length: 8\r\n", 415),
+        (b"Content-Length : 8\r\n", 400),
+        (b"Content-Length: 8\r\n folded: 1\r\n", 400),
+        (b"Content-Length: 8\nX: 1\r\n", 400),
+        (b"X: 1\rContent-Length: 8\r\n", 400),
+        (b"X: \x00\r\nContent-Length: 8\r\n", 400),
+        (b"no colon\r\nContent-Length: 8\r\n", 400),
+        (b": nameless\r\nContent-Length: 8\r\n", 400),
+        (b"Host: localhost\r\nContent-Length: 8\r\n", 400),
+        (b"X: 1\r\n" * 70, 431),
+        (b"X: " + b"a" * 17_000 + b"\r\n", 431),
+        (b"".join(b"X: %s\r\n" % (b"a" * 900) for _ in range(30)), 431),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_headers_that_two_parsers_could_read_differently_are_refused(server, client, headers, status):
+    smuggled = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    refused(server, HEAD + headers + b"\r\n" + GOOD + smuggled, status)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [b"", b"Host: evil.example\r\n", b"Host: evil.example:80\r\n", b"Host: localhost.evil.example\r\n", b"Host:\r\n",
+     b"Host: localhost:x\r\n", b"Host: localhost@evil\r\n", b"Host: localhost\r\nHost: evil.example\r\n"],
+)  # fmt: skip
+def test_a_name_that_is_not_this_machines_is_refused(server, client, host):
+    head = POST + host + b"Content-Type: application/json\r\nContent-Length: 8\r\n\r\n"
+    assert "Host" in refused(server, head + GOOD, 400)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /live\r\n\r\n", 400),
+        (b"GET /live\r\n", 400),
+        (b"get /live HTTP/1.1\r\n\r\n", 400),
+        (b"GET  /live HTTP/1.1\r\n\r\n", 400),
+        (b"GET /live HTTP/1.1\n\n", 400),
+        (b"GET /live HTTP/1.1 HTTP/1.1\r\n\r\n", 400),
+        (b"GET /live HTTP/one\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        (b"GET /live HTTP/0.9\r\n\r\n", 505),
+        (b"\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"\x00" * 70_000, 414),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"GET /live HTTP/1.1\r\nHost: localhost", 400),
+        (b"GET /live HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\n" + GOOD, 400),
+        (b"GET /live HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_garbage_gets_one_answer_as_json(server, client, sent, status):
+    refused(server, sent, status)
+
+
+@pytest.mark.parametrize("method", ["PUT", "OPTIONS", "DELETE", "PATCH", "TRACE", "BREW"])
+def test_methods_that_there_are_not(client, method):
+    found = client.request(method, "/predict", content=b"body", headers=JSON)
+    assert found.status_code == 501
+    assert "wanted" in found.json()["error"]
+
+
+def test_head_gets_a_status_without_a_body(server, client):
+    with connected(server) as connection:
+        connection.sendall(b"HEAD /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        text = connection.makefile("rb").read()
+    assert text.startswith(b"HTTP/1.1 501 ")
+    assert text.endswith(b"\r\n\r\n")
+
+
+def test_paths_that_there_are_not_and_methods_that_a_path_has_not(client):
+    for path in ("/", "/predict/", "/predict?x=1", "/%70redict", "/metrics"):
+        assert client.post(path, content=GOOD, headers=JSON).status_code == 404, path
+    found = client.get("/predict")
+    assert (found.status_code, found.headers["Allow"]) == (405, "POST")
+    assert client.post("/live", content=GOOD, headers=JSON).status_code == 405
+    assert client.get("/ready").json() == {"ready": True}
+
+
+# --- many requests on one connection --------------------------------------------------------------------------------
+
+
+def test_pipelined_requests_are_answered_in_order(server, client):
+    one = HEAD + b"Content-Length: %d\r\n\r\n%s"
+    sent = b"".join(one % (len(body), body) for body in (b'{"x": %d}' % n for n in range(50)))
+    assert answers(server, sent) == [(200, {"y": n + 1.0}) for n in range(50)]
+
+
+def test_a_refused_record_keeps_the_connection(server, client):
+    bad = HEAD + b'Content-Length: 11\r\n\r\n{"x": null}'
+    good = HEAD + b"Content-Length: 8\r\n\r\n" + GOOD
+    assert [status for status, _ in answers(server, bad + good + bad + good)] == [422, 200, 422, 200]
+
+
+def test_a_body_shorter_than_announced_is_refused(server, client):
+    assert "8" in refused(server, HEAD + b"Content-Length: 99\r\n\r\n" + GOOD, 400)
+
+
+def test_a_client_that_leaves_in_the_middle_costs_nobody(server, client):
+    for sent in (
+        b"POST /pre",
+        HEAD,
+        HEAD + b"Content-Length: 8\r\n\r\n",
+        HEAD + b"Content-Length: 8\r\n\r\n{",
+    ):
+        with connected(server) as connection:
+            connection.sendall(sent)
+
+
+# --- time and memory ------------------------------------------------------------------------------------------------
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_sent(server, client):
+    head = HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+    assert refused(server, head % (MOST_BYTES + 1), 413, end=False)
+    found = client.post(
+        "/predict", content=b" " * (MOST_BYTES + 1), headers=JSON
+    )  # sends all before it listens
+    assert found.status_code == 413
+
+
+def test_a_client_that_waits_for_leave_to_send_gets_it(server, client):
+    with connected(server) as connection:
+        connection.sendall(HEAD + b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: 8\r\n\r\n")
+        assert connection.recv(25, socket.MSG_WAITALL) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(GOOD)
+        assert taken_apart(connection.makefile("rb").read()) == [(200, {"y": 2.0})]
+
+
+def test_there_is_room_for_so_many_bytes_and_no_more(server, client):
+    announced = HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % MOST_BYTES
+    with ExitStack() as stack:
+        for _ in range(MOST_BYTES_AT_ONCE // MOST_BYTES):
+            connection = stack.enter_context(connected(server))
+            connection.sendall(announced)
+            assert connection.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 100"
+        refused(server, announced, 503, end=False)
+
+
+def test_there_are_so_many_connections_and_no_more():
+    with made().serving() as server, ExitStack() as stack:
+        for _ in range(MOST_CONNECTIONS):
+            connection = stack.enter_context(connected(server))
+            connection.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+        assert "too many connections" in refused(server, b"", 503, end=False)
+
+
+@pytest.mark.parametrize(
+    ("begun", "patience", "statuses"),
+    [
+        (b"", Patience(idle=0.2), []),
+        (b"POST /", Patience(head=0.2), []),
+        (HEAD + b"X: ", Patience(head=0.2), []),
+        (HEAD + b"Content-Length: 5000\r\n\r\n", Patience(body=0.2), [408]),
+    ],
+    ids=["silent", "request line", "headers", "body"],
+)
+def test_whoever_drips_is_cut_off(begun, patience, statuses):
+    with serving(made().job, "127.0.0.1:0", patience) as server, connected(server) as connection:
+        connection.sendall(begun)
+        connection.settimeout(0.02)
+        text, drips = b"", 0
+        while drips < 200:
+            try:
+                piece = connection.recv(4096)
+            except TimeoutError:
+                drips += 1
+                if begun:
+                    connection.sendall(b"a")
+            except ConnectionResetError:
+                break
+            else:
+                text += piece
+                if not piece:
+                    break
+        assert drips < 200, "the server waits for ever"
+        assert [status for status, _ in taken_apart(text)] == statuses
+
+
+def test_a_request_that_still_comes_in_does_not_hold_up_the_end():
+    with ExitStack() as stack:
+        with serving(made().job, "127.0.0.1:0", Patience(stop=0.1)) as server:
+            connection = stack.enter_context(connected(server))
+            connection.sendall(HEAD + b"Expect: 100-continue\r\nContent-Length: 99\r\n\r\n")
+            assert connection.recv(25, socket.MSG_WAITALL).endswith(b"Continue\r\n\r\n")
+        assert [status for status, _ in taken_apart(connection.makefile("rb").read())] == [503]
+    assert not [thread for thread in threading.enumerate() if "process_request" in thread.name]
