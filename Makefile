@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CORE := .venv-core
 PIP := $(BIN)/python -m pip install --quiet
 
 SHELL := bash
@@ -33,6 +34,12 @@ $(VENV)/.dev: $(VENV)/.test
 	$(PIP) --editable '.[test,dev]'
 	touch $@
 
+# What `pip install mlinfer` gives, and nothing more: the README's first example has to run there.
+$(CORE)/.installed: pyproject.toml README.md $(shell find src -name __pycache__ -prune -o -type f -print) | $(BIN)/python
+	$(BIN)/python -m venv $(CORE)
+	$(CORE)/bin/python -m pip install --quiet .
+	touch $@
+
 .PHONY: venv
 venv: $(VENV)/.test ## set up .venv with mlinfer and what its tests need
 
@@ -41,8 +48,9 @@ demo: $(VENV)/.core ## run the demo; installs the core dependencies only
 	$(BIN)/mlinfer demo
 
 .PHONY: test
-test: $(VENV)/.test ## run every test and every example in a docstring (ARGS="-k name" picks)
+test: $(VENV)/.test $(if $(ARGS),,$(CORE)/.installed) ## run every test and every example in a docstring (ARGS="-k name" picks)
 	$(BIN)/python -m pytest $(ARGS)
+	$(if $(ARGS),,$(CORE)/bin/python scripts/run_readme_example.py)
 
 .PHONY: torture
 torture: $(VENV)/.test ## kill pipelines hundreds of times and judge what they delivered (ARGS="--kills 25 --seed 1 --destination sqlite")
@@ -67,5 +75,5 @@ bench: $(VENV)/.core ## measure throughput and latency
 
 .PHONY: clean
 clean: ## remove everything that can be made again
-	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CORE) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
