@@ -52,7 +52,7 @@ def answer(answering: Answering, data: Any, job: Job, on_reject: Literal["raise"
     errors = in_order(answers)
     if errors.rows and on_reject == "raise":
         raise errors
-    table = pa.Table.from_batches([answers.batch.records], layout.output)
+    table = pa.Table.from_batches([answers.batch.records]).cast(layout.output)
     if on_reject == "raise":
         return table
     whole = _with_status(table, errors, len(batch) + len(batch.bad))

@@ -36,10 +36,17 @@ class Fit:
 
 
 class Conform:
-    """Casts batches to a schema. `columns` maps a field of the schema to the column that holds it, if they differ."""
+    """Casts batches to a schema. `columns` maps a field of the schema to the column that holds it, if they differ.
 
-    def __init__(self, wanted: pa.Schema, columns: Mapping[str, str] | None = None) -> None:
+    With `encoded`, dictionary-encoded columns of the right values are left encoded: whoever only passes them on is spared
+    the work of decoding them.
+    """
+
+    def __init__(
+        self, wanted: pa.Schema, columns: Mapping[str, str] | None = None, *, encoded: bool = False
+    ) -> None:
         self.wanted = wanted
+        self._encoded = encoded
         self._columns = dict(columns or {})
         self._bound: pa.Schema | None = None
         self._places: list[int] = []
@@ -50,9 +57,11 @@ class Conform:
             self.bind(records.schema)
         arrays, troubles = [], []
         for place, field in zip(self._places, self.wanted, strict=True):
-            array, found = conform_column(records.column(place), field)
+            array = records.column(place)
+            if not (self._encoded and _encodes(array.type, field.type)):
+                array, found = conform_column(array, field)
+                troubles += found
             arrays.append(array)
-            troubles += found
         if not troubles:
             return Fit(_batch(arrays, self.wanted, records.num_rows))
         return _fit(arrays, self.wanted, troubles)
@@ -72,6 +81,10 @@ class Conform:
                 raise SchemaError(name, _spelled(field), schema.field(found[0]).type, advice)
             places += found
         self._places, self._bound = places, schema
+
+
+def _encodes(found: pa.DataType, wanted: pa.DataType) -> bool:
+    return bool(pt.is_dictionary(found)) and found.value_type == wanted
 
 
 def conform_column(array: pa.Array, field: pa.Field) -> tuple[pa.Array, list[Trouble]]:
@@ -161,7 +174,7 @@ def _spelled(field: pa.Field) -> str:
 
 def _batch(arrays: list[pa.Array], schema: pa.Schema, rows: int) -> pa.RecordBatch:
     if arrays:
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+        return pa.RecordBatch.from_arrays(arrays, schema=as_found(schema, arrays))
     return pa.RecordBatch.from_struct_array(pa.array([{}] * rows, pa.struct([])))
 
 
@@ -179,3 +192,10 @@ def _fit(arrays: list[pa.Array], schema: pa.Schema, troubles: list[Trouble]) -> 
     good = pa.array(~bad)
     fitting = [array.filter(good) for array in arrays]
     return Fit(_batch(fitting, schema, int((~bad).sum())), ~bad, errors)
+
+
+def as_found(schema: pa.Schema, arrays: list[pa.Array]) -> pa.Schema:
+    """The schema with the types that the arrays have: text may be dictionary-encoded."""
+    if all(field.type == array.type for field, array in zip(schema, arrays, strict=True)):
+        return schema
+    return pa.schema([field.with_type(array.type) for field, array in zip(schema, arrays, strict=True)])

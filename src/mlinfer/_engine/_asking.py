@@ -52,7 +52,9 @@ class AskArrays:
     def ask(self, rows: Rows) -> Mapping[str, Any]:
         """The answers to these rows, counted. Raises what the model raises, ComponentError for a wrong count or name."""
         where = slice(rows.start, rows.stop) if isinstance(rows, range) else rows
-        answers = self._model.infer_arrays({name: values[where] for name, values in self._columns.items()})
+        answers: Any = self._model.infer_arrays(
+            {name: values[where] for name, values in self._columns.items()}
+        )
         if not isinstance(answers, Mapping):
             msg = f"model {self._signature.model_id!r}: wanted arrays by name, found {type(answers).__name__}"
             raise ComponentError(msg)
@@ -100,7 +102,7 @@ def no_answers(signature: Signature) -> pa.RecordBatch:
 
 def _length(values: Any) -> int | None:
     """How many values these are; None for what is a single one, numpy's arrays without a dimension among them."""
-    return len(values) if hasattr(values, "__len__") and getattr(values, "ndim", 1) else None
+    return len(values) if hasattr(values, "__len__") and getattr(values, "shape", None) != () else None
 
 
 def _joined(parts: list[Any], field: pa.Field) -> pa.Array:

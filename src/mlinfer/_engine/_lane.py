@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlinfer._engine._delivery import Delivery
     from mlinfer._engine._session import Session
 
-READ_RECORDS = 8192
+READ_RECORDS = 65_536
 IDLE_SECONDS = 0.2
 
 
@@ -63,7 +63,7 @@ class Lane(threading.Thread):
         session, inbox = self._session, feeder.inbox
         flying: deque[Future[Answers]] = deque()
         while not session.aborted.is_set():
-            while len(flying) <= session.pool.size:
+            while len(flying) < session.most_flying:
                 batch = inbox.take(session.take_records, 0 if flying else IDLE_SECONDS)
                 if batch is None:
                     break
@@ -94,7 +94,7 @@ class Feeder(threading.Thread):
         self._session, self._partition = session, partition
         batching = session.job.batching
         self._records = max(batching.max_records, READ_RECORDS)
-        self.inbox = Inbox(4 * self._records, 2 * batching.max_bytes)
+        self.inbox = Inbox(2 * self._records, batching.max_bytes)
         self.error: BaseException | None = None
         self.idle = False
         self._settled = threading.Event()

@@ -125,6 +125,8 @@ class Session:
     def _lanes(self) -> list[Lane]:
         count = max(self.job.workers.count, os.cpu_count() or 1)
         lanes = min(count, len(self._waiting)) if self.job.source.bounded else MOST_LANES
+        # every model busy, and for each lane one batch more to write meanwhile
+        self.most_flying = 1 + -(-self.pool.size // max(lanes, 1))
         running = Running(
             model=f"{self.layout.signature.model_id}@{self.layout.signature.version}",
             run=self.scope.run, fingerprint=self.fingerprint, clock=self.clock, tally=self.tally,

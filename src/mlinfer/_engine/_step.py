@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mlinfer._answers import bad_answers
 from mlinfer._batch import Batch, RecordIds
-from mlinfer._conform import Conform
+from mlinfer._conform import Conform, as_found
 from mlinfer._engine._asking import AskArrays, AskBatches, way_to_ask
 from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._failpoints import failpoint
@@ -52,7 +52,7 @@ class Step:
         self.max_records = max_records
         self._finds_slow_records = finds_slow_records
         self._inputs = Conform(layout.signature.inputs, layout.columns)
-        self._keep = Conform(layout.keep)
+        self._keep = Conform(layout.keep, encoded=True)
         self._way_to_ask = way_to_ask(model)
         # the powers are looked up once: to ask a runtime protocol costs more than to ask a small model
         self._stateful = model if isinstance(model, Stateful) else None
@@ -119,7 +119,8 @@ class Step:
             )
             good = pa.array(~bad)
             answers, kept, ids = answers.filter(good), kept.filter(good), ids.filter(good)
-        joined = pa.RecordBatch.from_arrays([*kept.columns, *answers.columns], schema=self.layout.output)
+        columns = [*kept.columns, *answers.columns]
+        joined = pa.RecordBatch.from_arrays(columns, schema=as_found(self.layout.output, columns))
         answered = Batch(joined, batch.partition, batch.position, ids)
         return Answers(answered, tuple(rejects), _merged(sides), self._state)
 
