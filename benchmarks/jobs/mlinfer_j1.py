@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mlinfer import InferencePipeline
 from mlinfer.destinations import ParquetDestination
-from mlinfer.hosts import SklearnHost
+from mlinfer.hosts import Selected, SklearnHost
 from mlinfer.sources import ParquetSource
 
 
@@ -13,7 +13,7 @@ def main(data: Path, out: Path) -> None:
     InferencePipeline(
         name="j1",
         source=ParquetSource(str(data / "in" / "*.parquet")),
-        host=SklearnHost(str(data / "model.mlinfer"), method="predict_proba"),
+        host=Selected(SklearnHost(str(data / "model.mlinfer")), {"score": "y_proba_True"}),
         destination=ParquetDestination(str(out / "answers")),
         rejects=ParquetDestination(str(out / "rejects")),
         keep=["id", *(f"s{i}" for i in range(5))],

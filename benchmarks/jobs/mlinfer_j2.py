@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from mlinfer import Batching, InferencePipeline
 from mlinfer.destinations import JsonLinesDestination
-from mlinfer.hosts import SklearnHost
+from mlinfer.hosts import Selected, SklearnHost
 from mlinfer.sources import JsonLinesSource
 
 
@@ -15,7 +15,7 @@ def main(data: Path, out: Path) -> None:
     InferencePipeline(
         name="j2",
         source=JsonLinesSource(str(data / "in" / "*.jsonl")),
-        host=SklearnHost(str(data / "model.mlinfer"), method="predict_proba"),
+        host=Selected(SklearnHost(str(data / "model.mlinfer")), {"score": "y_proba_True"}),
         destination=JsonLinesDestination(str(out / "answers" / "part-0.jsonl")),
         keep={"id": pa.int64()},
         batching=Batching(max_records=256),

@@ -18,14 +18,14 @@ def main(data: Path, out: Path) -> None:
     model = np.load(data / "light.npz")
     weights, bias = model["weights"], float(model["bias"])
 
-    def score(records: pa.RecordBatch) -> np.ndarray:
-        x = np.column_stack([column.to_numpy() for column in records.columns])
+    def score(**columns: np.ndarray) -> np.ndarray:
+        x = np.column_stack(list(columns.values()))
         return 1.0 / (1.0 + np.exp(-(x @ weights + bias)))
 
     InferencePipeline(
         name="j2-one",
         source=JsonLinesSource(str(data / "in" / "*.jsonl")),
-        host=FunctionHost(score, inputs=dict.fromkeys(NUMBERS, "float64"), outputs={"score": "float64"}),
+        host=FunctionHost(score, dict.fromkeys(NUMBERS, "float64"), {"score": "float64"}, takes="numpy"),
         destination=JsonLinesDestination(str(out / "answers" / "part-0.jsonl")),
         keep={"id": pa.int64()},
         batching=Batching(max_records=1),

@@ -8,25 +8,30 @@ from pathlib import Path
 
 import joblib
 import pyarrow as pa
+import pyarrow.json as pj
+import pyarrow.parquet as pq
 
-from mlinfer.lifecycle import package
+import mlinfer
 
-FEATURES = {"j1": [f"f{i}" for i in range(20)], "j2": [f"x{i}" for i in range(10)]}
+INPUTS = {"j1": [f"f{i}" for i in range(20)], "j2": [f"x{i}" for i in range(10)], "j3": ["text"]}
 
 
-def inputs(data: Path) -> pa.Schema:
-    """A value is required in every field."""
-    kind = data.name.split("-")[0]
-    fields = (
-        [(name, pa.float64()) for name in FEATURES[kind]] if kind in FEATURES else [("text", pa.string())]
-    )
-    return pa.schema([pa.field(name, dtype, nullable=False) for name, dtype in fields])
+def example(data: Path) -> pa.Table:
+    """The first records, with the columns that the model was trained on."""
+    path = sorted((data / "in").iterdir())[0]
+    columns = INPUTS[data.name.split("-")[0]]
+    if path.suffix == ".parquet":
+        table = next(pq.ParquetFile(path).iter_batches(32, columns=columns))
+        return pa.Table.from_batches([table])
+    return pj.read_json(path).slice(0, 32).select(columns)
 
 
 def main(data: Path) -> None:
     target = data / "model.mlinfer"
     if not target.exists():
-        package(joblib.load(data / "model.joblib"), target, inputs=inputs(data))
+        mlinfer.save(
+            joblib.load(data / "model.joblib"), target, example=example(data), method="predict_proba", expand=True
+        )
 
 
 if __name__ == "__main__":
