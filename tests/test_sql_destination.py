@@ -688,3 +688,29 @@ def test_a_rejects_table_that_refuses_ends_the_run_and_nothing_is_stored(path):
     with pytest.raises(ComponentError, match="table 'rejects'"):
         pipeline(path, DATA, rejects=to(path, "rejects", if_exists="append")).run()
     assert rows(path, "SELECT * FROM scores") == rows(path, "SELECT * FROM mlinfer_progress") == []
+
+
+def test_a_key_that_comes_later_needs_a_new_beginning(path):
+    deliver(to(path), some(1))
+    with pytest.raises(ConfigError, match="no unique index"), to(path, key="id").open(SCHEMA, Scope("p")):
+        pass
+    deliver(to(path, key="id"), some(2, 2), scope=Scope("p", fresh=True))
+    assert rows(path, "SELECT id FROM scores") == [(2,)]
+
+
+def test_records_are_read_back_and_looking_for_them_creates_nothing(path):
+    destination = to(path, "rejects")
+    assert list(destination.records(Scope("p", "rejects", read_only=True))) == []
+    assert not path.exists()
+    pipeline(path, DATA, rejects=destination).run()
+    [found] = destination.records(Scope("p", "rejects", read_only=True))
+    assert found.select(["kind", "raw"]).to_pylist() == [{"kind": "missing_value", "raw": None}]
+
+
+def test_a_url_may_name_an_environment_variable(path, monkeypatch):
+    monkeypatch.setenv("SCORES", f"sqlite:///{path}")
+    destination = SqlDestination("${SCORES}", "scores")
+    deliver(destination, some(1))
+    assert rows(path, "SELECT id FROM scores") == [(1,)]
+    assert destination.store == to(path).store
+    assert str(path) not in repr(destination)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -23,11 +22,9 @@ from mlinfer import (
     resolve,
 )
 from mlinfer.destinations._sql_state import State
-from mlinfer.destinations._sql_values import refusals, values
-from mlinfer.destinations._sqlite import REFUSED, Sqlite, quoted, redacted
+from mlinfer.destinations._sql_table import IfExists, Table, look
+from mlinfer.destinations._sqlite import Sqlite, quoted, redacted
 
-IfExists = Literal["fail", "append", "replace"]
-READ_ROWS = 8192
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
@@ -87,14 +84,7 @@ class SqlDestination(DataDestination):
         """The rows of the table, as SQLite stores them; nothing if there is no table."""
         dialect = Sqlite.at(resolve(self.url))
         with dialect.connected(read_only=True) as connection, dialect.translating():
-            if dialect.columns(connection, self.table) is None:
-                return
-            rows = connection.execute(f"SELECT * FROM {quoted(self.table)}")  # noqa: S608 - a checked name
-            names = [name for name, *_ in rows.description]
-            while some := rows.fetchmany(READ_ROWS):
-                yield pa.RecordBatch.from_arrays(
-                    [pa.array(column) for column in zip(*some, strict=True)], names
-                )
+            yield from dialect.records(connection, self.table)
 
     @contextmanager
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[SqlWriter]:
@@ -105,99 +95,20 @@ class SqlDestination(DataDestination):
         """
         dialect = Sqlite.at(resolve(self.url))
         with dialect.connected(read_only=scope.read_only) as connection:
-            yield SqlWriter(dialect, connection, scope, _Table(self, schema, dialect))
+            yield SqlWriter(dialect, connection, scope, self._table(schema, dialect))
 
-
-@dataclass
-class _Table:
-    """One table of a writer, with the records that wait for the next commit."""
-
-    destination: SqlDestination
-    schema: pa.Schema
-    dialect: Sqlite
-    waiting: list[pa.RecordBatch] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        name, key = self.destination.table, self.destination.key
-        if key is not None and key not in self.schema.names:
-            msg = f"table {name!r}: wanted the key {key!r} among its columns, found {', '.join(self.schema.names)}; add it to keep="
-            raise ConfigError(msg)
-        if key is not None and self.dialect.declared(self.schema.field(key)) == "REAL":
-            msg = f"table {name!r}: wanted a key of whole numbers, text or bytes, found {key!r} ({self.schema.field(key).type})"
-            raise ConfigError(msg)
-        self.name, self.key = name, key
-        self.create = self.dialect.create(name, self.schema, key)
-        self.insert = self.dialect.insert(name, self.schema.names, key)
-
-    def check_fit(self, connection: sqlite3.Connection) -> None:
-        """Raise ConfigError unless the table is there and takes these records."""
-        found = self.dialect.columns(connection, self.name)
-        problems = ["it is gone"] if found is None else self.dialect.misfits(found, self.schema)
-        if (
-            found is not None
-            and self.key
-            and not problems
-            and not self.dialect.unique(connection, self.name, self.key)
-        ):
-            problems = [f"column {self.key!r} is the key but has no unique index"]
-        if problems:
-            msg = (
-                f"table {self.name!r} in {self.dialect.path}: wanted {self.create}, found: {'; '.join(problems)}. "
-                "Alter the table, choose another one, or run with from_start=True to write it anew if this pipeline made it"
-            )
-            raise ConfigError(msg)
-
-    def store(self, connection: sqlite3.Connection) -> RecordErrors | None:
-        """Insert what waits; None, or what is wrong with the records that the database refused."""
-        start, refused = 0, []
-        for batch in self.waiting:
-            columns = list(map(values, batch.columns))
-            connection.execute("SAVEPOINT mlinfer_rows")
-            try:
-                connection.executemany(self.insert, zip(*columns, strict=True))
-            except REFUSED:
-                self._must_go_on(connection)
-                connection.execute("ROLLBACK TO mlinfer_rows")
-                refused += [
-                    (start + row, why)
-                    for row, why in self._one_by_one(connection, zip(*columns, strict=True))
-                ]
-            connection.execute("RELEASE mlinfer_rows")
-            failpoint("dest.write.partial")
-            start += len(batch)
-        if not refused:
-            return None
-        return RecordErrors(
-            [row for row, _ in refused], "refused", [f"table {self.name!r}: {why}" for _, why in refused]
-        )
-
-    def _one_by_one(
-        self, connection: sqlite3.Connection, rows: Iterable[tuple[object, ...]]
-    ) -> list[tuple[int, str]]:
-        """Find the records that the database refuses; a failed statement leaves the rest of the transaction alone."""
-        refused = []
-        for number, row in enumerate(rows):
-            try:
-                connection.execute(self.insert, row)
-            except REFUSED as error:
-                self._must_go_on(connection)
-                refused.append((number, str(error)))
-        return refused
-
-    def _must_go_on(self, connection: sqlite3.Connection) -> None:
-        if not connection.in_transaction:  # else the rows that follow would be stored one by one
-            msg = f"table {self.name!r}: a trigger or constraint has rolled the whole transaction back; use RAISE(ABORT, ...) there"
-            raise ComponentError(msg)
+    def _table(self, schema: pa.Schema, dialect: Sqlite) -> Table:
+        return Table(self.table, self.key, self.if_exists, schema, dialect)
 
 
 class SqlWriter:
     """Buffers, and stores everything at the commit: no transaction is open between calls."""
 
-    def __init__(self, dialect: Sqlite, connection: sqlite3.Connection, scope: Scope, table: _Table) -> None:
+    def __init__(self, dialect: Sqlite, connection: sqlite3.Connection, scope: Scope, table: Table) -> None:
         self._dialect, self._connection = dialect, connection
         self._state = State(dialect, connection, scope)
-        self._outputs: list[tuple[State, _Table]] = []
-        self._anew: list[tuple[State, _Table, bool]] = []
+        self._outputs: list[tuple[State, Table]] = []
+        self._anew: list[tuple[State, Table, bool]] = []
         self._table = table
         self._epoch = self._add(table, scope)
         with dialect.translating():
@@ -205,7 +116,7 @@ class SqlWriter:
 
     def write(self, batch: Batch) -> None:
         """Check the records and remember them."""
-        _remember(self._table, batch)
+        self._table.remember(batch)
 
     def commit(self, progress: Progress) -> None:
         """Store all that waits, here and in joined outputs, and the progress; all of it or nothing.
@@ -240,22 +151,22 @@ class SqlWriter:
         if not isinstance(destination, SqlDestination):
             msg = f"{scope.output}: wanted an SqlDestination for a table of {self._dialect.path}, found {destination!r}"
             raise ConfigError(msg)
-        table = _Table(destination, schema, self._dialect)
+        table = destination._table(schema, self._dialect)  # noqa: SLF001 - one of our own
         self._add(table, scope)
         yield JoinedWriter(table)
 
-    def _add(self, table: _Table, scope: Scope) -> int:
+    def _add(self, table: Table, scope: Scope) -> int:
         """Take an output over: from now on an older run of it can commit nothing more."""
         state = State(self._dialect, self._connection, scope)
         self._outputs.append((state, table))
         if scope.read_only:
             with self._dialect.translating():
-                _look(state, table)
+                look(state, table)
             return 0
         with self._dialect.transaction(self._connection):
             state.prepare()
             epoch = state.take_epoch()
-            begin = _look(state, table)
+            begin = look(state, table)
             if begin == "create":
                 self._connection.execute(table.create)
                 state.forget()  # there is none, or it belongs to a table that a fresh run leaves behind
@@ -276,7 +187,7 @@ class SqlWriter:
             else:
                 self._connection.execute(f"DELETE FROM {quoted(table.name)}")  # noqa: S608 - a checked name
 
-    def _store(self, table: _Table) -> None:
+    def _store(self, table: Table) -> None:
         errors = table.store(self._connection)
         if errors is None:
             return
@@ -290,67 +201,11 @@ class SqlWriter:
 class JoinedWriter:
     """Writes into the transactions of the main output's writer."""
 
-    table: _Table
+    table: Table
 
     def write(self, batch: Batch) -> None:
         """Check the records and remember them."""
-        _remember(self.table, batch)
+        self.table.remember(batch)
 
     def commit(self, progress: Progress) -> None:
         """Nothing: the main output's commit stores these records, too."""
-
-
-def _remember(table: _Table, batch: Batch) -> None:
-    if errors := refusals(batch.records, table.key):
-        raise errors
-    table.waiting.append(batch.records)
-
-
-def _look(state: State, table: _Table) -> Literal["create", "join", "go on", "replace"]:
-    """What an output finds, and so what it has to do. Raises ConfigError: it must not write here."""
-    connection, fresh = state.connection, state.scope.fresh
-    found, ours = state.dialect.columns(connection, table.name), state.table()
-    if ours is not None and not fresh:
-        _same_table(state, table, ours[0], there=found is not None)
-    if found is None:
-        return "create"
-    if ours is None or ours[0] != table.name:
-        return _strange_table(state, table)
-    if not fresh:
-        table.check_fit(connection)
-        return "go on"
-    made = ours[1]
-    others = state.other_writers(table.name)
-    if not made or others:
-        why = f"{' and '.join(others)} writes it, too" if others else "its first records were somebody else's"
-        msg = f"table {table.name!r}: cannot begin anew, {why}, and the records cannot be told apart; write to another table"
-        raise ConfigError(msg)
-    return "go on" if not state.dialect.misfits(found, table.schema) else "replace"
-
-
-def _same_table(state: State, table: _Table, before: str, *, there: bool) -> None:
-    if (before == table.name and there) or not state.load().positions:
-        return
-    what = "that table is gone" if before == table.name else f"it is now to write {table.name!r}"
-    msg = (
-        f"pipeline {state.scope.pipeline!r} has written the table {before!r} and would go on behind its last record, but "
-        f"{what}; restore the table (or its name here), or run with from_start=True to write everything anew"
-    )
-    raise ConfigError(msg)
-
-
-def _strange_table(state: State, table: _Table) -> Literal["join", "replace"]:
-    how, name = table.destination.if_exists, table.name
-    others = state.other_writers(name)
-    owner = f"of {' and '.join(others)}" if others else "that this pipeline did not make"
-    if how == "fail" or (how == "replace" and others):
-        advice = 'choose another name, or if_exists="append"' + ("" if others else ' or "replace"')
-        msg = f"table {name!r} in {state.dialect.path}: wanted a new table, found one {owner}; {advice}"
-        raise ConfigError(msg)
-    if how == "replace":
-        return "replace"
-    if state.scope.fresh:
-        msg = f"table {name!r}: cannot begin anew in a table {owner}: the records cannot be told apart; write to another table"
-        raise ConfigError(msg)
-    table.check_fit(state.connection)
-    return "join"

@@ -26,6 +26,14 @@ PREFIX = "sqlite:///"
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _UNUSABLE = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
 _SECRET = re.compile(r"://[^/@]*@")
+READ_ROWS = 8192
+_ARROW = {
+    "INTEGER": pa.int64(),
+    "REAL": pa.float64(),
+    "TEXT": pa.string(),
+    "BLOB": pa.binary(),
+    "NUMERIC": None,
+}
 REFUSED = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
 """What an insert raises when the row is to blame."""
 
@@ -136,6 +144,17 @@ class Sqlite:
             if unique and not partial and [name for _, _, name in parts] == [column]:
                 return True
         return False
+
+    def records(self, connection: sqlite3.Connection, table: str) -> Iterator[pa.RecordBatch]:
+        """What a table holds; nothing if there is none."""
+        columns = self.columns(connection, table)
+        if columns is None:
+            return
+        kinds = [_ARROW[_affinity(declared.upper())] for declared in columns.values()]
+        cursor = connection.execute(f"SELECT * FROM {quoted(table)}")  # noqa: S608 - a checked name
+        while rows := cursor.fetchmany(READ_ROWS):
+            arrays = map(pa.array, zip(*rows, strict=True), kinds)
+            yield pa.RecordBatch.from_arrays(list(arrays), names=list(columns))
 
     def create(self, table: str, schema: pa.Schema, key: str | None) -> str:
         """The statement that makes a table for these records. Raises ConfigError: a column cannot be stored."""

@@ -1,0 +1,158 @@
+"""One table of a database: how it is taken over, and how records get into it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pyarrow as pa
+
+from mlinfer import Batch, ComponentError, ConfigError, RecordErrors, failpoint
+from mlinfer.destinations._sql_state import State
+from mlinfer.destinations._sql_values import refusals, values
+from mlinfer.destinations._sqlite import REFUSED, Sqlite
+
+IfExists = Literal["fail", "append", "replace"]
+Begin = Literal["create", "join", "go on", "replace"]
+
+
+@dataclass
+class Table:
+    """One table of a writer, with the records that wait for the next commit."""
+
+    name: str
+    key: str | None
+    if_exists: IfExists
+    schema: pa.Schema
+    dialect: Sqlite
+    waiting: list[pa.RecordBatch] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        name, key = self.name, self.key
+        if key is not None and key not in self.schema.names:
+            msg = f"table {name!r}: wanted the key {key!r} among its columns, found {', '.join(self.schema.names)}; add it to keep="
+            raise ConfigError(msg)
+        if key is not None and self.dialect.declared(self.schema.field(key)) == "REAL":
+            msg = f"table {name!r}: wanted a key of whole numbers, text or bytes, found {key!r} ({self.schema.field(key).type})"
+            raise ConfigError(msg)
+        self.create = self.dialect.create(name, self.schema, key)
+        self.insert = self.dialect.insert(name, self.schema.names, key)
+
+    def misfits(self, connection: sqlite3.Connection) -> list[str]:
+        """What keeps these records from going into the table that is there, as sentences."""
+        found = self.dialect.columns(connection, self.name)
+        if found is None:
+            return ["it is gone"]
+        problems = self.dialect.misfits(found, self.schema)
+        if not problems and self.key and not self.dialect.unique(connection, self.name, self.key):
+            return [f"column {self.key!r} is the key but has no unique index"]
+        return problems
+
+    def check_fit(self, connection: sqlite3.Connection) -> None:
+        """Raise ConfigError unless the table is there and takes these records."""
+        if problems := self.misfits(connection):
+            msg = (
+                f"table {self.name!r} in {self.dialect.path}: wanted {self.create}, found: {'; '.join(problems)}. "
+                "Alter the table, choose another one, or run with from_start=True to write it anew if this pipeline made it"
+            )
+            raise ConfigError(msg)
+
+    def remember(self, batch: Batch) -> None:
+        """Keep records for the next commit. Raises RecordErrors: the database could not store some of them unchanged."""
+        if errors := refusals(batch.records, self.key):
+            raise errors
+        self.waiting.append(batch.records)
+
+    def store(self, connection: sqlite3.Connection) -> RecordErrors | None:
+        """Insert what waits; None, or what is wrong with the records that the database refused."""
+        start, refused = 0, []
+        for batch in self.waiting:
+            columns = list(map(values, batch.columns))
+            connection.execute("SAVEPOINT mlinfer_rows")
+            try:
+                connection.executemany(self.insert, zip(*columns, strict=True))
+            except REFUSED:
+                self._must_go_on(connection)
+                connection.execute("ROLLBACK TO mlinfer_rows")
+                refused += [
+                    (start + row, why)
+                    for row, why in self._one_by_one(connection, zip(*columns, strict=True))
+                ]
+            connection.execute("RELEASE mlinfer_rows")
+            failpoint("dest.write.partial")
+            start += len(batch)
+        if not refused:
+            return None
+        return RecordErrors(
+            [row for row, _ in refused], "refused", [f"table {self.name!r}: {why}" for _, why in refused]
+        )
+
+    def _one_by_one(
+        self, connection: sqlite3.Connection, rows: Iterable[tuple[object, ...]]
+    ) -> list[tuple[int, str]]:
+        """Find the records that the database refuses; a failed statement leaves the rest of the transaction alone."""
+        refused = []
+        for number, row in enumerate(rows):
+            try:
+                connection.execute(self.insert, row)
+            except REFUSED as error:
+                self._must_go_on(connection)
+                refused.append((number, str(error)))
+        return refused
+
+    def _must_go_on(self, connection: sqlite3.Connection) -> None:
+        if not connection.in_transaction:  # else the rows that follow would be stored one by one
+            msg = f"table {self.name!r}: a trigger or constraint has rolled the whole transaction back; use RAISE(ABORT, ...) there"
+            raise ComponentError(msg)
+
+
+def look(state: State, table: Table) -> Begin:
+    """What an output finds, and so what it has to do. Raises ConfigError: it must not write here."""
+    connection, fresh = state.connection, state.scope.fresh
+    found, ours = state.dialect.columns(connection, table.name), state.table()
+    if ours is not None and not fresh:
+        _same_table(state, table, ours[0], there=found is not None)
+    if found is None:
+        return "create"
+    if ours is None or ours[0] != table.name:
+        return _strange_table(state, table)
+    if not fresh:
+        table.check_fit(connection)
+        return "go on"
+    made = ours[1]
+    others = state.other_writers(table.name)
+    if not made or others:
+        why = f"{' and '.join(others)} writes it, too" if others else "its first records were somebody else's"
+        msg = f"table {table.name!r}: cannot begin anew, {why}, and the records cannot be told apart; write to another table"
+        raise ConfigError(msg)
+    return "replace" if table.misfits(connection) else "go on"
+
+
+def _same_table(state: State, table: Table, before: str, *, there: bool) -> None:
+    if (before == table.name and there) or not state.load().positions:
+        return
+    what = "that table is gone" if before == table.name else f"it is now to write {table.name!r}"
+    msg = (
+        f"pipeline {state.scope.pipeline!r} has written the table {before!r} and would go on behind its last record, but "
+        f"{what}; restore the table (or its name here), or run with from_start=True to write everything anew"
+    )
+    raise ConfigError(msg)
+
+
+def _strange_table(state: State, table: Table) -> Begin:
+    how, name = table.if_exists, table.name
+    others = state.other_writers(name)
+    owner = f"of {' and '.join(others)}" if others else "that this pipeline did not make"
+    if how == "fail" or (how == "replace" and others):
+        advice = 'choose another name, or if_exists="append"' + ("" if others else ' or "replace"')
+        msg = f"table {name!r} in {state.dialect.path}: wanted a new table, found one {owner}; {advice}"
+        raise ConfigError(msg)
+    if how == "replace":
+        return "replace"
+    if state.scope.fresh:
+        msg = f"table {name!r}: cannot begin anew in a table {owner}: the records cannot be told apart; write to another table"
+        raise ConfigError(msg)
+    table.check_fit(state.connection)
+    return "join"
