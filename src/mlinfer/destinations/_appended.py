@@ -82,7 +82,7 @@ class Appended:
         self._path, self._descriptor, self._sidecar = path, descriptor, sidecar
         self._buffer = bytearray()
         self._length = sidecar.length
-        self._broken = False
+        self._broken: str | None = None
 
     @property
     def empty(self) -> bool:
@@ -91,15 +91,13 @@ class Appended:
 
     def append(self, text: bytes | memoryview) -> None:
         """Put this behind all that was written; durable after the next commit. Raises ComponentError."""
-        self._buffer += text
+        with self._reported():
+            self._buffer += text
         if len(self._buffer) >= BUFFER_BYTES:
             self._write()
 
     def commit(self, progress: Progress) -> None:
         """Store text and progress in one step: the sidecar decides how much of the file counts. Raises ComponentError."""
-        if self._broken:
-            msg = f"{self._path}: an earlier write failed; run the pipeline again, it goes on behind the last commit"
-            raise ComponentError(msg)
         self._write()
         merged = replace(self._sidecar.progress.merged(progress), epoch=self._sidecar.progress.epoch)
         newer = replace(self._sidecar, length=self._length, progress=merged)
@@ -124,15 +122,17 @@ class Appended:
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
+        """Tell the first failure, and tell it again whatever is tried after it: the file may hold half a record."""
         try:
+            if self._broken is not None:
+                raise ComponentError(self._broken)
             yield
         except OSError as error:
-            self._broken = True
-            msg = (
+            self._broken = (
                 f"{self._path}: wanted to write, found {os.strerror(error.errno or 0)}; what was committed is safe: "
                 "mend the cause and run the pipeline again"
             )
-            raise ComponentError(msg) from error
+            raise ComponentError(self._broken) from error
 
 
 @contextmanager
