@@ -100,6 +100,8 @@ class Session:
         """Deliver all partitions; returns when they end or after a drain. Raises the first failure of any lane."""
         self._list_partitions()
         self._more_may_come = not self.job.source.bounded
+        if stop.is_set():
+            self._drain()
         lanes = self._lanes()
         for lane in lanes:
             lane.start()
@@ -146,10 +148,10 @@ class Session:
         asked = self.clock.monotonic()
         quiet = 0
         while any(lane.is_alive() for lane in lanes):
-            if self.clock.wait(self._lane_ended, POLL_SECONDS):
-                self._lane_ended.clear()
             if stop.is_set() and not self.draining.is_set():
                 self._drain()
+            if self.clock.wait(self._lane_ended, POLL_SECONDS):
+                self._lane_ended.clear()
             if self.job.source.bounded or self.draining.is_set():
                 continue
             if self.clock.monotonic() - asked >= ASK_AGAIN_SECONDS:
