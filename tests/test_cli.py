@@ -1,5 +1,6 @@
 """The command line does what it says, ends with the code it documents, and tells errors in one line."""
 
+import json
 import os
 import pty
 import signal
@@ -127,6 +128,22 @@ def test_run_logs_to_standard_error_when_asked(folder, capsys, kind, line):
     err = capsys.readouterr().err
     assert line in err
     assert "batch_read" not in err
+
+
+def test_a_json_log_has_time_and_level_on_every_line(folder, capsys):
+    assert main(["run", "pipeline.toml", "--log", "json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert {"time", "level", "event"} <= set.intersection(*(set(line) for line in lines))
+    assert [line["level"] for line in lines if line["event"] == "records_rejected"] == ["WARNING"]
+
+
+def test_a_report_does_not_mix_with_records_on_standard_output(folder, capfd):
+    text = PIPELINE.replace('type = "sql"\nurl = "sqlite:///out.db"\ntable = "scores"', 'type = "stdout"')
+    (folder / "pipeline.toml").write_text(text.replace('keep = ["id"]', 'keep = ["id"]\n') + REJECTS)
+    assert main(["run", "pipeline.toml", "--no-progress"]) == 0
+    out, err = capfd.readouterr()
+    assert len(out.splitlines()) == 90
+    assert "90 delivered, 10 rejected" in err
 
 
 def test_check_and_explain_write_nothing(folder, capsys):

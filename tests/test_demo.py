@@ -183,3 +183,8 @@ sys.exit(main(["demo", "--folder", "bare"]))
     )
     assert found.returncode == 0, found.stderr
     assert "equal, row for row" in found.stdout
+
+
+def test_force_in_a_new_folder_is_no_error(tmp_path):
+    assert Folder(tmp_path / "new").prepare(force=True) is False
+    assert (tmp_path / "new/pipeline.toml").exists()

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,13 +65,16 @@ def stopping() -> Iterator[Stop]:
     At once is safe: it leaves what a crash would leave, and the next run goes on from the last commit.
     """
     stop = Stop()
+    signals: list[int] = []
 
     def handle(number: int, _: FrameType | None) -> None:
-        if stop.is_set():
+        signals.append(number)
+        if len(signals) > 1:
             os.write(2, b"\nmlinfer: error: stopped at once; the next run goes on from the last commit\n")
             os._exit(128 + number)  # no waiting for a model that does not return
+        # In a thread of its own: the one that was interrupted may hold the lock inside `stop`.
+        threading.Thread(target=stop.ask, args=(signal.Signals(number).name,), daemon=True).start()
         os.write(2, b"\nmlinfer: finishing what is in flight; once more stops at once\n")
-        stop.ask(signal.Signals(number).name)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

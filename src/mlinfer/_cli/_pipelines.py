@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from mlinfer._cli._admin import Readiness, admin
 from mlinfer._cli._ending import stopping
 from mlinfer._cli._loading import pipeline_of, verb
 from mlinfer._cli._table import rendered
+from mlinfer.destinations import StdoutDestination
 from mlinfer.observers import LogObserver, ProgressBar, PrometheusMetrics
 
 FILE_HELP = "a pipeline in TOML; its relative paths are relative to the current folder"
@@ -78,7 +81,7 @@ def run(asked: argparse.Namespace) -> None:
         pipeline.job = replace(pipeline.job, observers=(*pipeline.job.observers, *watching))
         stop = stack.enter_context(stopping())
         report = pipeline.run(until=asked.until, from_start=asked.from_start, stop=stop)
-    prints_records = type(pipeline.job.destination).__name__ == "StdoutDestination"
+    prints_records = isinstance(pipeline.job.destination, StdoutDestination)
     print(report.details(), file=sys.stderr if prints_records else sys.stdout)
 
 
@@ -107,12 +110,22 @@ def serve(asked: argparse.Namespace) -> None:
         pipeline.serve(asked.bind, stop=stop)
 
 
+class JsonLines(logging.Formatter):
+    """Every line of the log as a JSON object with its time and level, also those that are not an observer's."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        message = record.getMessage()
+        body = json.loads(message) if message.startswith("{") else {"event": "log", "message": message}
+        time = datetime.fromtimestamp(record.created, UTC).isoformat()
+        return json.dumps({"time": time, "level": record.levelname, **body})
+
+
 @contextmanager
 def _logging_to_stderr(kind: str, *, debug: bool) -> Iterator[None]:
-    """A JSON line says its own time and level."""
     handler = logging.StreamHandler()
     handler.setFormatter(
-        logging.Formatter("%(asctime)s %(levelname)s %(message)s" if kind == "text" else "%(message)s")
+        JsonLines() if kind == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     )
     logger = logging.getLogger("mlinfer")
     before = logger.level

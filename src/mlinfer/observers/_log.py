@@ -8,7 +8,6 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from mlinfer import (
@@ -35,7 +34,8 @@ class LogObserver:
     """Writes what happens to the standard logger `mlinfer`; contents of records are never logged.
 
     Args:
-        format: `text`: lines of `event key=value`; `json`: one JSON object a line, with the time in UTC.
+        format: `text`: lines of `event key=value`; `json`: one JSON object a line. Time and level are the
+            logger's to tell, as for every other line.
 
     Runs and commits are told at the level INFO, rejects and retries at WARNING, each batch at DEBUG, the end of a run
     that failed at ERROR. Foreign text is escaped and cut, so that one event is one line.
@@ -100,12 +100,7 @@ class LogObserver:
             return
         known = {key: _plain(value) for key, value in facts.items() if value is not None}
         if self.format == "json":
-            head = {
-                "time": datetime.now(UTC).isoformat(),
-                "level": logging.getLevelName(level),
-                "event": event,
-            }
-            line = json.dumps(head | known)
+            line = json.dumps({"event": event, **known})
         else:
             line = " ".join([event, *(f"{key}={_word(value)}" for key, value in known.items())])
         logger.log(level, "%s", line)
