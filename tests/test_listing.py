@@ -110,3 +110,23 @@ def test_a_name_that_is_not_utf8_is_an_error_that_shows_its_bytes(tmp_path: Path
     (Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.csv"))).write_bytes(b"")
     with pytest.raises(ConfigError, match=r"wanted file names in UTF-8, found b'caf\\xe9.csv'"):
         list_files(tmp_path)
+
+
+def test_a_folder_that_may_not_be_read_is_an_error_and_not_an_empty_one(tmp_path: Path, monkeypatch) -> None:
+    touch(tmp_path, "a.csv", "closed/b.csv")
+    tmp_path.chmod(0o755)
+    (tmp_path / "closed").chmod(0o311)
+    monkeypatch.chdir(tmp_path)
+    root = os.geteuid() == 0
+    if root:  # nothing is closed to root
+        os.seteuid(65_534)
+    try:
+        for path in (".", "closed", "closed/*.csv"):
+            with pytest.raises(
+                ConfigError, match=r"wanted to list '.*closed', found Permission denied; allow this user"
+            ):
+                list_files(path)
+    finally:
+        if root:
+            os.seteuid(0)
+        (tmp_path / "closed").chmod(0o755)

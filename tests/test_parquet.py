@@ -403,6 +403,21 @@ def test_a_small_file_that_claims_gigabytes_is_refused_before_anything_is_read()
         read(ParquetSource(path))
 
 
+def test_a_chunk_that_claims_to_unpack_into_far_too_much_is_refused_only_if_it_is_wanted(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "a.parquet"
+    zeros = pa.table({"x": [n * n % 1009 for n in range(1000)], "zero": [0] * 1000})
+    pq.write_table(zeros, path, use_dictionary=False, compression="zstd")
+    monkeypatch.setattr(footers, "MOST_EXPANDED", 5_000)
+    monkeypatch.setattr(footers, "MOST_RATIO", 10)
+    with pytest.raises(
+        ComponentError, match=r"a.parquet: wanted column chunks.*found 'zero' with 8\d+ bytes out of \d\d"
+    ):
+        read(ParquetSource(path))
+    assert len(xs(read(ParquetSource(path), wanted=pa.schema([("x", pa.int64())])))) == 1000
+
+
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 EVERY_TYPE = {
