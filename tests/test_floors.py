@@ -33,7 +33,7 @@ FLOORS = [
         "_layout",
         "_records",
         "_rejects",
-        "_rows_json",
+        "_json_text",
         "_report",
         "_resolve",
         "_retry",

@@ -58,11 +58,11 @@ from mlinfer._rejects import REJECTS
 from mlinfer._report import RunReport
 from mlinfer._resolve import resolve
 from mlinfer._retry import Retry
-from mlinfer._rows_json import rows_as_json
 from mlinfer._signature import Signature, finite, nonfinite
 from mlinfer._tabular import to_arrow
 
 if TYPE_CHECKING:
+    from mlinfer._json_text import json_objects, json_texts, quoted_texts
     from mlinfer.hosts import host, save
 
 __version__ = "0.1.0"
@@ -128,20 +128,26 @@ __all__ = [
     "failpoint",
     "finite",
     "host",
+    "json_objects",
+    "json_texts",
     "nonfinite",
     "observer",
+    "quoted_texts",
     "resolve",
-    "rows_as_json",
     "save",
     "to_arrow",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """`mlinfer.host` and `mlinfer.save` are imported when they are used: parts stand above the core."""
+    """What is imported when it is used: hosts stand above the core, and JSON texts need slow libraries."""
     if name in {"host", "save"}:
         from mlinfer import hosts
 
         return getattr(hosts, name)
+    if name in {"json_objects", "json_texts", "quoted_texts"}:
+        from mlinfer import _json_text
+
+        return getattr(_json_text, name)
     msg = f"module 'mlinfer' has no attribute {name!r}"
     raise AttributeError(msg)

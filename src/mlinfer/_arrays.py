@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def as_column(values: Any, field: pa.Field) -> pa.Array:
     if isinstance(values, pa.Array):
         return values
     if isinstance(values, np.ndarray) and values.ndim > 1:
-        flat = np.ascontiguousarray(values).reshape(len(values), -1)
+        flat = np.ascontiguousarray(values).reshape(len(values), math.prod(values.shape[1:]))
         return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
     if isinstance(values, np.ndarray) and values.dtype != object:
         return pa.array(values)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from mlinfer._rows_json import rows_as_json
 from mlinfer._text import plain
 
 if TYPE_CHECKING:
@@ -55,8 +54,10 @@ class Rejected:
 
     def envelopes(self, model: str, run: str, now: datetime) -> pa.RecordBatch:
         """These records as rows of `REJECTS`."""
+        from mlinfer._json_text import json_objects  # pyarrow.compute, which it needs, is slow to import
+
         count = len(self)
-        records = pa.nulls(count, pa.string()) if self.records is None else rows_as_json(self.records)
+        records = pa.nulls(count, pa.string()) if self.records is None else json_objects(self.records).cast(pa.string())
         raws = [raw[:LONGEST_RAW] for raw in self.raws] if self.raws else [None] * count
         columns = [
             self.ids.array(),

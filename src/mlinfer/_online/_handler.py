@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlinfer._errors import MlinferError, RecordErrors
 from mlinfer._failpoints import failpoint
 from mlinfer._online._desk import Busy
-from mlinfer._online._json import BadJson, parse
+from mlinfer._online._json import BadJson, dump_answers, parse
 from mlinfer._online._wire import LONGEST_REQUEST_LINE, Refused, Wire, let_go, read_head, reply
 from mlinfer._text import count, plain
 
@@ -119,19 +119,19 @@ class Handler(BaseHTTPRequestHandler):
         self._unread = False
         return {self.path[1:]: True}
 
-    def _predict(self) -> Any:
+    def _predict(self) -> bytes:
         length = self._length()
         with self.server.room.taken(length):
             rows, single = rows_of(self._body(length))
             try:
-                answers = self.server.desk.ask(rows, self.patience.answer).to_pylist()
+                answers = self.server.desk.ask(rows, self.patience.answer)
             except RecordErrors as errors:
                 raise _refused(errors) from errors
             except (Busy, TimeoutError) as error:
                 raise Refused(503, "too much to do; ask again in a moment") from error
             except Exception as error:
                 raise Refused(500, "the request failed; the log tells why", id=_logged(error)) from error
-        return answers[0] if single else answers
+        return dump_answers(answers, single=single)
 
     def _length(self) -> int:
         """The length of the body, which nobody has read yet."""

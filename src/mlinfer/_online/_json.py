@@ -6,7 +6,9 @@ import json
 import math
 from typing import Any
 
-from mlinfer._rows_json import plain_value
+import pyarrow as pa
+
+from mlinfer._json_text import json_objects
 
 DEEPEST = 32
 
@@ -42,8 +44,14 @@ def parse(body: bytes) -> Any:
 
 
 def dump(value: Any) -> bytes:
-    """Encode an answer; NaN becomes null, dates ISO 8601."""
-    return json.dumps(plain_value(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """Encode what we say ourselves: texts, numbers, lists and objects."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def dump_answers(answers: pa.RecordBatch, *, single: bool) -> bytes:
+    """Encode answers as JSON Lines destinations do: NaN and infinity become null, times ISO 8601."""
+    texts = json_objects(answers).to_pylist()
+    return (texts[0] if single else "[" + ",".join(texts) + "]").encode()
 
 
 def _no_constant(name: str) -> Any:

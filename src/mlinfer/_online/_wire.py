@@ -96,7 +96,7 @@ def read_head(request_line: bytes, lines: io.BufferedIOBase) -> bytes:
 
 def reply(status: int, body: Any, *, close: bool) -> bytes:
     """An answer as it goes over the wire, in one piece."""
-    data = dump(body)
+    data = body if isinstance(body, bytes) else dump(body)
     head = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
         "Content-Type: application/json",

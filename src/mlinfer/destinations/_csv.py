@@ -14,9 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.types as pt
 
-from mlinfer import Batch, ConfigError, DataDestination, Progress, Scope
+from mlinfer import Batch, ConfigError, DataDestination, Progress, Scope, json_texts, quoted_texts
 from mlinfer.destinations._appended import Appended, IfExists, open_appended
-from mlinfer.destinations._json_text import TEXT, json_texts, quoted_texts
 
 FORMULA = r"^[=+\-@\t\r]"
 
@@ -110,7 +109,7 @@ def _cells(array: pa.Array, *, guard_formulas: bool) -> pa.Array:
     if pt.is_float16(kind):
         return array.cast(pa.float32())
     if pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind):
-        texts = array.cast(TEXT)
+        texts = array.cast(pa.large_string())
     elif (
         pt.is_list(kind)
         or pt.is_large_list(kind)
@@ -118,13 +117,13 @@ def _cells(array: pa.Array, *, guard_formulas: bool) -> pa.Array:
         or pt.is_struct(kind)
         or pt.is_map(kind)
     ):
-        texts = pc.if_else(array.is_valid(), json_texts(array), pa.scalar(None, TEXT))
+        texts = pc.if_else(array.is_valid(), json_texts(array), pa.scalar(None, pa.large_string()))
     else:
         return quoted_texts(array)
     if guard_formulas:
         risky = pc.match_substring_regex(texts, FORMULA)
         texts = pc.if_else(
-            risky, pc.binary_join_element_wise(pa.scalar("'", TEXT), texts, pa.scalar("", TEXT)), texts
+            risky, pc.binary_join_element_wise(pa.scalar("'", pa.large_string()), texts, pa.scalar("", pa.large_string())), texts
         )
     return texts
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlinfer import Batch, DataDestination, Progress, Scope
+from mlinfer import Batch, DataDestination, Progress, Scope, json_objects
 from mlinfer.destinations._appended import Appended, IfExists, committed_text, open_appended
-from mlinfer.destinations._json_text import TEXT, json_objects
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def json_lines(records: pa.RecordBatch) -> memoryview | bytes:
     """A batch as lines of JSON."""
     if not records.num_rows:
         return b""
-    lines = pc.binary_join_element_wise(json_objects(records), pa.scalar("\n", TEXT), pa.scalar("", TEXT))
+    lines = pc.binary_join_element_wise(json_objects(records), pa.scalar("\n", pa.large_string()), pa.scalar("", pa.large_string()))
     _, offsets, text = lines.buffers()
     ends = memoryview(offsets).cast("q")
     return memoryview(text)[ends[lines.offset] : ends[lines.offset + len(lines)]]

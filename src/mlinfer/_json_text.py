@@ -5,19 +5,25 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from mlinfer._casts import is_bytes, is_list, is_text
+
 TEXT = pa.large_string()
-_NULL = pa.scalar("null", TEXT)
-_COMMA = pa.scalar(",", TEXT)
-_NOTHING = pa.scalar("", TEXT)
 _SPACE, _QUOTE, _BACKSLASH = 32, 34, 92
 _LARGEST_PLAIN = 1e10  # from here on Arrow spells a float with an exponent
 _ESCAPED = {"\\": "\\\\", **{chr(code): json.dumps(chr(code))[1:-1] for code in (*range(32), _QUOTE)}}
+
+
+@cache
+def _text(value: str) -> pa.Scalar:
+    """Made when it is needed: Arrow looks for pandas, and imports it, when it is given its first Python value."""
+    return pa.scalar(value, TEXT)
 
 
 def json_objects(records: pa.RecordBatch) -> pa.Array:
@@ -35,7 +41,7 @@ def json_texts(array: pa.Array) -> pa.Array:
     if pt.is_dictionary(array.type):
         array = array.dictionary_decode()
     texts = _writer(array.type)(array)
-    return pc.fill_null(texts, _NULL) if texts.null_count else texts
+    return pc.fill_null(texts, _text("null")) if texts.null_count else texts
 
 
 def quoted_texts(array: pa.Array) -> pa.Array:
@@ -61,7 +67,7 @@ def _floats(array: pa.Array) -> pa.Array:
     texts = array.cast(TEXT)
     whole = (np.abs(values.astype(np.float64)) < _LARGEST_PLAIN) & (np.trunc(values) == values)
     if whole.any():  # 1.0 must not become an integer on the way
-        texts = pc.if_else(pa.array(whole), _join(texts, pa.scalar(".0", TEXT)), texts)
+        texts = pc.if_else(pa.array(whole), _join(texts, _text(".0")), texts)
     finite = np.isfinite(values)
     return texts if finite.all() else pc.if_else(pa.array(finite), texts, pa.scalar(None, TEXT))
 
@@ -80,7 +86,7 @@ def _strings(array: pa.Array) -> pa.Array:
 
 
 def _quoted(texts: pa.Array) -> pa.Array:
-    quote = pa.scalar('"', TEXT)
+    quote = _text('"')
     return _join(quote, texts, quote)
 
 
@@ -114,7 +120,7 @@ def _lists(array: pa.Array) -> pa.Array:
     lengths = pc.fill_null(pc.list_value_length(array), 0)
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
     inner = pa.LargeListArray.from_arrays(offsets, json_texts(array.flatten()))
-    texts = _join(pa.scalar("[", TEXT), pc.binary_join(inner, _COMMA), pa.scalar("]", TEXT))
+    texts = _join(_text("["), pc.binary_join(inner, _text(",")), _text("]"))
     return _without_nulls_of(array, texts)
 
 
@@ -130,10 +136,10 @@ def _maps(array: pa.Array) -> pa.Array:
     if not pt.is_string(array.type.key_type) and not pt.is_large_string(array.type.key_type):
         keys = _strings(pc.replace_substring(keys, '"', ""))
     values = json_texts(pa.array([value for row in rows if row for _, value in row], array.type.item_type))
-    entries = _join(keys, pa.scalar(":", TEXT), values)
+    entries = _join(keys, _text(":"), values)
     offsets = np.concatenate([[0], np.cumsum([len(row) if row else 0 for row in rows])]).astype(np.int64)
     inner = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), entries)
-    texts = _join(pa.scalar("{", TEXT), pc.binary_join(inner, _COMMA), pa.scalar("}", TEXT))
+    texts = _join(_text("{"), pc.binary_join(inner, _text(",")), _text("}"))
     return _without_nulls_of(array, texts)
 
 
@@ -143,43 +149,26 @@ def _objects(names: list[str], columns: list[pa.Array], count: int) -> pa.Array:
     parts = []
     for number, (name, column) in enumerate(zip(names, columns, strict=True)):
         before = "," if number else "{"
-        parts += [pa.scalar(f"{before}{json.dumps(name, ensure_ascii=False)}:", TEXT), json_texts(column)]
-    return _join(*parts, pa.scalar("}", TEXT))
+        parts += [_text(f"{before}{json.dumps(name, ensure_ascii=False)}:"), json_texts(column)]
+    return _join(*parts, _text("}"))
 
 
 def _join(*parts: pa.Array | pa.Scalar) -> pa.Array:
-    return pc.binary_join_element_wise(*parts, _NOTHING)
+    return pc.binary_join_element_wise(*parts, _text(""))
 
 
 def _without_nulls_of(array: pa.Array, texts: pa.Array) -> pa.Array:
     return pc.if_else(array.is_valid(), texts, pa.scalar(None, TEXT)) if array.null_count else texts
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(
-        pt.is_binary(kind)
-        or pt.is_large_binary(kind)
-        or pt.is_fixed_size_binary(kind)
-        or pt.is_binary_view(kind)
-    )
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind))
-
-
 _WRITERS: list[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array], pa.Array]]] = [
     (pt.is_floating, _floats),
-    (_is_text, _strings),
+    (is_text, _strings),
     (lambda kind: bool(pt.is_temporal(kind) and not pt.is_duration(kind)), _texts_of_moments),
     (pt.is_duration, _durations),
     (pt.is_decimal, lambda array: _quoted(array.cast(TEXT))),
-    (_is_bytes, _binaries),
-    (_is_list, _lists),
+    (is_bytes, _binaries),
+    (is_list, _lists),
     (pt.is_map, _maps),
     (pt.is_struct, _structs),
 ]
