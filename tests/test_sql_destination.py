@@ -316,10 +316,10 @@ def test_a_constraint_names_every_guilty_record_and_stores_nothing(path):
     change(path, "CREATE TABLE scores (id INTEGER UNIQUE, y REAL CHECK (y < 100))")
     with to(path, if_exists="append").open(SCHEMA, Scope("p")) as writer:
         writer.write(some(1, 2))
-        writer.write(some(2, 300, 3))
+        writer.write(some(5, 2, 300, 3))
         with pytest.raises(RecordErrors) as caught:
             writer.commit(Progress({"a": 5}))
-        assert (caught.value.rows, set(caught.value.kinds)) == ([2, 3], {"refused"})
+        assert (caught.value.rows, set(caught.value.kinds)) == ([3, 4], {"refused"})
         assert "UNIQUE" in caught.value.messages[0]
         assert "CHECK" in caught.value.messages[1]
         assert rows(path, "SELECT * FROM scores") == rows(path, "SELECT * FROM mlinfer_progress") == []
