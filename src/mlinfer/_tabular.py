@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
@@ -58,7 +59,7 @@ def column_of(values: np.ndarray) -> pa.Array:
         return inferred(values.tolist(), UNNAMED)
     if values.ndim <= 1:
         return pa.array(np.atleast_1d(values))
-    flat = np.ascontiguousarray(values).reshape(len(values), -1)
+    flat = np.ascontiguousarray(values).reshape(len(values), math.prod(values.shape[1:]))
     inner = pa.array(flat.ravel())
     field = pa.field("item", inner.type, nullable=False)
     return pa.FixedSizeListArray.from_arrays(inner, type=pa.list_(field, flat.shape[1]))

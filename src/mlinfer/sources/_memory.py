@@ -66,12 +66,13 @@ class MemoryReader:
         start = self._row
         if start >= self._table.num_rows:
             raise EndOfInput
-        piece = self._table.slice(start, max_records).combine_chunks()
-        self._row = start + piece.num_rows
-        batch = piece.to_batches()[0] if piece.num_columns else _no_columns(piece.num_rows)
-        return Batch(
-            batch, self._partition, self._row, RecordIds.ordinals(self._partition, start, piece.num_rows)
-        )
+        count = min(max_records, self._table.num_rows - start)
+        self._row = start + count
+        if self._table.num_columns:
+            batch = self._table.slice(start, count).combine_chunks().to_batches()[0]
+        else:
+            batch = _no_columns(count)
+        return Batch(batch, self._partition, self._row, RecordIds.ordinals(self._partition, start, count))
 
 
 def _no_columns(rows: int) -> pa.RecordBatch:

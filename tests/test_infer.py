@@ -1,0 +1,242 @@
+"""`infer` answers data in hand, whatever it is, as `run` would; a bad record is named, or answered with nulls."""
+
+import threading
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from mlinfer import ConfigError, InferencePipeline, RecordErrors, SchemaError
+from mlinfer.destinations import MemoryDestination
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import MemorySource
+
+
+def add(a, b):
+    if (a == 13).any():
+        raise ValueError("unlucky")
+    return a + b
+
+
+HOST = FunctionHost(
+    add, inputs={"a": "float64", "b": "int64"}, outputs={"y": "float64"}, takes="numpy", version="1"
+)
+TABLE = pa.table({"id": ["p", "q", "r"], "a": [1.5, 2.5, 3.5], "b": [1, 2, 3]})
+ANSWERS = [2.5, 4.5, 6.5]
+
+
+def pipeline(host=HOST, keep=(), data=TABLE, **more):
+    return InferencePipeline(MemorySource(data), host, MemoryDestination(), name="p", keep=keep, **more)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        TABLE,
+        TABLE.combine_chunks().to_batches()[0],
+        pa.concat_tables([TABLE.slice(0, 1), TABLE.slice(1)]),
+        TABLE.to_pandas(),
+        pl.from_arrow(TABLE),
+        TABLE.to_pydict(),
+        {name: TABLE[name].to_numpy() for name in ("a", "b")},
+        {"a": pd.Series([1.5, 2.5, 3.5]), "b": pl.Series([1, 2, 3])},
+        TABLE.to_pylist(),
+        tuple(TABLE.to_pylist()),
+        TABLE.select(["b", "id", "a"]),
+    ],
+    ids=lambda data: type(data).__name__,
+)
+def test_whatever_the_records_are_in_the_answers_are_the_same(data):
+    with pipeline() as found:
+        table = found.infer(data)
+    assert isinstance(table, pa.Table)
+    assert table.to_pydict() == {"y": ANSWERS}
+    assert table.to_pandas()["y"].tolist() == ANSWERS
+
+
+def test_a_matrix_is_a_tensor_and_a_list_of_texts_a_column():
+    tensor = FunctionHost(
+        lambda x: x.sum(axis=1), inputs={"x": pa.list_(pa.float64(), 2)}, outputs={"y": "float64"}, takes="numpy"
+    )  # fmt: skip
+    for matrix in (
+        np.arange(6.0).reshape(3, 2),
+        np.arange(6).reshape(3, 2),
+        np.arange(12.0).reshape(3, 4)[:, ::2],
+    ):
+        with pipeline(tensor) as found:
+            assert found.infer(matrix)["y"].to_pylist() == matrix.sum(axis=1).tolist()
+    with pipeline(tensor) as found:
+        assert found.infer(np.empty((0, 2))).num_rows == 0
+    texts = FunctionHost(
+        lambda b: pa.record_batch({"n": [len(t) for t in b["x"].to_pylist()]}),
+        inputs={"x": "string"}, outputs={"n": "int64"},
+    )  # fmt: skip
+    for data in (["a", "bc", ""], np.array(["a", "bc", ""])):
+        with pipeline(texts) as found:
+            assert found.infer(data)["n"].to_pylist() == [1, 2, 0]
+
+
+ODD = {
+    "id": ["p", "q", "r", "s", "t"],
+    "a": [1.0, None, 13.0, float("nan"), 5.0],
+    "b": [1.0, 2.0, 3.0, 4.0, 5.5],
+}
+
+
+def rows(data):
+    return [dict(zip(data, values, strict=True)) for values in zip(*data.values(), strict=True)]
+
+
+@pytest.mark.parametrize("data", [ODD, rows(ODD)], ids=["columns", "rows"])
+def test_bad_records_are_named(data):
+    with pipeline(keep=["id"]) as found, pytest.raises(RecordErrors) as caught:
+        found.infer(data)
+    error = caught.value
+    assert (error.rows, error.kinds) == (
+        [1, 2, 3, 4],
+        ["missing_value", "model_error", "missing_value", "wrong_type"],
+    )
+    assert str(error) == (
+        "4 bad record(s): record 1: missing_value: field 'a': wanted a value (double), found none; "
+        "record 2: model_error: ValueError: unlucky; "
+        "record 3: missing_value: field 'a': wanted a value (double), found none; and 1 more"
+    )
+
+
+@pytest.mark.parametrize("data", [ODD, rows(ODD)], ids=["columns", "rows"])
+def test_bad_records_can_be_answered_with_nulls(data):
+    with pipeline(keep=["id"]) as found:
+        table = found.infer(data, on_reject="null")
+    assert table["y"].to_pylist() == [2.0, None, None, None, None]
+    assert table["status"].to_pylist() == [
+        "ok",
+        "missing_value",
+        "model_error",
+        "missing_value",
+        "wrong_type",
+    ]
+    assert table["status_detail"].to_pylist()[2] == "ValueError: unlucky"
+    assert table["id"].to_pylist() == ODD["id"]
+
+
+def test_only_the_row_that_is_no_record_is_bad():
+    with pipeline() as found:
+        table = found.infer([{"a": 1, "b": 1}, "text", {"a": "x", "b": 1}, {"b": 1}], on_reject="null")
+    assert table["status"].to_pylist() == ["ok", "wrong_type", "wrong_type", "missing_value"]
+    assert table["y"].to_pylist() == [2.0, None, None, None]
+
+
+def test_nulls_for_all_keep_the_number_of_rows():
+    with pipeline() as found:
+        assert found.infer({"a": [None, None], "b": [1, 2]}, on_reject="null")["y"].to_pylist() == [
+            None,
+            None,
+        ]
+
+
+def test_infer_answers_as_run_does():
+    rng = np.random.default_rng(0)
+    data = pa.table(
+        {"id": range(500), "a": rng.integers(0, 60, 500).astype(float), "b": rng.integers(0, 9, 500)}
+    )
+    rejects = MemoryDestination()
+    with pipeline(keep=["id"], data=data, rejects=rejects) as found:
+        found.run()
+        answered = found.infer(data, on_reject="null")
+    ran = found.job.destination.table()
+    good = answered.filter(pa.compute.equal(answered["status"], "ok"))
+    assert good.select(ran.schema.names).to_pylist() == ran.to_pylist()
+    assert good.num_rows < 500
+    assert {name.rpartition("#")[2] for name in rejects.table("rejects")["record_id"].to_pylist()} == {
+        str(row) for row, status in enumerate(answered["status"].to_pylist()) if status != "ok"
+    }
+
+
+def test_several_threads_may_ask_at_once_and_load_the_model_once():
+    opened, busy = [], []
+
+    class Once(FunctionHost):
+        def open(self):
+            opened.append(1)
+            return super().open()
+
+    def double(x):
+        busy.append(1)
+        assert len(busy) == 1
+        busy.pop()
+        return 2 * x
+
+    found = pipeline(Once(double, {"x": "float64"}, {"y": "float64"}, "numpy"))
+    results = {}
+
+    def ask(number):
+        for _ in range(20):
+            results[number] = found.infer({"x": [float(number)] * 50})["y"].to_pylist()
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found.close()
+    assert results == {number: [2.0 * number] * 50 for number in range(8)}
+    assert opened == [1]
+
+
+def test_every_call_of_a_model_with_memory_begins_anew():
+    class Summing:
+        def __init__(self, signature):
+            self.signature, self.total = signature, 0.0
+
+        def infer(self, records):
+            sums = self.total + np.cumsum(records.column("x").to_numpy())
+            self.total = sums[-1]
+            return pa.record_batch({"y": sums})
+
+        def snapshot(self):
+            return repr(float(self.total)).encode()
+
+        def restore(self, state):
+            self.total = float(state)
+
+    class Host(FunctionHost):
+        def open(self):
+            import contextlib
+
+            with super().open() as model:
+                return contextlib.nullcontext(Summing(model.signature))
+
+    host = Host(lambda x: x, {"x": "float64"}, {"y": "float64"}, "numpy")
+    with pipeline(host, data={"x": [1.0, 2.0]}) as found:
+        assert [found.infer({"x": [1.0, 2.0]})["y"].to_pylist() for _ in range(2)] == [[1, 3], [1, 3]]
+        assert found.preview()["y"].to_pylist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        ({"a": [1.0]}, SchemaError, "field 'b': wanted int64 (a value in every record), found no such column; columns there are: a"),
+        ({"a": ["x"], "b": [1]}, SchemaError, "field 'a': wanted double (a value in every record), found string"),
+        ({"a": [1.0, 2.0], "b": [1]}, ConfigError, "wanted columns of one length, found {'a': 2, 'b': 1}"),
+        ({"a": 1.0, "b": 1}, ConfigError, "column 'a': wanted a list of values, one per record, found 1.0; write [1.0]"),
+        ({"a": "1", "b": "2"}, ConfigError, "column 'a': wanted a list of values, one per record, found '1'"),
+        ({"a": [1, "x"], "b": [1, 2]}, ConfigError, "column 'a': wanted values of one type, found a mixture"),
+        (7, ConfigError, "wanted records (an Arrow table, pandas, polars, numpy, a dict of columns, a list of dicts or of strings), found int"),
+        (pd.DataFrame({"a": [1, "x"], "b": [1, 2]}), ConfigError, "the data frame has a column that is not of one type"),
+    ],
+)  # fmt: skip
+def test_what_is_no_data_is_refused_in_words(data, error, message):
+    with pipeline() as found, pytest.raises(error) as caught:
+        found.infer(data)
+    assert str(caught.value).startswith(message)
+
+
+def test_preview_answers_the_first_records_and_delivers_nothing():
+    with pipeline(keep=["id"]) as found:
+        assert found.preview(2).to_pydict() == {
+            "id": ["p", "q"], "y": ANSWERS[:2], "status": ["ok", "ok"], "status_detail": [None, None],
+        }  # fmt: skip
+        assert found.job.destination.table().num_rows == 0
+        assert found.run().delivered == 3
