@@ -29,12 +29,17 @@ def _without_names(value: Any, done: dict[int, Any]) -> Any:
     elif isinstance(value, dict):
         items = [_without_names(item, done) for item in value.values()]
         result = value if _same(items, value.values()) else _updated(value, items)
-    elif type(value).__module__.partition(".")[0] == "sklearn" and hasattr(value, "__dict__"):
+    elif hasattr(value, "__dict__") and _may_hold_names(type(value)):
         result = _object(value, done)
     else:
         result = value
     done[id(value)] = result
     return result
+
+
+def _may_hold_names(kind: type) -> bool:
+    """Estimators, scikit-learn's and others, and what scikit-learn keeps estimators in."""
+    return kind.__module__.partition(".")[0] == "sklearn" or hasattr(kind, "get_params")
 
 
 def _object(value: Any, done: dict[int, Any]) -> Any:
