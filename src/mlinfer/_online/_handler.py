@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlinfer._errors import MlinferError, RecordErrors
 from mlinfer._failpoints import failpoint
 from mlinfer._online._desk import Busy
-from mlinfer._online._json import BadJson, dump_answers, parse
+from mlinfer._online._json import BadJson, dump, dump_answers, parse
 from mlinfer._online._wire import LONGEST_REQUEST_LINE, Refused, Wire, let_go, read_head, reply
 from mlinfer._text import count, plain
 
@@ -75,14 +75,14 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self._parse_head()
             self._check_host()
-            status, body = 200, self._method()()
+            status, data, allow = 200, self._method()(), None
         except Refused as refused:
-            status, body = refused.status, refused.body
+            status, data, allow = refused.status, refused.data, refused.allow
         failpoint("server.respond")
         self.close_connection = self.close_connection or self._unread or self.server.stopping.is_set()
         self.connection.settimeout(self.patience.taking)
-        data = reply(status, body, close=self.close_connection)
-        self.wfile.write(data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if self.command == "HEAD" else data)
+        answer = reply(status, data, close=self.close_connection, allow=allow)
+        self.wfile.write(answer[: -len(data)] if self.command == "HEAD" else answer)
 
     def _parse_head(self) -> None:
         self.command, self.close_connection = "", True
@@ -103,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
         if name.lower() not in self.server.names or (colon and not port.isdigit()):
             raise Refused(400, "wanted exactly one Host header that names this machine")
 
-    def _method(self) -> Callable[[], Any]:
+    def _method(self) -> Callable[[], bytes]:
         if self.command not in {"GET", "POST"}:
             raise Refused(501, "wanted GET or POST")
         wanted = METHODS.get(self.path)
@@ -113,11 +113,11 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(405, f"wanted {wanted} {self.path}", allow=wanted)
         return self._predict if wanted == "POST" else self._probe
 
-    def _probe(self) -> dict[str, bool]:
+    def _probe(self) -> bytes:
         if "Transfer-Encoding" in self.headers or self.headers.get_all("Content-Length", ["0"]) != ["0"]:
             raise Refused(400, "wanted a request without a body")
         self._unread = False
-        return {self.path[1:]: True}
+        return dump({self.path[1:]: True})
 
     def _predict(self) -> bytes:
         length = self._length()

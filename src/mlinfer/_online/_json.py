@@ -44,14 +44,15 @@ def parse(body: bytes) -> Any:
 
 
 def dump(value: Any) -> bytes:
-    """Encode what we say ourselves: texts, numbers, lists and objects."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """What the server says by itself, as JSON."""
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
-def dump_answers(answers: pa.RecordBatch, *, single: bool) -> bytes:
-    """Encode answers as JSON Lines destinations do: NaN and infinity become null, times ISO 8601."""
-    texts = json_objects(answers).to_pylist()
-    return (texts[0] if single else "[" + ",".join(texts) + "]").encode()
+def dump_answers(records: pa.RecordBatch, *, single: bool) -> bytes:
+    """Answers as the JSON that a file of JSON lines would hold: one object, or a list of them."""
+    texts = json_objects(records).to_pylist()
+    text: str = texts[0] if single else f"[{','.join(texts)}]"
+    return text.encode()
 
 
 def _no_constant(name: str) -> Any:

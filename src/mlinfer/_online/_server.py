@@ -17,6 +17,7 @@ from mlinfer._errors import ConfigError
 from mlinfer._layout import lay_out
 from mlinfer._online._desk import Desk
 from mlinfer._online._handler import MOST_BYTES, MOST_ROWS, Handler
+from mlinfer._online._json import dump
 from mlinfer._online._log import prediction_log
 from mlinfer._online._wire import Patience, Refused, reply
 from mlinfer._protocols import Model
@@ -24,6 +25,7 @@ from mlinfer._protocols import Model
 MOST_CONNECTIONS = 256
 MOST_BYTES_AT_ONCE = 8 * MOST_BYTES
 HIGHEST_PORT = 65_535
+_FULL = dump({"error": "too many connections; ask again in a moment"})
 _logger = logging.getLogger("mlinfer")
 
 
@@ -141,9 +143,7 @@ class Listener(ThreadingHTTPServer):
         """One thread per connection, and no more than there are slots."""
         if not self._slots.acquire(blocking=False):
             with suppress(OSError):
-                request.sendall(
-                    reply(503, {"error": "too many connections; ask again in a moment"}, close=True)
-                )
+                request.sendall(reply(503, _FULL, close=True))
             self.shutdown_request(request)
             return
         with self._lock:

@@ -39,9 +39,10 @@ class Patience:
 class Refused(Exception):  # noqa: N818 - an answer, not a failure
     """What the client is told instead of an answer."""
 
-    def __init__(self, status: int, text: str, **more: Any) -> None:
+    def __init__(self, status: int, text: str, *, allow: str | None = None, **more: Any) -> None:
         super().__init__(text)
-        self.status, self.body = status, {"error": text, **more}
+        self.status, self.allow = status, allow
+        self.data = dump({"error": text, **more})
 
 
 class Wire(io.RawIOBase):
@@ -94,9 +95,8 @@ def read_head(request_line: bytes, lines: io.BufferedIOBase) -> bytes:
     raise Refused(431, f"wanted at most {MOST_HEADERS} headers of {MOST_HEADER_BYTES:,} bytes together")
 
 
-def reply(status: int, body: Any, *, close: bool) -> bytes:
-    """An answer as it goes over the wire, in one piece."""
-    data = body if isinstance(body, bytes) else dump(body)
+def reply(status: int, data: bytes, *, close: bool, allow: str | None = None) -> bytes:
+    """An answer as it goes over the wire, in one piece; `data` is JSON."""
     head = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
         "Content-Type: application/json",
@@ -104,8 +104,8 @@ def reply(status: int, body: Any, *, close: bool) -> bytes:
     ]
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         head.append("Retry-After: 1")
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        head.append("Allow: " + body["allow"])
+    if allow is not None:
+        head.append(f"Allow: {allow}")
     if close:
         head.append("Connection: close")
     return "\r\n".join([*head, "", ""]).encode() + data
