@@ -1,0 +1,213 @@
+"""Process workers answer as threads do, a model that hangs or dies is replaced, and what cannot work says so."""
+
+import ctypes
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mlinfer import Batching, ComponentError, ConfigError, InferencePipeline, Workers
+from mlinfer.destinations import MemoryDestination
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import MemorySource
+
+FIELDS = {"inputs": {"x": "float64"}, "outputs": {"y": "float64"}, "takes": "numpy", "version": "1"}
+
+
+def double(x):
+    if (x == 13).any():
+        raise ValueError("unlucky")
+    return 2 * x
+
+
+def hang_at_one(x):
+    if (x == 1).any():
+        ctypes.CDLL(None).sleep(60)  # inside C, where no exception and no signal handler of Python's gets in
+    return 2 * x
+
+
+def die_at_one(x):
+    if (x == 1).any():
+        os.kill(os.getpid(), 9)
+    return 2 * x
+
+
+def crash_at_one(x):
+    if (x == 1).any():
+        ctypes.string_at(0)
+    return 2 * x
+
+
+def short_by_one(x):
+    return x[1:]
+
+
+class Broken(FunctionHost):
+    """Cannot be loaded."""
+
+    def open(self):
+        raise ConfigError("the model file is missing")
+
+
+class Remembering(FunctionHost):
+    """A host whose model has a memory."""
+
+    def open(self):
+        return _Remembering(super().open())
+
+
+class _Remembering:
+    def __init__(self, opening):
+        self.opening = opening
+
+    def __enter__(self):
+        model = self.opening.__enter__()
+        model.snapshot, model.restore = bytes, lambda state: None
+        return model
+
+    def __exit__(self, *error):
+        return self.opening.__exit__(*error)
+
+
+def run(function, count=20, *, host=None, rejects=False, **more):
+    main, kept = MemoryDestination(), MemoryDestination()
+    source = MemorySource({"id": range(count), "x": np.arange(count, dtype=float)})
+    pipeline = InferencePipeline(
+        source, host or FunctionHost(function, **FIELDS), main,
+        name="p", keep=["id"], rejects=kept if rejects else None, **more,
+    )  # fmt: skip
+    return pipeline.run(), main.table(), kept.table("rejects")
+
+
+def test_processes_give_the_answers_of_threads_in_their_order():
+    settings = {"count": 400, "rejects": True, "batching": Batching(50)}
+    _, threads, thread_rejects = run(double, workers=2, **settings)
+    report, processes, process_rejects = run(double, workers=Workers(2, "process"), **settings)
+    assert processes.equals(threads)
+    assert processes["id"].to_pylist() == [n for n in range(400) if n != 13]
+    assert process_rejects["record_id"].to_pylist() == thread_rejects["record_id"].to_pylist()
+    assert process_rejects["kind"].to_pylist() == ["model_error"]
+    assert "ValueError: unlucky" in process_rejects["message"][0].as_py()
+    assert report.rejected == 1
+
+
+def test_a_contract_broken_in_a_process_is_named():
+    with pytest.raises(ComponentError, match="wanted 20 answers for 20 records, found 19"):
+        run(short_by_one, workers=Workers(1, "process"))
+
+
+def test_a_model_that_hangs_in_c_code_is_ended_and_the_records_are_named():
+    with pytest.raises(ComponentError) as caught:
+        run(hang_at_one, timeout=0.5)
+    message = str(caught.value)
+    assert "no answer within 0.5 s for 20 records; the model was ended (records memory-" in message
+    assert "#0 to memory-" in message
+    assert message.endswith("#19); with rejects= the slow ones would be set apart")
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [(hang_at_one, "timeout"), (die_at_one, "model_died"), (crash_at_one, "model_died")],
+)
+def test_only_the_record_that_makes_a_model_hang_or_die_is_rejected(function, kind):
+    report, answers, rejects = run(function, 3, rejects=True, timeout=0.5)
+    assert answers.to_pydict() == {"id": [0, 2], "y": [0.0, 4.0]}
+    assert (rejects["kind"].to_pylist(), report.rejected) == ([kind], 1)
+    assert rejects["record"].to_pylist() == ['{"x":1.0,"id":1}']
+
+
+def test_children_end_with_the_run():
+    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
+    run(double, workers=Workers(2, "process"), rejects=True)
+    with pytest.raises(ComponentError):
+        run(short_by_one, workers=Workers(1, "process"))
+    assert children() == []
+    assert threading.active_count() == threads
+    assert len(os.listdir("/proc/self/fd")) <= files + 2  # noqa: PTH208 - the spawn method keeps a pipe of its own
+
+
+def children():
+    found = subprocess.run(
+        ["ps", "-o", "args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False
+    )
+    return [line for line in found.stdout.splitlines() if "spawn_main" in line]
+
+
+MODULE_LAMBDA = lambda x: x  # noqa: E731 - a function without a name of its own
+
+
+@pytest.mark.parametrize(
+    ("function", "more"), [(lambda x: x, {"timeout": 5}), (MODULE_LAMBDA, {"workers": Workers(1, "process")})]
+)
+def test_a_function_that_cannot_be_sent_is_refused_in_words(function, more):
+    with pytest.raises(ConfigError) as caught:
+        run(function, **more)
+    message = str(caught.value)
+    assert message.startswith("the host FunctionHost cannot be sent to a worker process (")
+    assert message.endswith(
+        "define its function at the top level of a module, or use thread workers without timeout="
+    )
+
+
+def test_a_model_that_cannot_be_loaded_in_a_process_raises_its_own_error():
+    with pytest.raises(ConfigError, match=r"^the model file is missing$"):
+        run(None, host=Broken(double, **FIELDS), timeout=5)
+
+
+def test_a_model_with_a_memory_is_not_put_where_it_would_be_lost():
+    with pytest.raises(
+        ConfigError, match=r"wanted a model that keeps nothing between calls.* use thread workers"
+    ):
+        run(None, host=Remembering(double, **FIELDS), timeout=5)
+
+
+def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        from mlinfer import InferencePipeline
+        from mlinfer.destinations import MemoryDestination
+        from mlinfer.hosts import FunctionHost
+        from mlinfer.sources import MemorySource
+
+        def f(x):
+            return x
+
+        host = FunctionHost(f, {"x": "float64"}, {"y": "float64"}, "numpy")
+        InferencePipeline(MemorySource({"x": [1.0]}), host, MemoryDestination(), name="p", timeout=9).run()
+        """)
+    )
+    found = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert 'must guard its start with  if __name__ == "__main__":' in found.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"count": 2, "kind": "fork"}])
+def test_workers_that_cannot_be_are_refused(wrong):
+    with pytest.raises(
+        ConfigError, match="workers: wanted a positive count and the kind 'thread' or 'process'"
+    ):
+        Workers(**wrong)
+
+
+def test_a_timeout_must_be_positive():
+    with pytest.raises(ConfigError, match="timeout: wanted a positive number of seconds, found 0"):
+        InferencePipeline(None, None, None, timeout=0)
+
+
+def test_arrow_answers_travel_as_they_are():
+    kind = pa.list_(pa.field("item", pa.float64(), nullable=False), 2)
+    host = FunctionHost(pairs, {"x": kind}, pa.schema([("y", pa.string()), ("z", kind)]), "arrow", "1")
+    main = MemoryDestination()
+    pipeline = InferencePipeline(MemorySource(np.arange(6.0).reshape(3, 2)), host, main, name="p", timeout=20)
+    assert pipeline.run().delivered == 3
+    assert main.table().to_pydict() == {"y": ["n", None, "n"], "z": [[0, 1], [2, 3], [4, 5]]}
+
+
+def pairs(records):
+    return pa.RecordBatch.from_arrays([pa.array(["n", None, "n"]), records["x"]], ["y", "z"])
