@@ -68,15 +68,19 @@ class Lane(threading.Thread):
                 if batch is None:
                     break
                 if infer is not None:
-                    self._delivery.deliver(session.timed(infer, batch))
+                    self._hand_over(session.timed(infer, batch))
                     break
                 flying.append(session.pool.submit(batch))
             self.idle = not flying and feeder.idle
             if flying:
-                self._delivery.deliver(flying.popleft().result())
+                self._hand_over(flying.popleft().result())
             elif inbox.drained:
                 return
             self._delivery.commit_if_due()
+
+    def _hand_over(self, answers: Answers) -> None:
+        if not self._session.aborted.is_set():  # else the destination may be closed already
+            self._delivery.deliver(answers)
 
     def _sequential(self, partition: str, stack: ExitStack) -> Step:
         """A model of its own for this partition, with the memory that an earlier run left."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlinfer._progress import Progress
 
 POLL_SECONDS = 0.2
+ABANDON_SECONDS = 1.0
 ASK_AGAIN_SECONDS = 1.0
 MOST_LANES = 64
 
@@ -49,6 +50,7 @@ class Session:
         self._known: set[str] = set()
         self._more_may_come = False
         self._durable: dict[str, Position] = {}
+        self._abandoned = False
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
@@ -64,7 +66,7 @@ class Session:
         self.resumed = bool(self.progress.positions)
         self.timed = Timed(self.clock, self.tally.inferred, self.job.retry, self.aborted)
         self.pool = Pool([self.step(model) for model in models], self.timed)
-        stack.callback(self.pool.close)
+        stack.callback(lambda: self.pool.close(wait=not self._abandoned))
         self.take_records = max(self.job.batching.max_records, READ_RECORDS)
 
     def step(self, model: Model) -> Step:
@@ -115,14 +117,20 @@ class Session:
                 interrupt = error
                 stop.ask("KeyboardInterrupt")
                 self._wait(lanes, until, stop)
-        except BaseException:
+        except BaseException as error:
+            self._abandoned = isinstance(error, KeyboardInterrupt)
             self.fail(None)
             raise
         finally:
-            for lane in lanes:
-                lane.join()
+            self._join(lanes)
         if (failure := self.failure or interrupt) is not None:
             raise failure
+
+    def _join(self, lanes: list[Lane]) -> None:
+        """Wait for the lanes; not for long when somebody insists on an end and a model is busy."""
+        latest = self.clock.monotonic() + ABANDON_SECONDS
+        for lane in lanes:
+            lane.join(max(0.0, latest - self.clock.monotonic()) if self._abandoned else None)
 
     def _lanes(self) -> list[Lane]:
         count = max(self.job.workers.count, os.cpu_count() or 1)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import random
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+import threading
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ from mlinfer._signature import Signature
 from mlinfer._text import count
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
 
@@ -50,26 +50,41 @@ class Pool:
 
     def __init__(self, steps: list[Step], timed: Timed) -> None:
         self.size = len(steps)
-        self._free: queue.SimpleQueue[Step] = queue.SimpleQueue()
-        for step in steps:
-            self._free.put(step)
-        self._threads = ThreadPoolExecutor(self.size, "mlinfer-infer")
         self._timed = timed
+        self._work: queue.SimpleQueue[tuple[Future[Answers], Batch] | None] = queue.SimpleQueue()
+        # daemons, unlike those of ThreadPoolExecutor: a model that is busy must not keep an interrupted program alive
+        self._threads = [
+            threading.Thread(target=self._serve, args=(step,), name="mlinfer-infer", daemon=True)
+            for step in steps
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, batch: Batch) -> Future[Answers]:
         """Infer a batch when a model is free."""
-        return self._threads.submit(self._infer, batch)
+        future: Future[Answers] = Future()
+        self._work.put((future, batch))
+        return future
 
-    def close(self) -> None:
-        """Finish what was begun, and nothing else."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+    def close(self, *, wait: bool = True) -> None:
+        """Finish what was begun, and nothing else; without `wait` not even that."""
+        with suppress(queue.Empty):
+            while (item := self._work.get_nowait()) is not None:
+                item[0].cancel()
+        for _ in self._threads:
+            self._work.put(None)
+        if wait:
+            for thread in self._threads:
+                thread.join()
 
-    def _infer(self, batch: Batch) -> Answers:
-        step = self._free.get()
-        try:
-            return self._timed(step, batch)
-        finally:
-            self._free.put(step)
+    def _serve(self, step: Step) -> None:
+        while (item := self._work.get()) is not None:
+            future, batch = item
+            try:
+                future.set_result(self._timed(step, batch))
+            except BaseException as error:  # noqa: BLE001 - handed to the lane that asked
+                future.set_exception(error)
+            del item, future, batch  # nothing is kept while there is nothing to do
 
 
 @dataclass(frozen=True, slots=True)

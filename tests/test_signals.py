@@ -1,0 +1,156 @@
+"""SIGTERM and SIGINT drain a program's run and let it end well; a second one stops it at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+PROGRAM = textwrap.dedent("""
+    import sys, time
+    from contextlib import contextmanager
+    from dataclasses import dataclass
+    import pyarrow as pa
+    from mlinfer import Batch, Checkpoint, DataDestination, DataSource, EndOfInput, InferencePipeline, RecordIds
+    from mlinfer.hosts import FunctionHost
+
+    @dataclass(frozen=True)
+    class Endless(DataSource):
+        resume = "seek"
+        bounded = False
+        def schema(self):
+            return pa.schema([("x", pa.float64())])
+        @contextmanager
+        def open(self, partition, after, wanted):
+            yield Reader(after or 0)
+
+    class Reader:
+        def __init__(self, row):
+            self.row = row
+        def read(self, most, timeout):
+            time.sleep(0.001)
+            row, self.row = self.row, self.row + 1
+            return Batch(pa.record_batch({"x": [float(row)]}), "all", row + 1, RecordIds.ordinals("all", row, 1))
+
+    class Lines(DataDestination):
+        @contextmanager
+        def open(self, schema, scope):
+            with open(sys.argv[1], "a") as self.file:
+                yield self
+        def write(self, batch):
+            self.file.writelines(f"{y:.0f}\\n" for y in batch.records["y"].to_pylist())
+            if not self.told:
+                print("writing", flush=True)
+                self.told = True
+        def commit(self, progress):
+            self.file.flush()
+        told = False
+
+    def infer(x):
+        if HANGS and x[0] > 20:
+            print("hanging", flush=True)
+            time.sleep(60)
+        return x
+
+    HANGS = len(sys.argv) > 3
+    host = FunctionHost(infer, {"x": "float64"}, {"y": "float64"}, "numpy", "1")
+    pipeline = InferencePipeline(Endless(), host, Lines(), name="p", checkpoint=Checkpoint(sys.argv[2]))
+    report = pipeline.run()
+    print(report.delivered, report.stopped)
+""")
+
+
+@pytest.fixture
+def start(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    started = []
+
+    def begin(*more):
+        command = [
+            sys.executable,
+            str(program),
+            str(tmp_path / "out.txt"),
+            str(tmp_path / "p.progress"),
+            *more,
+        ]
+        started.append(
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            )
+        )
+        assert started[-1].stdout.readline() == "writing\n"
+        return started[-1]
+
+    yield begin
+    for child in started:
+        child.kill()
+        child.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_the_run_and_the_next_one_goes_on(start, tmp_path, number):
+    total = 0
+    for _ in range(2):
+        child = start()
+        child.send_signal(number)
+        out, err = child.communicate(timeout=20)
+        assert (child.returncode, err) == (0, "")
+        delivered, stopped = out.split()
+        assert stopped == number.name
+        total += int(delivered)
+        written = [int(line) for line in (tmp_path / "out.txt").read_text().split()]
+        assert written == list(range(total))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_stops_at_once_even_while_the_model_is_busy(start, number):
+    child = start("hang")
+    assert child.stdout.readline() == "hanging\n"
+    child.send_signal(number)
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(timeout=0.5)
+    child.send_signal(number)
+    _, err = child.communicate(timeout=10)
+    assert child.returncode != 0
+    assert "KeyboardInterrupt" in err
+
+
+def test_a_program_keeps_its_own_handlers():
+    code = (
+        "import signal\n"
+        "from mlinfer._engine import Stop, stopping_on_signals\n"
+        "own = lambda *_: print('own handler')\n"
+        "signal.signal(signal.SIGTERM, own)\n"
+        "stop = Stop()\n"
+        "with stopping_on_signals(stop):\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "print(stop.reason, signal.getsignal(signal.SIGTERM) is own,\n"
+        "      signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "own handler\nSIGINT True True\n"
+
+
+def test_a_shell_keeps_its_interrupts():
+    code = (
+        "import sys, signal\n"
+        "sys.ps1 = '>>> '\n"
+        "from mlinfer._engine import Stop, stopping_on_signals\n"
+        "with stopping_on_signals(Stop()):\n"
+        "    print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "True\n"
+
+
+def test_a_reader_that_stops_reading_the_report_is_no_disaster(start):
+    child = start()
+    os.kill(child.pid, signal.SIGTERM)
+    child.stdout.close()
+    child.stdout = None
+    child.wait(timeout=20)
+    assert child.returncode in {0, 1, 120}
