@@ -77,6 +77,7 @@ def library(request, monkeypatch):
         (b'{"x": 1e999}', "too large"),
         (b'{"x": 1, "x": 2}', "found one twice"),
         (b'{"y" :1, "x": {"z" \t: 1, "z": 2}}', "found one twice"),
+        (b'{"x" :1, "x": 2}', "found one twice"),
         (b'{"y": "\xff"}', "byte 0xff at byte 8"),
         (b'{"y": "\\ud800"}', "surrogate"),
         (b'{"y": ' + b"[" * 32 + b"]" * 32 + b"}", "levels of nesting"),
@@ -110,6 +111,10 @@ def test_lines_that_are_no_records_cannot_join_to_look_like_some(tmp_path):
     (batch,) = batches(JsonLinesSource(written(tmp_path, b"\n".join(tricks) + b"\n")))
     assert batch.records.num_rows == 0
     assert [bad.raw for bad in batch.bad] == tricks
+    for trick in (b'{},7,{"x":2}', b'{}, {}, {"x":3}', b'{"x":[{}\n{}]},7,{}'):
+        (batch,) = batches(JsonLinesSource(written(tmp_path, b'{"x":1}\n' + trick + b"\n")))
+        assert batch.records.column("x").to_pylist() == [1]
+        assert [bad.raw for bad in batch.bad] == trick.split(b"\n")
 
 
 def test_keys_are_counted_right_whatever_the_texts_hold(tmp_path):

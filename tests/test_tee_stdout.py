@@ -128,7 +128,7 @@ from mlinfer.sources import MemorySource
 
 host = FunctionHost(lambda x: x * 2, {"x": pa.float64()}, {"y": pa.float64()}, "numpy", version="1")
 try:
-    InferencePipeline(MemorySource({"x": [float(n) for n in range(100_000)]}), host, StdoutDestination()).run()
+    InferencePipeline(MemorySource({"x": [float(n) for n in range(int(sys.argv[1]))]}), host, StdoutDestination()).run()
 except ComponentError as error:
     print(error, file=sys.stderr)
     sys.exit(3)
@@ -142,7 +142,7 @@ def test_answers_are_printed_as_json_lines(capsys):
 
 def test_a_reader_that_leaves_ends_the_run_with_a_word(tmp_path):
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", PROGRAM, "100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout.readline() == b'{"y":0.0}\n'
         process.stdout.close()
@@ -153,11 +153,12 @@ def test_a_reader_that_leaves_ends_the_run_with_a_word(tmp_path):
     )
 
 
-def test_a_full_disk_behind_the_standard_output_is_told():
+@pytest.mark.parametrize("records", ["3", "100000"])
+def test_a_full_disk_behind_the_standard_output_is_told(records):
     full = os.open("/dev/full", os.O_WRONLY)
     try:
         run = subprocess.run(
-            [sys.executable, "-c", PROGRAM], stdout=full, stderr=subprocess.PIPE, check=False
+            [sys.executable, "-c", PROGRAM, records], stdout=full, stderr=subprocess.PIPE, check=False
         )
     finally:
         os.close(full)

@@ -84,4 +84,10 @@ def _kept_type(name: str, known: pa.Schema | None, keep: Keep) -> pa.DataType:
             name, "a column to keep", "no such column", f"columns there are: {', '.join(known.names)}"
         )
     kind = known.field(name).type
+    if pt.is_null(kind):
+        msg = (
+            f"keep: the first records do not tell the type of {name!r} (it is empty in them, or of several types), so it "
+            f"needs one: keep={{{name!r}: pa.string()}}"
+        )
+        raise ConfigError(msg)
     return kind.value_type if pt.is_dictionary(kind) else kind
