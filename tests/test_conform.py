@@ -147,6 +147,32 @@ def test_times_in_other_units_and_zones_are_the_same_moment():
     assert conform(odd, required(pa.timestamp("s"))) == ([], [(0, "wrong_type")])
 
 
+@pytest.mark.parametrize(
+    "text", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_a_moment_may_come_as_iso_8601_text(text):
+    array = pa.array(["2024-05-01T12:00:00Z", "soon", None, "2024-05-01", "2024-05-01T14:00:00.5+02:00"])
+    array = array.dictionary_encode().cast(text) if pt.is_dictionary(text) else array.cast(text)
+    noon = dt.datetime(2024, 5, 1, 12, tzinfo=dt.UTC)
+    found = [noon, None, noon + dt.timedelta(seconds=0.5)]
+    assert conform(array, optional(pa.timestamp("us", "UTC"))) == (
+        found,
+        [(1, "wrong_type"), (3, "wrong_type")],
+    )
+
+
+def test_texts_of_days_and_hours_too():
+    array = pa.array(["2024-02-29", "2023-02-29"])
+    assert conform(array, required(pa.date32())) == ([dt.date(2024, 2, 29)], [(1, "wrong_type")])
+    array = pa.array(["12:30:15.123456", "24:30"])
+    assert conform(array, required(pa.time64("us"))) == ([dt.time(12, 30, 15, 123456)], [(1, "wrong_type")])
+    array = pa.array(["2024-02-29 12:00:00", "2024-02-29T12:00:00+01:00"])
+    assert conform(array, required(pa.timestamp("s"))) == (
+        [dt.datetime(2024, 2, 29, 12)],  # noqa: DTZ001
+        [(1, "wrong_type")],
+    )
+
+
 def test_columns_are_found_by_name_wherever_they_are():
     wanted = pa.schema([("a", pa.float64()), ("b", pa.int64())])
     batch = pa.record_batch({"extra": ["?"], "b": [2], "a": [1.0]})

@@ -32,8 +32,17 @@ def is_number(kind: pa.DataType) -> bool:
     return bool(pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind))
 
 
+def is_moment(kind: pa.DataType) -> bool:
+    """Timestamps, dates and times of day."""
+    return bool(pt.is_timestamp(kind) or pt.is_date(kind) or pt.is_time(kind))
+
+
 def compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether values of one type can stand for another without guessing (text is never read as a number)."""
+    """Whether values of one type can stand for another without guessing.
+
+    Text is never read as a number. It is read as a date or a time, in ISO 8601: JSON, CSV and SQLite have no other way to
+    say one, and a record must not depend on how it came.
+    """
     if found == wanted:
         return True
     if isinstance(found, pa.BaseExtensionType):
@@ -44,6 +53,8 @@ def compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
         return True
     if is_list(found) and is_list(wanted):
         return compatible(found.value_type, wanted.value_type)
+    if is_text(found) and is_moment(wanted):
+        return True
     if pt.is_timestamp(found) and pt.is_timestamp(wanted):
         return (found.tz is None) == (wanted.tz is None)
     same_kind = any(
@@ -71,6 +82,8 @@ def cast(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | N
         return _cast_to_float(array, wanted)
     if pt.is_float16(array.type):
         array = array.cast(pa.float32())  # Arrow computes little with half floats
+    if is_text(array.type) and is_moment(wanted):
+        return _moments(array, wanted)
     try:
         return array.cast(wanted), None
     except pa.ArrowInvalid:
@@ -102,7 +115,7 @@ def _cast_each(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarr
         rough = array.cast(wanted, safe=False)
         back = rough.cast(array.type, safe=False)
     except pa.ArrowInvalid:
-        return _cast_one_by_one(array, wanted)
+        return _cast_by_halves(array, wanted)
     same = pc.fill_null(pc.equal(array, back), fill_value=False)
     bad = np.asarray(pc.and_(pc.is_valid(array), pc.invert(same))) | _wrapped(array, rough)
     return (rough, None) if not bad.any() else (_without(rough, bad), bad)
@@ -125,15 +138,35 @@ def _wrapped(array: pa.Array, rough: pa.Array) -> np.ndarray:
     return np.asarray(pc.fill_null(lost, fill_value=False))
 
 
-def _cast_one_by_one(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray]:
-    values, bad = [], np.zeros(len(array), bool)
-    for row in range(len(array)):
-        try:
-            values.append(array.slice(row, 1).cast(wanted)[0])
-        except pa.ArrowInvalid:
-            values.append(pa.scalar(None, wanted))
-            bad[row] = True
-    return pa.array([value.as_py() for value in values], wanted), bad
+def _cast_by_halves(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+    """Where nothing can be cast roughly: the parts that can be cast whole, down to the values that cannot."""
+    try:
+        return array.cast(wanted), None
+    except pa.ArrowInvalid:
+        if len(array) == 1:
+            return pa.nulls(1, wanted), np.ones(1, bool)
+    middle = len(array) // 2
+    values, bad = zip(
+        *(_cast_by_halves(part, wanted) for part in (array[:middle], array[middle:])), strict=True
+    )
+    masks = [
+        np.zeros(len(part), bool) if mask is None else mask for part, mask in zip(values, bad, strict=True)
+    ]
+    return pa.concat_arrays(values), np.concatenate(masks)
+
+
+def _moments(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+    """Text in ISO 8601 as dates and times."""
+    import pyarrow.compute as pc
+
+    array = array.cast(pa.large_string())
+    if not pt.is_time(wanted):
+        return _cast_by_halves(array, wanted)
+    some_day = pc.binary_join_element_wise(
+        pa.scalar("1970-01-01T", array.type), array, pa.scalar("", array.type)
+    )
+    times, bad = _cast_by_halves(some_day, pa.timestamp(wanted.unit))  # Arrow reads no times of day from text
+    return times.cast(wanted), bad
 
 
 def lengths_of(lists: pa.Array) -> np.ndarray:

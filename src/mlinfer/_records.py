@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._casts import cast, compatible, is_text
+from mlinfer._casts import cast, compatible, is_moment, is_text
 from mlinfer._text import shown
 
 if TYPE_CHECKING:
@@ -106,9 +106,8 @@ def _cast_each(values: list[Any], field: pa.Field, bad: dict[int, BadRow]) -> pa
 
 def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
     """Let Arrow see what the values are, rather than force a type: forcing would cut 1.5 to 1 and take True for 1."""
-    if pt.is_timestamp(wanted) or pt.is_date(wanted) or pt.is_time(wanted):
-        array = pa.array(values)
-        return array.cast(wanted) if is_text(array.type) else array
+    if is_moment(wanted):
+        return _moments(pa.array(values), wanted)
     if pt.is_struct(wanted) or pt.is_map(wanted):
         return pa.array(values, wanted)
     if pt.is_binary(wanted) or pt.is_large_binary(wanted):
@@ -122,3 +121,14 @@ def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
         if pt.is_uint64(wanted) and kinds == {int}:
             return pa.array(values, wanted)
         raise
+
+
+def _moments(array: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """Text as times. Raises ValueError: there is one that is no time."""
+    if not is_text(array.type):
+        return array
+    array, unfit = cast(array, wanted)
+    if unfit is not None:
+        msg = "not all of them are times in ISO 8601"
+        raise ValueError(msg)
+    return array
