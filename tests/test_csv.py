@@ -144,8 +144,8 @@ def test_a_column_to_keep_needs_a_type_where_the_cells_tell_none(tmp_path):
     source = CsvSource(written(tmp_path, b"x,note\n1,\n2,\n"))
     host = FunctionHost(lambda x: x, {"x": pa.float64()}, {"y": pa.float64()}, "numpy", version="1")
     with pytest.raises(ConfigError, match="do not tell the type of 'note'"):
-        InferencePipeline(source, host, MemoryDestination(), keep=["note"]).explain()
-    InferencePipeline(source, host, MemoryDestination(), keep={"note": pa.string()}).explain()
+        InferencePipeline(source, host, MemoryDestination(), name="p", keep=["note"]).explain()
+    InferencePipeline(source, host, MemoryDestination(), name="p", keep={"note": pa.string()}).explain()
 
 
 def test_integers_with_gaps_may_be_spelled_as_floats(tmp_path):

@@ -48,19 +48,8 @@ def _reported() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as error:
-        _say_no_more()
         msg = "standard output: wanted somebody to read the answers, found that the reader has gone; the run ends here"
         raise ComponentError(msg) from error
     except OSError as error:
-        _say_no_more()
         msg = f"standard output: wanted to print, found {os.strerror(error.errno or 0)}"
         raise ComponentError(msg) from error
-
-
-def _say_no_more() -> None:
-    """What is still in the buffer can go nowhere: keep the interpreter from failing over it when it ends."""
-    if sys.stdout is sys.__stdout__:
-        descriptor = 1
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, descriptor)
-        os.close(nowhere)
