@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlinfer import ConfigError
+from mlinfer.hosts._skops_library import our_list_decides, skops_io
 from mlinfer.hosts._sound import check_trees
 from mlinfer.hosts._trusted import TRUSTED
 
@@ -39,10 +40,8 @@ DAMAGE = (
 
 def dump(estimator: Any) -> bytes:
     """An estimator as the bytes of a skops file. Raises ConfigError: it holds something that skops cannot store."""
-    import skops.io
-
     try:
-        return skops.io.dumps(estimator)  # type: ignore[no-any-return]
+        return skops_io().dumps(estimator)  # type: ignore[no-any-return]
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         msg = f"{type(estimator).__name__}: wanted an estimator that skops can store, found {_short(error)}"
         raise ConfigError(msg) from error
@@ -53,14 +52,15 @@ def load(content: bytes, trusted: Sequence[str], where: str) -> Any:
 
     Raises ConfigError: it holds types that are not trusted, was written by another scikit-learn, or is damaged.
     """
-    import skops.io
-
     try:
         _check_size(content, where)
-        untrusted = skops.io.get_untrusted_types(data=content)
+        with our_list_decides():
+            types = set(skops_io().get_untrusted_types(data=content))
+        unknown = sorted(types - TRUSTED - set(trusted))
+        if unknown:  # skops may know them: this is slow, and rare
+            unknown = sorted(set(skops_io().get_untrusted_types(data=content)) - TRUSTED - set(trusted))
     except DAMAGE as error:
         raise ConfigError(_damaged(where, error)) from error
-    unknown = sorted(set(untrusted) - TRUSTED - set(trusted))
     if unknown:
         spelled = ", ".join(repr(name) for name in unknown)
         msg = (
@@ -70,7 +70,8 @@ def load(content: bytes, trusted: Sequence[str], where: str) -> Any:
         raise ConfigError(msg)
     _check_version(_schema(content), where)
     try:
-        loaded = skops.io.loads(content, trusted=sorted(untrusted))
+        with our_list_decides():
+            loaded = skops_io().loads(content, trusted=sorted(types))
         check_trees(loaded, where)
     except DAMAGE as error:
         raise ConfigError(_damaged(where, error)) from error
