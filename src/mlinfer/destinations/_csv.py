@@ -123,7 +123,11 @@ def _cells(array: pa.Array, *, guard_formulas: bool) -> pa.Array:
     if guard_formulas:
         risky = pc.match_substring_regex(texts, FORMULA)
         texts = pc.if_else(
-            risky, pc.binary_join_element_wise(pa.scalar("'", pa.large_string()), texts, pa.scalar("", pa.large_string())), texts
+            risky,
+            pc.binary_join_element_wise(
+                pa.scalar("'", pa.large_string()), texts, pa.scalar("", pa.large_string())
+            ),
+            texts,
         )
     return texts
 

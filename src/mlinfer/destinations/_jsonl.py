@@ -79,7 +79,9 @@ def json_lines(records: pa.RecordBatch) -> memoryview | bytes:
     """A batch as lines of JSON."""
     if not records.num_rows:
         return b""
-    lines = pc.binary_join_element_wise(json_objects(records), pa.scalar("\n", pa.large_string()), pa.scalar("", pa.large_string()))
+    lines = pc.binary_join_element_wise(
+        json_objects(records), pa.scalar("\n", pa.large_string()), pa.scalar("", pa.large_string())
+    )
     _, offsets, text = lines.buffers()
     ends = memoryview(offsets).cast("q")
     return memoryview(text)[ends[lines.offset] : ends[lines.offset + len(lines)]]

@@ -117,7 +117,11 @@ def _convert(cells: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray]:
         plain = pa.array(np.zeros(len(texts), bool))
         array = pa.nulls(len(texts), kind)
     doubtful = np.flatnonzero(np.asarray(pc.and_(texts.is_valid(), pc.invert(plain))))
-    values = [_value(texts[row].as_py(), kind) for row in doubtful.tolist()]
+    spelled = texts.take(pa.array(doubtful, pa.int64())).to_pylist()
+    known = {
+        text: _value(text, kind) for text in dict.fromkeys(spelled)
+    }  # bad cells are often alike: "NA", "-"
+    values = [known[text] for text in spelled]
     if values:
         mask = np.zeros(len(texts), bool)
         mask[doubtful] = True
