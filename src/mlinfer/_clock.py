@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    import threading
+
+class Waited(Protocol):
+    """What can be waited for: a `threading.Event`, a `Stop`."""
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for at most `timeout` seconds; says whether it happened."""
+        ...
 
 
 class Clock(Protocol):
@@ -21,7 +26,7 @@ class Clock(Protocol):
         """The time of day, with a zone; for humans to read, never to compute with."""
         ...
 
-    def wait(self, event: threading.Event, seconds: float) -> bool:
+    def wait(self, event: Waited, seconds: float) -> bool:
         """Wait until the event is set or the time is over; says whether it was set."""
         ...
 
@@ -35,6 +40,6 @@ class SystemClock:
         """The present, in UTC."""
         return datetime.now(UTC)
 
-    def wait(self, event: threading.Event, seconds: float) -> bool:
+    def wait(self, event: Waited, seconds: float) -> bool:
         """Wait in real time."""
         return event.wait(seconds)

@@ -54,10 +54,10 @@ class Delivery:
             if self._held and self._run.clock.monotonic() - self._last_commit >= self._run.commit_seconds:
                 self._commit()
 
-    def commit(self) -> None:
+    def commit(self, *, even_nothing: bool = False) -> None:
         """Make all that was delivered durable now."""
         with self._lock:
-            if self._held:
+            if self._held or even_nothing:
                 self._commit()
 
     def _write(self, answers: Answers) -> Answers:

@@ -123,6 +123,8 @@ class Session:
             raise
         finally:
             self._join(lanes)
+        if self.failure is None and self.scope.fresh and not self.tally.commits:
+            self._shared.commit(even_nothing=True)  # a run that begins anew and finds nothing leaves nothing
         if (failure := self.failure or interrupt) is not None:
             raise failure
 
@@ -144,7 +146,7 @@ class Session:
         )  # fmt: skip
         first = self.outputs.main
         assert first is not None  # noqa: S101 - open() has set it
-        shared = Delivery(first, self.outputs, running)
+        shared = self._shared = Delivery(first, self.outputs, running)
         alone = not self.job.destination.concurrent or self.stateful
         deliveries = [
             shared if alone or not n else Delivery(self.outputs.another_main(), self.outputs, running)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,16 +13,32 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+LOOK_SECONDS = 0.05
 
-class Stop(threading.Event):
-    """Set to drain a run; `reason` says who asked."""
 
-    reason: str | None = None
+class Stop:
+    """A way to drain a run; `reason` says who asked.
+
+    It has no lock: a signal may arrive while the thread that handles it is just looking here.
+    """
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
 
     def ask(self, reason: str) -> None:
         """Drain the run."""
         self.reason = self.reason or reason
-        self.set()
+
+    def is_set(self) -> bool:
+        """Whether somebody has asked."""
+        return self.reason is not None
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until somebody asks, for at most `timeout` seconds; says whether somebody did."""
+        until = time.monotonic() + timeout
+        while not self.is_set() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK_SECONDS))
+        return self.is_set()
 
 
 @contextmanager
