@@ -128,6 +128,15 @@ def test_only_the_row_that_is_no_record_is_bad():
     assert table["y"].to_pylist() == [2.0, None, None, None]
 
 
+def test_a_kept_column_names_the_record_however_bad_it_is():
+    rows = [{"id": 1, "a": 1.0, "b": 1}, {"id": 2, "a": "x", "b": 1}, {"id": 3, "a": None, "b": 1}, 7]
+    rows += [{"id": 4.5, "a": 1.0, "b": 1}]
+    with pipeline(keep={"id": pa.int64()}) as found:
+        table = found.infer(rows, on_reject="null")
+    assert table["id"].to_pylist() == [1, 2, 3, None, None]
+    assert table["status"].to_pylist() == ["ok", "wrong_type", "missing_value", "wrong_type", "wrong_type"]
+
+
 def test_nulls_for_all_keep_the_number_of_rows():
     with pipeline() as found:
         assert found.infer({"a": [None, None], "b": [1, 2]}, on_reject="null")["y"].to_pylist() == [

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer._batch import BadRecord, Batch, RecordIds
+from mlinfer._casts import cast
 from mlinfer._engine import Answers, Job, Step
 from mlinfer._errors import RecordErrors
 from mlinfer._layout import Layout, lay_out
@@ -56,6 +57,8 @@ def answer(answering: Answering, data: Any, job: Job, on_reject: Literal["raise"
     if on_reject == "raise":
         return table
     whole = _with_status(table, errors, len(batch) + len(batch.bad))
+    if batch.bad:  # rows that could not be put into columns: what is to be kept of them may well be
+        batch = rows_batch(data, layout.keep)
     return _with_kept(whole, batch, layout)
 
 
@@ -157,7 +160,6 @@ def _with_kept(table: pa.Table, batch: Batch, layout: Layout) -> pa.Table:
     places[rows] = np.arange(len(rows))
     for number, field in enumerate(layout.keep):
         column = batch.records.column(field.name).take(pa.array(places, mask=places < 0))
-        if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(field.type):
-            column = column.dictionary_decode()
-        table = table.set_column(number, table.field(number), column.cast(field.type))
+        fitting, _ = cast(column, field.type)
+        table = table.set_column(number, table.field(number), fitting)
     return table
