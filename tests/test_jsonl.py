@@ -490,3 +490,14 @@ def test_numbers_near_the_edge_of_their_type_are_exact_or_bad(kind, values, expe
     ids = batch.ids.take(kept).array().to_pylist()
     found = dict(zip(ids, fit.records.column("x").to_pylist(), strict=True))
     assert [found.get(f"a.jsonl#{n + 1}", "bad") for n in range(len(values))] == expected
+
+
+def test_a_number_that_does_not_fit_is_refused_alike_alone_and_in_company(tmp_path):
+    lines = [b'{"x": -0.5}\n', b'{"x": 9007199254740993}\n', b'{"x": 1e300}\n', b'{"x": 2.0}\n']
+    source = JsonLinesSource(written(tmp_path, b"".join(lines)))
+    for size in (1, 2, 4):
+        found = list(batches(source, wanted=pa.schema([("x", pa.int64())]), size=size))
+        assert [row["x"] for row in rows(found)] == [9007199254740993, 2]
+        assert [(bad.id, bad.kind) for batch in found for bad in batch.bad] == [
+            ("a.jsonl#1", "wrong_type"), ("a.jsonl#3", "wrong_type"),
+        ]  # fmt: skip

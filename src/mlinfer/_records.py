@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._casts import cast, compatible, is_moment, is_text
+from mlinfer._casts import cast, compatible, is_moment, is_number, is_text
 from mlinfer._text import shown
 
 if TYPE_CHECKING:
@@ -69,27 +69,35 @@ def _column(values: list[Any], field: pa.Field, bad: dict[int, BadRow]) -> pa.Ar
         return _value_by_value(values, field, bad)
     if pt.is_floating(array.type) and bool in set(map(type, values)):
         return _value_by_value(values, field, bad)  # Arrow took True for 1.0
+    return _judged(array, values, field, bad)
+
+
+def _judged(array: pa.Array, values: list[Any], field: pa.Field, bad: dict[int, BadRow]) -> pa.Array:
+    """Find numbers that do not fit: here, for there are records beside which no column could hold them for conform."""
+    if is_number(field.type) and array.type != field.type:
+        _, unfit = cast(array, field.type)
+        for number in [] if unfit is None else unfit.nonzero()[0].tolist():
+            bad.setdefault(number, _misfit(number, values[number], field))
     return array
 
 
 def _value_by_value(values: list[Any], field: pa.Field, bad: dict[int, BadRow]) -> pa.Array:
     kept: list[Any] = []
     for number, value in enumerate(values):
-        problem = None
+        fits = True
         if value is not None:
             try:
                 fits = compatible(_array([value], field.type).type, field.type)
             except (pa.ArrowException, ValueError, TypeError, OverflowError):
                 fits = False
-            if not fits:
-                problem = f"field {field.name!r}: wanted {field.type}, found {shown(value)}"
-        if problem:
-            bad.setdefault(number, BadRow(number, "wrong_type", problem))
-        kept.append(None if problem else value)
+        if not fits:
+            bad.setdefault(number, _misfit(number, value, field))
+        kept.append(value if fits else None)
     try:
-        return _array(kept, field.type)
+        array = _array(kept, field.type)
     except (pa.ArrowException, ValueError, TypeError, OverflowError):
         return _cast_each(kept, field, bad)
+    return _judged(array, kept, field, bad)
 
 
 def _cast_each(values: list[Any], field: pa.Field, bad: dict[int, BadRow]) -> pa.Array:
@@ -98,10 +106,13 @@ def _cast_each(values: list[Any], field: pa.Field, bad: dict[int, BadRow]) -> pa
     for number, value in enumerate(values):
         piece, unfit = cast(_array([value], field.type), field.type)
         if unfit is not None:
-            problem = f"field {field.name!r}: wanted {field.type}, found {shown(value)}"
-            bad.setdefault(number, BadRow(number, "wrong_type", problem))
+            bad.setdefault(number, _misfit(number, value, field))
         pieces.append(piece)
     return pa.concat_arrays(pieces)
+
+
+def _misfit(number: int, value: Any, field: pa.Field) -> BadRow:
+    return BadRow(number, "wrong_type", f"field {field.name!r}: wanted {field.type}, found {shown(value)}")
 
 
 def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
