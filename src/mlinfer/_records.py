@@ -41,7 +41,11 @@ def batch_from_rows(rows: Sequence[Any], wanted: pa.Schema) -> tuple[pa.RecordBa
     columns = [_column(_values(rows, field.name, bad), field, bad) for field in wanted]
     good = [number for number in range(len(rows)) if number not in bad] if bad else list(range(len(rows)))
     batch = _record_batch(columns, wanted, len(rows))
-    return (batch.take(pa.array(good, pa.int64())) if bad else batch), good, list(bad.values())
+    return (
+        (batch.take(pa.array(good, pa.int64())) if bad else batch),
+        good,
+        [bad[number] for number in sorted(bad)],
+    )
 
 
 def _values(rows: Sequence[Any], name: str, bad: dict[int, BadRow]) -> list[Any]:
