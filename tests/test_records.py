@@ -40,6 +40,7 @@ def columns(values, kind):
         (["2024-01-01", "no day", None], pa.timestamp("s"), [dt.datetime(2024, 1, 1), None], [1]),  # noqa: DTZ001
         (["2024-01-01T00:00:00Z"], pa.timestamp("s"), [], [0]),
         ([{}, []], pa.string(), [], [0, 1]),
+        ([-1, False], pa.uint64(), [], [0, 1]),
         ([None, None], pa.float64(), [None, None], []),
     ],
 )
