@@ -76,6 +76,7 @@ class Torture:
             "MLINFER_TEST": "1",
             "MLINFER_FAILPOINTS": failpoints,
             "PYTHONPATH": path,
+            "TORTURE_CHILD": "1",
         }
         arguments = [sys.executable, "-m", "torture.job", str(self.folder), self.kind, str(pause)]
         return subprocess.Popen(
@@ -141,7 +142,7 @@ class Torture:
 
     def _more(self):
         if self.kind in {"queue", "eager-queue"}:
-            self.feed_queue(30)
+            self.feed_queue(100)
         else:
             self.feed()
 

@@ -96,7 +96,7 @@ class QueueReader:
         self._waiting = sorted(source.folder.glob("*.json"))
 
     def read(self, max_records, timeout):
-        time.sleep(0.001)
+        time.sleep(0.003)  # so that there are several commits
         taken, self._waiting = self._waiting[: self._source.rows], self._waiting[self._source.rows :]
         if not taken:
             raise EndOfInput
