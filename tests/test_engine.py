@@ -388,13 +388,26 @@ def test_giving_up_says_how_often_it_was_tried():
 
 def test_rejects_of_an_attempt_that_failed_are_not_charged_twice():
     book = Book(trouble=fails("main.commit", TransientError("later"), times=5))
-    arm("host.infer.before=raise(value)@1")
-    try:
-        source = MemorySource({"id": [0, 1, 2], "x": [0.0, None, 2.0]})
-        report = run(source, book, rejects=book, budget=Budget(count=1))
-    finally:
-        arm("")
+    source = MemorySource({"id": [0, 1, 2], "x": [0.0, None, 2.0]})
+    report = run(source, book, rejects=book, budget=Budget(count=1))
     assert (report.delivered, report.rejected, delivered(book)) == (2, 1, [0, 2])
+
+
+def test_rejects_that_are_durable_stay_charged_after_a_failure():
+    def unlucky(x):
+        if (x % 10 == 0).any():
+            raise ValueError("unlucky")
+        return x
+
+    host = FunctionHost(
+        unlucky, inputs={"x": "float64"}, outputs={"y": "float64"}, takes="numpy", version="1"
+    )
+    trouble = fails("source.read", TransientError("later"), after=9)
+    source, book = Script({"a": 50}, trouble=trouble), Book(commit_seconds=0)
+    with pytest.raises(RejectsError, match="wanted at most 4 rejects, found 5"):
+        run(source, book, host=host, rejects=book, budget=Budget(count=4))
+    assert trouble.seen[0] > 10
+    assert delivered(book) == [n for n in range(len(delivered(book)) + len(book.rows["rejects"])) if n % 10]
 
 
 # --- another model ---------------------------------------------------------------------------------------------------
@@ -441,8 +454,9 @@ def test_starting_over_survives_transient_failures():
     book.commit_seconds = 0
     run(Script({"a": 6}), book, host=other(), on_change="restart")
     assert [row["y"] for row in book.rows["main"]] == [0, -1, -2, -3, -4, -5]
-    book.trouble = fails("main.write", TransientError("later"), times=1, after=1)
-    run(Script({"a": 6}), book, host=other(), from_start=True)
+    source = Script({"a": 6}, trouble=fails("source.read", TransientError("later"), after=1))
+    assert run(source, book, host=other(), from_start=True).delivered == 6
+    assert ("open", "a", 3) in source.log
     assert delivered(book) == list(range(6))
 
 

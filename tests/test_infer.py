@@ -169,6 +169,7 @@ def test_several_threads_may_ask_at_once_and_load_the_model_once():
     class Once(FunctionHost):
         def open(self):
             opened.append(1)
+            threading.Event().wait(0.02)  # long enough for all to ask
             return super().open()
 
     def double(x):

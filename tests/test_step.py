@@ -220,6 +220,7 @@ def test_null_tensors_reach_a_model_that_takes_them_as_nan():
         signature = Signature(pa.schema([pa.field("x", pa.list_(pa.int64(), 2))]), SIGNATURE.outputs)
 
         def infer_arrays(self, columns):
+            assert not columns["x"].flags.writeable
             return {"y": np.nan_to_num(columns["x"].sum(axis=1), nan=-1)}
 
     x = pa.array([[1, 2], None, [3, 4], None], pa.list_(pa.int64(), 2))
