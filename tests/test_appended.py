@@ -103,8 +103,19 @@ def test_another_pipeline_is_a_stranger(tmp_path):
     deliver(path, 1)
     with pytest.raises(ConfigError, match=r"found one that pipeline 'p' \(main\) wrote"):
         deliver(path, 2, scope=Scope("q"))
-    deliver(path, 2, scope=Scope("q"), if_exists="append")
-    assert numbers(path) == [1, 2]
+    deliver(path, 2, scope=Scope("q"), if_exists="replace")
+    assert numbers(path) == [2]
+
+
+def test_two_pipelines_cannot_take_turns_and_forget_what_they_have_delivered(tmp_path):
+    path = tmp_path / "a.jsonl"
+    deliver(path, 1, position=1, if_exists="append")
+    with pytest.raises(
+        ConfigError, match=r"pipeline 'p' \(main\) wrote; choose another file, or if_exists='replace'"
+    ):
+        deliver(path, 2, scope=Scope("q"), if_exists="append")
+    assert deliver(path, 3, if_exists="append").positions
+    assert numbers(path) == [1, 3]
 
 
 def test_two_outputs_of_one_pipeline_cannot_share_a_file(tmp_path):

@@ -236,12 +236,14 @@ def _keep_foreign(path: Path, found: Sidecar | None, if_exists: IfExists) -> int
         size = min(size, found.length)  # what is behind it was never committed
     if not size or if_exists == "replace":
         return 0
-    if if_exists == "append":
+    if if_exists == "append" and found is None:
         return size
+    # The sidecar holds the progress of one pipeline: if two took turns, each would forget what it has delivered.
     whose = f"pipeline {found.pipeline!r} ({found.output})" if found else "something else"
+    choices = "'replace'" if found else "'append' or 'replace'"
     msg = (
         f"{path}: wanted a file of this pipeline or none, found one that {whose} wrote; "
-        "choose another file, or if_exists='append' or 'replace'"
+        f"choose another file, or if_exists={choices}"
     )
     raise ConfigError(msg)
 
