@@ -4,6 +4,7 @@ import pytest
 
 from torture.harness import POINTS, Torture
 
+pytestmark = pytest.mark.timeout(300)  # dozens of processes, on a machine that may be busy
 QUEUE_POINTS = [
     "source.acknowledge.before",
     "source.acknowledge.after",
