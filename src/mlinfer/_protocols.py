@@ -203,8 +203,9 @@ class Writer(Protocol):
         """Return only when every record written so far survives a crash.
 
         A transactional writer stores `progress`, merged into what it holds, in the same atomic step. Raises
-        FencedError when a newer epoch exists. May raise RecordErrors with nothing stored and the buffer dropped; the
-        rows are then counted over all records written since the last commit.
+        FencedError when a newer epoch exists. May raise RecordErrors with nothing stored and the buffer dropped (what
+        joined outputs hold waits for the next commit); the rows are then counted over all records written since the
+        last commit.
         """
         ...
 
