@@ -21,7 +21,16 @@ import pyarrow as pa
 import pytest
 
 import mlinfer
-from mlinfer import ConfigError, DataDestination, InferencePipeline, RecordErrors, Scope, Stop, TransientError
+from mlinfer import (
+    ConfigError,
+    DataDestination,
+    InferencePipeline,
+    RecordErrors,
+    Scope,
+    Stop,
+    TransientError,
+    Workers,
+)
 from mlinfer._engine import Step
 from mlinfer._isolate import KINDS
 from mlinfer._layout import lay_out
@@ -241,6 +250,20 @@ def test_what_a_model_raises_is_for_the_log_alone(error, status, caplog):
     assert len(told) == 1
     assert "hunter2" in told[0].getMessage() + caplog.text
     assert "\n" not in told[0].getMessage(), "a stranger's text must not forge lines of the log"
+
+
+def dies_over_thirteen(records):
+    if 13 in records.column("x").to_pylist():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return double(records)
+
+
+def test_a_model_that_dies_in_its_own_process_costs_one_request():
+    with client_of(pipeline(dies_over_thirteen, workers=Workers(1, "process"))) as client:
+        found = client.post("/predict", json=row("bad", 13))
+        assert client.post("/predict", json=row("good")).json()["whose"] == "good"
+    assert found.status_code == 422
+    assert [one["kind"] for one in found.json()["records"]] == ["model_died"]
 
 
 def test_every_reason_that_quotes_a_stranger_has_words_of_our_own():
