@@ -25,7 +25,7 @@ BEYOND_THE_CORE = ["orjson", "pandas", "polars", "prometheus_client", "sqlalchem
 
 def main() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    example = re.search(r"^```python\n(.*?)^```$", readme, re.M | re.S)
+    example = re.search(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     assert example is not None, "README.md: wanted a python block, found none"
     present = [name for name in BEYOND_THE_CORE if find_spec(name)]
     assert not present, f"wanted an environment with the core alone, found {', '.join(present)}"
