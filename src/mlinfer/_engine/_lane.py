@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlinfer._engine._delivery import Delivery
     from mlinfer._engine._session import Session
 
-READ_RECORDS = 65_536
+READ_RECORDS = 32_768
 IDLE_SECONDS = 0.2
 
 

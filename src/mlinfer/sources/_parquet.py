@@ -92,7 +92,11 @@ class ParquetSource(DataSource):
             encoded = [name for name in columns if _is_dictionary(name, footer)]
             footer.check_sizes(columns)
             file = footer.reader(encoded)
-            yield ParquetReader(Part(run, footer, columns, self.id_column), file, start, end)
+            reader = ParquetReader(Part(run, footer, columns, self.id_column), file, start, end)
+            try:
+                yield reader
+            finally:
+                reader.close()
 
     def remaining(self, partition: str, after: Position | None) -> int:
         """The number of rows behind a position, as the footer tells it. Raises what `open` raises."""
@@ -157,6 +161,10 @@ class ParquetReader:
         start, self._row = self._row, self._row + records.num_rows
         position = self._part.footer.position(self._row)
         return Batch(records, self._part.run.partition, position, self._ids(records, start))
+
+    def close(self) -> None:
+        """Let go of the data now: the generator knows the reader, and Python would find such a circle only by and by."""
+        self._batches = self._held = None
 
     def _next(self, max_records: int) -> pa.RecordBatch:
         try:
