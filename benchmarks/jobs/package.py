@@ -18,7 +18,7 @@ INPUTS = {"j1": [f"f{i}" for i in range(20)], "j2": [f"x{i}" for i in range(10)]
 
 def example(data: Path) -> pa.Table:
     """The first records, with the columns that the model was trained on."""
-    path = sorted((data / "in").iterdir())[0]
+    path = min((data / "in").iterdir())
     columns = INPUTS[data.name.split("-")[0]]
     if path.suffix == ".parquet":
         table = next(pq.ParquetFile(path).iter_batches(32, columns=columns))
