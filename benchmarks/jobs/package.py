@@ -30,7 +30,11 @@ def main(data: Path) -> None:
     target = data / "model.mlinfer"
     if not target.exists():
         mlinfer.save(
-            joblib.load(data / "model.joblib"), target, example=example(data), method="predict_proba", expand=True
+            joblib.load(data / "model.joblib"),
+            target,
+            example=example(data),
+            method="predict_proba",
+            expand=True,
         )
 
 

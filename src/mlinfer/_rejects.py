@@ -57,7 +57,11 @@ class Rejected:
         from mlinfer._json_text import json_objects  # pyarrow.compute, which it needs, is slow to import
 
         count = len(self)
-        records = pa.nulls(count, pa.string()) if self.records is None else json_objects(self.records).cast(pa.string())
+        records = (
+            pa.nulls(count, pa.string())
+            if self.records is None
+            else json_objects(self.records).cast(pa.string())
+        )
         raws = [raw[:LONGEST_RAW] for raw in self.raws] if self.raws else [None] * count
         columns = [
             self.ids.array(),
