@@ -6,7 +6,12 @@ import subprocess
 import sys
 import textwrap
 
+import pyarrow as pa
 import pytest
+
+from mlinfer import DataSource, InferencePipeline, Stop, TransientError
+from mlinfer.destinations import MemoryDestination
+from mlinfer.hosts import FunctionHost
 
 PROGRAM = textwrap.dedent("""
     import sys, time
@@ -154,3 +159,21 @@ def test_a_reader_that_stops_reading_the_report_is_no_disaster(start):
     child.stdout = None
     child.wait(timeout=20)
     assert child.returncode in {0, 1, 120}
+
+
+def test_a_stop_during_a_wait_for_the_next_attempt_ends_the_run_in_peace():
+    stop = Stop()
+
+    class Down(DataSource):
+        resume = "seek"
+
+        def schema(self):
+            return pa.schema([("x", pa.float64())])
+
+        def open(self, partition, after, wanted):
+            stop.ask("test")
+            raise TransientError("down", wait=60)
+
+    host = FunctionHost(lambda x: x, {"x": "float64"}, {"y": "float64"}, takes="numpy")
+    report = InferencePipeline(Down(), host, MemoryDestination(), name="waiting").run(stop=stop)
+    assert (report.delivered, report.stopped) == (0, "test")

@@ -70,7 +70,8 @@ class Run:
             except TransientError as error:
                 failures = 1 if self.tally.commits > commits else failures + 1
                 commits = self.tally.commits
-                self._wait(error, failures)
+                if self._wait(error, failures):
+                    break  # asked to stop with nothing in flight: what was committed is the end
             else:
                 break
 
@@ -86,7 +87,8 @@ class Run:
             stopped=self.stop.reason,
         )
 
-    def _wait(self, error: TransientError, failures: int) -> None:
+    def _wait(self, error: TransientError, failures: int) -> bool:
+        """Wait before the next attempt; says whether somebody asked to stop meanwhile."""
         if self.job.source.resume == "none" or failures >= self.job.retry.attempts:
             why = (
                 "its source cannot be read again"
@@ -97,8 +99,7 @@ class Run:
             raise ComponentError(msg) from error
         wait = self.job.retry.wait(failures, error.wait, self._dice)
         self.tally.retried(plain(str(error)), failures, wait)
-        if self.clock.wait(self.stop, wait):
-            raise error
+        return self.clock.wait(self.stop, wait)
 
     def _session(self, until: Until, spending: Spending, fresh: bool, started: object) -> None:  # noqa: FBT001 - internal
         scope = Scope(self.job.name or "", run=self.id, fresh=fresh)
