@@ -19,8 +19,7 @@ def main(data: Path, out: Path) -> None:
     weights, bias = model["weights"], float(model["bias"])
 
     def score(**columns: np.ndarray) -> np.ndarray:
-        x = np.column_stack(list(columns.values()))
-        return 1.0 / (1.0 + np.exp(-(x @ weights + bias)))
+        return 1.0 / (1.0 + np.exp(-(weights @ np.array(list(columns.values())) + bias)))
 
     InferencePipeline(
         name="j2-one",

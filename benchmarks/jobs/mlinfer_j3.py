@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from mlinfer import InferencePipeline, Workers
+from mlinfer import Batching, InferencePipeline, Workers
 from mlinfer.destinations import ParquetDestination
 from mlinfer.hosts import Selected, SklearnHost
 from mlinfer.sources import ParquetSource
@@ -17,6 +17,7 @@ def main(data: Path, out: Path) -> None:
         destination=ParquetDestination(str(out / "answers")),
         keep=["id"],
         workers=Workers(2, "process"),
+        batching=Batching(max_records=8192),  # enough batches for both to be busy until the end
     ).run()
 
 

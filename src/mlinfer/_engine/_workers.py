@@ -117,7 +117,8 @@ class Timed:
 class ProcessModel:
     """A model in a child process: Python models run beside each other, a hanging or dying one can be replaced.
 
-    Batches travel over an inherited pipe as Arrow IPC. `timeout` is in seconds for one call, None for no limit.
+    Batches travel over an inherited pipe as Arrow IPC. `timeout` is in seconds for one call, None for no limit. The child
+    loads its model by itself: several can be started at once, each is waited for when it is first needed.
     """
 
     def __init__(self, host: Host, timeout: float | None) -> None:
@@ -127,10 +128,13 @@ class ProcessModel:
     @property
     def signature(self) -> Signature:
         """The model's own, as the child reported it."""
+        if self._signature is None:
+            self._signature = self._greeting()
         return self._signature
 
     def infer(self, records: pa.RecordBatch) -> pa.RecordBatch:
         """Ask the child. Raises what its model raised, TimeoutError, or ChildProcessError when the child died."""
+        assert self.signature is not None  # noqa: S101 - the child has said that it is ready
         try:
             self._pipe.send_bytes(_to_bytes(records))
             if not self._pipe.poll(self._timeout):
@@ -173,7 +177,7 @@ class ProcessModel:
             )
             raise ConfigError(msg) from error
         theirs.close()
-        self._signature = self._greeting()
+        self._signature: Signature | None = None
 
     def _greeting(self) -> Signature:
         try:
