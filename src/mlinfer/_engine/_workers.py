@@ -123,18 +123,17 @@ class ProcessModel:
 
     def __init__(self, host: Host, timeout: float | None) -> None:
         self._host, self._timeout = host, timeout
+        self._signature: Signature | None = None
         self._start()
 
     @property
     def signature(self) -> Signature:
         """The model's own, as the child reported it."""
-        if self._signature is None:
-            self._signature = self._greeting()
-        return self._signature
+        return self._ready()
 
     def infer(self, records: pa.RecordBatch) -> pa.RecordBatch:
         """Ask the child. Raises what its model raised, TimeoutError, or ChildProcessError when the child died."""
-        assert self.signature is not None  # noqa: S101 - the child has said that it is ready
+        self._ready()
         try:
             self._pipe.send_bytes(_to_bytes(records))
             if not self._pipe.poll(self._timeout):
@@ -177,7 +176,13 @@ class ProcessModel:
             )
             raise ConfigError(msg) from error
         theirs.close()
-        self._signature: Signature | None = None
+        self._signature = None
+
+    def _ready(self) -> Signature:
+        """Wait until the child has loaded its model."""
+        if self._signature is None:
+            self._signature = self._greeting()
+        return self._signature
 
     def _greeting(self) -> Signature:
         try:
