@@ -44,7 +44,7 @@ def _typed(array: pa.Array, field: pa.Field, who: str) -> pa.Array:
     )
     result, unfit = cast(array, field.type) if widens else (array, None)
     if not widens or unfit is not None:
-        msg = f"{who}: wanted answers {field.name!r} of type {field.type}, found {array.type}"
+        msg = f"{who}: wanted answers {field.name!r} of type {field.type}, found {array.type}; convert them in the model, or name this type in its outputs"
         raise ComponentError(msg)
     return result
 

@@ -76,7 +76,7 @@ class AskArrays:
         try:
             return _joined(parts, field)
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-            msg = f"model {self._signature.model_id!r}: wanted answers {field.name!r} of type {field.type}, found: {error}"
+            msg = f"model {self._signature.model_id!r}: wanted answers {field.name!r} of type {field.type}, found: {error}; convert them in the model, or name this type in its outputs"
             raise ComponentError(msg) from error
 
     def _complain(self, answers: Mapping[str, Any], name: str, count: int) -> None:

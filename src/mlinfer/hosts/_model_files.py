@@ -40,7 +40,7 @@ def check_digest(content: bytes, wanted: str, where: str) -> None:
     """Raises ConfigError: these are not the bytes that were meant."""
     found = hashlib.sha256(content).hexdigest()
     if found != wanted.lower():
-        msg = f"{where}: wanted the SHA-256 {wanted}, found {found}; it is another file than the one that was meant, or damaged"
+        msg = f"{where}: wanted the SHA-256 {wanted}, found {found}; it is damaged or another file than the one that was meant: restore it, or name the SHA-256 of a file that you trust"
         raise ConfigError(msg)
 
 

@@ -148,7 +148,7 @@ class Tape:
         try:
             chunk = self._text.read(size)
         except DAMAGES as error:
-            msg = f"{self.path}: wanted to read on at byte {self._expanded} of the text, found a file that is cut or damaged: {error}"
+            msg = f"{self.path}: wanted to read on at byte {self._expanded} of the text, found a file that is cut or damaged ({error}); restore it, or remove it from the input"
             raise ComponentError(msg) from error
         expanded = self._expanded + len(chunk)
         if expanded > EXPANSION_FLOOR and expanded > MOST_EXPANSION * self._packed.tell():
