@@ -21,8 +21,6 @@ from mlinfer import (
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 
 class PrometheusMetrics:
     """Counts records, batches, commits and retries per pipeline; needs `mlinfer[metrics]`.
