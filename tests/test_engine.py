@@ -447,6 +447,18 @@ def test_another_model_stops_continues_or_starts_over(destination):
     assert answers() == [0, -1, -2, -3, -4]
 
 
+def test_speed_settings_do_not_make_it_another_model():
+    book = Book()
+    run(Script({"a": 3}), book)
+    faster = {
+        "workers": 2,
+        "batching": Batching(max_records=1),
+        "retry": Retry(attempts=2),
+        "budget": Budget(count=1),
+    }
+    assert run(Script({"a": 5}), book, **faster).delivered == 2
+
+
 def test_starting_over_survives_transient_failures():
     book = Book()
     run(Script({"a": 6}), book)

@@ -71,6 +71,18 @@ def test_metrics_agree_with_the_report():
     assert found["mlinfer_runs_total", None, None] == 1
 
 
+def test_a_report_accounts_for_every_record_and_every_second():
+    report = run(PrometheusMetrics())
+    assert (report.name, report.delivered, report.rejected, report.stopped) == ("doubles", 180, 20, None)
+    assert report.rate == pytest.approx(200 / report.seconds)
+    assert report.reasons == {("conform", "missing_value"): 20}
+    assert {"read", "infer", "write"} <= set(report.stages)
+    first, *more = report.details().splitlines()
+    assert first.startswith("180 delivered, 20 rejected, ")
+    assert [line.split()[0] for line in more] == ["rate", "rejects", "time"]
+    assert "20 x missing_value (conform)" in more[1]
+
+
 def test_metrics_of_two_observers_do_not_meet_unless_they_share_a_registry():
     one, two = PrometheusMetrics(), PrometheusMetrics()
     run(one)
