@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from mlinfer import ConfigError, InferencePipeline, RecordErrors, SchemaError
+from mlinfer import Budget, ConfigError, InferencePipeline, RecordErrors, SchemaError
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
@@ -234,6 +234,8 @@ def test_every_call_of_a_model_with_memory_begins_anew():
         ({"a": "1", "b": "2"}, ConfigError, "column 'a': wanted a list of values, one per record, found '1'"),
         ({"a": [1, "x"], "b": [1, 2]}, ConfigError, "column 'a': wanted values of one type, found a mixture"),
         (7, ConfigError, "wanted records (an Arrow table, pandas, polars, numpy, a dict of columns, a list of dicts or of strings), found int"),
+        (pd.Series([1.0], name="a"), ConfigError, "wanted columns by name, found a single Series; write {'name': ...} around it"),
+        (np.array(["2020"], "M8[Y]"), ConfigError, "wanted an array of numbers, booleans, texts or times in s, ms, us or ns, found one of datetime64[Y]"),
         (pd.DataFrame({"a": [1, "x"], "b": [1, 2]}), ConfigError, "the data frame has a column that is not of one type"),
     ],
 )  # fmt: skip
@@ -241,6 +243,39 @@ def test_what_is_no_data_is_refused_in_words(data, error, message):
     with pipeline() as found, pytest.raises(error) as caught:
         found.infer(data)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        pl.Series(["p", "q"]),
+        pl.Series(["p", "q"], dtype=pl.Categorical),
+        pl.Series([["p"], ["q"]]),
+        pl.Series([["p"], ["q"]], dtype=pl.Array(pl.String, 1)),
+        pl.Series([{"t": "p"}, {"t": "q"}]),
+        pl.Series([b"p", b"q"]),
+    ],
+    ids=lambda texts: str(texts.dtype),
+)
+def test_texts_of_polars_travel_beside_a_bad_record(texts):
+    data = pl.DataFrame({"id": texts, "a": [1.5, None], "b": [1, 2]})
+    for found in (
+        data,
+        {"id": texts, "a": [1.5, None], "b": [1, 2]},
+        data.to_arrow(compat_level=pl.CompatLevel.newest()),
+    ):
+        with pipeline(keep=["id"], data=found, rejects=MemoryDestination(), budget=Budget(ratio=1.0)) as used:
+            assert used.infer(found, on_reject="null")["id"].to_pylist() == texts.to_list()
+            assert used.run().rejected == 1
+            assert used.job.destination.table()["id"].to_pylist() == texts.to_list()[:1]
+
+
+def test_what_shall_happen_to_bad_records_is_one_of_two_words():
+    with (
+        pipeline() as found,
+        pytest.raises(ConfigError, match="on_reject: wanted 'raise' or 'null', found 'nul'"),
+    ):
+        found.infer(TABLE, on_reject="nul")
 
 
 def test_preview_answers_the_first_records_and_delivers_nothing():

@@ -190,6 +190,9 @@ class InferencePipeline:
             RecordErrors: records are bad; its `rows` say which.
             SchemaError: a column is missing or of another type.
         """
+        if on_reject not in {"raise", "null"}:
+            msg = f"on_reject: wanted 'raise' or 'null', found {on_reject!r}"
+            raise ConfigError(msg)
         data = records if is_rows(records) else to_arrow(records)
         return answer(self._answers(), data, self.job, on_reject)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 
 from mlinfer._errors import ConfigError
 from mlinfer._text import shown
@@ -25,14 +26,14 @@ def to_arrow(data: Any) -> pa.Table:
     Raises ConfigError for anything else. Lists of dicts are rows: see `batch_from_rows`.
     """
     if isinstance(data, pa.Table):
-        return data
+        return _without_views(data)
     if isinstance(data, pa.RecordBatch):
-        return pa.Table.from_batches([data])
+        return _without_views(pa.Table.from_batches([data]))
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(data, pandas.DataFrame):
         return _from_pandas(data)
     if hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__"):
-        return pa.table(data)
+        return _without_views(_from_capsule(data))
     if isinstance(data, np.ndarray):
         return pa.table({UNNAMED: column_of(data)})
     if isinstance(data, dict):
@@ -58,11 +59,55 @@ def column_of(values: np.ndarray) -> pa.Array:
     if values.dtype == object or values.dtype.kind in "US":
         return inferred(values.tolist(), UNNAMED)
     if values.ndim <= 1:
-        return pa.array(np.atleast_1d(values))
+        return _plain(np.atleast_1d(values))
     flat = np.ascontiguousarray(values).reshape(len(values), math.prod(values.shape[1:]))
-    inner = pa.array(flat.ravel())
+    inner = _plain(flat.ravel())
     field = pa.field("item", inner.type, nullable=False)
     return pa.FixedSizeListArray.from_arrays(inner, type=pa.list_(field, flat.shape[1]))
+
+
+def _plain(values: np.ndarray) -> pa.Array:
+    try:
+        return pa.array(values)
+    except pa.ArrowException as error:
+        msg = f"wanted an array of numbers, booleans, texts or times in s, ms, us or ns, found one of {values.dtype}"
+        raise ConfigError(msg) from error
+
+
+def _from_capsule(data: Any) -> pa.Table:
+    try:
+        return pa.table(data)
+    except pa.ArrowException as error:
+        msg = f"wanted columns by name, found a single {type(data).__name__}; write {{'name': ...}} around it"
+        raise ConfigError(msg) from error
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """Views as plain texts and bytes, as pyarrow cannot take rows out of a column of views (polars gives them)."""
+    kinds = [_without_view(kind) for kind in table.schema.types]
+    if kinds == table.schema.types:
+        return table
+    return table.cast(
+        pa.schema([field.with_type(kind) for field, kind in zip(table.schema, kinds, strict=True)])
+    )
+
+
+def _without_view(kind: pa.DataType) -> pa.DataType:
+    if pt.is_string_view(kind):
+        return pa.large_string()
+    if pt.is_binary_view(kind):
+        return pa.large_binary()
+    if pt.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _without_view(kind.value_type), kind.ordered)
+    if pt.is_struct(kind):
+        return pa.struct([field.with_type(_without_view(field.type)) for field in kind])
+    if pt.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(_without_view(kind.value_type)), kind.list_size)
+    if pt.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_without_view(kind.value_type)))
+    if pt.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_without_view(kind.value_type)))
+    return kind
 
 
 def _from_pandas(data: Any) -> pa.Table:
@@ -87,9 +132,9 @@ def _from_columns(data: dict[str, Any]) -> pa.Table:
 
 def _as_column(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
     if isinstance(values, pa.Array | pa.ChunkedArray):
-        return values
+        return _without_views(pa.table({name: values})).column(0)
     if hasattr(values, "__arrow_c_stream__") or hasattr(values, "__arrow_c_array__"):
-        return pa.chunked_array(values)
+        return _without_views(pa.table({name: pa.chunked_array(values)})).column(0)
     if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
         msg = f"column {name!r}: wanted a list of values, one per record, found {shown(values)}; write [{shown(values)}]"
         raise ConfigError(msg)
