@@ -67,7 +67,21 @@ def host(
     version: str | None = None,
     shared: bool = False,
 ) -> Callable[[Callable[..., Any]], FunctionHost]:
-    """Turn a function into a host: `@mlinfer.host(inputs={"x": pa.float64()}, outputs={"y": pa.float64()})`."""
+    """Turn a function into a host.
+
+    >>> import mlinfer, pyarrow as pa
+    >>> from mlinfer.destinations import MemoryDestination
+    >>> from mlinfer.sources import MemorySource
+    >>> @mlinfer.host(inputs={"x": pa.float64()}, outputs={"y": pa.float64()}, takes="numpy", version="1")
+    ... def twice(x):
+    ...     return 2 * x
+    >>> scores = MemoryDestination()
+    >>> pipeline = mlinfer.InferencePipeline(MemorySource({"x": [1.0, 2.0]}), twice, scores, name="twice")
+    >>> pipeline.run().delivered
+    2
+    >>> pipeline.infer([{"x": 21.0}]).to_pylist()
+    [{'y': 42.0}]
+    """
     return lambda function: FunctionHost(function, inputs, outputs, takes, version, shared)
 
 
