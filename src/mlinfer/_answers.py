@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer._casts import cast, is_list, is_number, is_text, owners
-from mlinfer._errors import ComponentError
+from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._signature import Signature, allows_nonfinite
 
 
@@ -49,8 +49,8 @@ def _typed(array: pa.Array, field: pa.Field, who: str) -> pa.Array:
     return result
 
 
-def bad_answers(answers: pa.RecordBatch, outputs: pa.Schema) -> tuple[np.ndarray, str] | None:
-    """A mask of the records whose answer is no answer (null, NaN or infinity where none may be), and the reason."""
+def bad_answers(answers: pa.RecordBatch, outputs: pa.Schema) -> RecordErrors | None:
+    """The records whose answer is no answer: null, NaN or infinity where none may be."""
     bad: np.ndarray | None = None
     names = []
     for place, field in enumerate(outputs):
@@ -60,7 +60,8 @@ def bad_answers(answers: pa.RecordBatch, outputs: pa.Schema) -> tuple[np.ndarray
             names.append(field.name)
     if bad is None:
         return None
-    return bad, f"the model's answer {', '.join(map(repr, names))} is missing or not a finite number"
+    why = f"the model's answer {', '.join(map(repr, names))} is missing or not a finite number"
+    return RecordErrors(np.flatnonzero(bad).tolist(), "bad_answer", why)
 
 
 def _unusable(array: pa.Array, field: pa.Field) -> np.ndarray | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 
 from mlinfer._errors import ComponentError
@@ -62,7 +63,7 @@ class RecordIds:
         """The ids of the records for which the mask is true."""
         return RecordIds(lambda: self.array().filter(mask))
 
-    def take(self, rows: Sequence[int]) -> RecordIds:
+    def take(self, rows: Sequence[int] | np.ndarray) -> RecordIds:
         """The ids of the records at these positions."""
         return RecordIds(lambda: self.array().take(pa.array(rows, pa.int64())))
 

@@ -68,7 +68,7 @@ class Rejected:
             pa.repeat(pa.scalar(self.partition), count),
             pa.repeat(pa.scalar(self.stage), count),
             pa.array(self.kinds, pa.string()),
-            pa.array([_tidy(message) for message in self.messages], pa.string()),
+            _tidied(self.messages),
             records,
             pa.array(raws, pa.binary()),
             pa.repeat(pa.scalar(model), count),
@@ -78,5 +78,7 @@ class Rejected:
         return pa.RecordBatch.from_arrays(columns, schema=REJECTS)
 
 
-def _tidy(message: str) -> str:
-    return plain(message, LONGEST_MESSAGE)
+def _tidied(messages: Sequence[str]) -> pa.Array:
+    """The messages on one line each; there are many rejects and few different reasons."""
+    tidy = {message: plain(message, LONGEST_MESSAGE) for message in set(messages)}
+    return pa.array([tidy[message] for message in messages], pa.string())

@@ -15,6 +15,8 @@ def shown(value: object, longest: int = LONGEST) -> str:
 
 def plain(text: str, longest: int = LONGEST) -> str:
     """A foreign text on one line, control characters escaped, cut."""
+    if text.isprintable() and len(text) <= longest:
+        return text
     line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[: longest + 1])
     return line if len(line) <= longest else line[: longest - 3] + "..."
 

@@ -75,53 +75,29 @@ class Step:
 
     def _answer(self, batch: Batch) -> Answers:
         rejects = [_undecoded(batch)] if batch.bad else []
-        records, ids = batch.records, batch.ids
-        kept = records
-        for conform in (self._keep, self._inputs):
-            fit = conform(records)
-            if fit.errors is not None and fit.good is not None:
-                rejects.append(_rejected(batch.partition, "conform", fit.errors, records=records, ids=ids))
-                good = pa.array(fit.good)
-                records, ids = records.filter(good), ids.filter(good)
-                kept = kept.filter(good) if conform is self._inputs else fit.records
-            elif conform is self._keep:
-                kept = fit.records
-        return self._infer(batch, records, (fit.records, kept, ids), rejects)
-
-    def _infer(
-        self,
-        batch: Batch,
-        records: pa.RecordBatch,
-        fitting: tuple[pa.RecordBatch, pa.RecordBatch, RecordIds],
-        rejects: list[Rejected],
-    ) -> Answers:
-        inputs, kept, ids = fitting
+        left = Left(batch)
+        fit = self._keep(batch.records)
+        kept, records = fit.records, batch.records
+        if fit.errors is not None:
+            rejects.append(left.reject("conform", fit.errors))
+            records = records.filter(pa.array(fit.good))
+        fit = self._inputs(records)
+        if fit.errors is not None:
+            rejects.append(left.reject("conform", fit.errors))
+            kept = kept.filter(pa.array(fit.good))
         sides: list[Mapping[str, pa.RecordBatch]] = []
-        answers, errors = self._answer_all(inputs, ids, sides)
+        answers, errors = self._answer_all(fit.records, left.ids, sides)
         if errors is not None:
-            rejects.append(_rejected(batch.partition, "infer", errors, records=records, ids=ids))
-            good = _mask(records.num_rows, errors.rows)
-            records, kept, ids = records.filter(good), kept.filter(good), ids.filter(good)
-        unusable = bad_answers(answers, self.layout.signature.outputs)
-        if unusable is not None:
-            bad, why = unusable
-            rows = np.flatnonzero(bad).tolist()
-            taken = records.take(pa.array(rows, pa.int64()))
-            rejects.append(
-                Rejected(
-                    batch.partition,
-                    "answer",
-                    ids.take(rows),
-                    ["bad_answer"] * len(rows),
-                    [why] * len(rows),
-                    taken,
-                )
-            )
-            good = pa.array(~bad)
-            answers, kept, ids = answers.filter(good), kept.filter(good), ids.filter(good)
+            rejects.append(left.reject("infer", errors))
+            kept = kept.filter(_mask(kept.num_rows, errors.rows))
+        errors = bad_answers(answers, self.layout.signature.outputs)
+        if errors is not None:
+            rejects.append(left.reject("answer", errors))
+            good = _mask(answers.num_rows, errors.rows)
+            answers, kept = answers.filter(good), kept.filter(good)
         columns = [*kept.columns, *answers.columns]
         joined = pa.RecordBatch.from_arrays(columns, schema=as_found(self.layout.output, columns))
-        answered = Batch(joined, batch.partition, batch.position, ids)
+        answered = Batch(joined, batch.partition, batch.position, left.ids)
         return Answers(answered, tuple(rejects), _merged(sides), self._state)
 
     def _answer_all(
@@ -188,17 +164,36 @@ class Step:
             self._state = self._stateful.snapshot()
 
 
+class Left:
+    """The records of a batch that nothing was wrong with so far, by their places in it.
+
+    The batch itself stays whole: most of its columns are of no use any more, and cutting them all would cost more than
+    finding the few records that are rejected.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._places: np.ndarray | None = None
+
+    @property
+    def ids(self) -> RecordIds:
+        """Their ids."""
+        return self._batch.ids if self._places is None else self._batch.ids.take(self._places)
+
+    def reject(self, stage: str, errors: RecordErrors) -> Rejected:
+        """Take out the records that are named by their rows among those left."""
+        places = np.arange(len(self._batch)) if self._places is None else self._places
+        bad = places[errors.rows]
+        self._places = np.delete(places, errors.rows)
+        batch = self._batch
+        taken = batch.records.take(pa.array(bad))
+        return Rejected(batch.partition, stage, batch.ids.take(bad), errors.kinds, errors.messages, taken)
+
+
 def _undecoded(batch: Batch) -> Rejected:
     ids = RecordIds.of(pa.array([bad.id for bad in batch.bad], pa.string()))
     kinds, messages = [bad.kind for bad in batch.bad], [bad.message for bad in batch.bad]
     return Rejected(batch.partition, "decode", ids, kinds, messages, raws=[bad.raw for bad in batch.bad])
-
-
-def _rejected(
-    partition: str, stage: str, errors: RecordErrors, *, records: pa.RecordBatch, ids: RecordIds
-) -> Rejected:
-    taken = records.take(pa.array(errors.rows, pa.int64()))
-    return Rejected(partition, stage, ids.take(errors.rows), errors.kinds, errors.messages, taken)
 
 
 def _mask(count: int, bad: list[int]) -> pa.Array:
