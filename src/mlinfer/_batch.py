@@ -23,23 +23,19 @@ class RecordIds:
     An id is stable: it is the same when the record is delivered again and it does not depend on batch size.
     """
 
-    __slots__ = ("_made", "_make")
+    __slots__ = ("_made", "_make", "_numbered")
 
     def __init__(self, make: Callable[[], pa.Array]) -> None:
         self._make = make
         self._made: pa.Array | None = None
+        self._numbered: tuple[str, int] | None = None
 
     @classmethod
     def ordinals(cls, partition: str, start: int, count: int) -> RecordIds:
         """`partition#ordinal`, for sources whose records have no name of their own."""
-
-        def make() -> pa.Array:
-            import pyarrow.compute as pc
-
-            numbers = pa.array(range(start, start + count), pa.int64()).cast(pa.string())
-            return pc.binary_join_element_wise(pa.scalar(partition), numbers, "#")
-
-        return cls(make)
+        ids = cls(lambda: _numbered(partition, np.arange(start, start + count)))
+        ids._numbered = (partition, start)
+        return ids
 
     @classmethod
     def of(cls, array: pa.Array) -> RecordIds:
@@ -65,7 +61,16 @@ class RecordIds:
 
     def take(self, rows: Sequence[int] | np.ndarray) -> RecordIds:
         """The ids of the records at these positions."""
+        if self._numbered is not None:  # a few rejects of a large batch need not spell the ids of all
+            partition, start = self._numbered
+            return RecordIds(lambda: _numbered(partition, start + np.asarray(rows, np.int64)))
         return RecordIds(lambda: self.array().take(pa.array(rows, pa.int64())))
+
+
+def _numbered(partition: str, numbers: np.ndarray) -> pa.Array:
+    import pyarrow.compute as pc
+
+    return pc.binary_join_element_wise(pa.scalar(partition), pa.array(numbers).cast(pa.string()), "#")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
