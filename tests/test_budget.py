@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlinfer import Batch, Batching, Budget, InferencePipeline, RejectsError
+from mlinfer import Batch, Batching, Budget, ConfigError, InferencePipeline, RejectsError
 from mlinfer._batch import RecordIds
 from mlinfer._engine import Answers, Spending
 from mlinfer._rejects import Rejected
@@ -85,3 +85,9 @@ def test_what_earlier_attempts_have_made_durable_counts_once():
     spending.spend(answers(0, 2))
     with pytest.raises(RejectsError, match="at most 10 rejects, found 11"):
         spending.spend(answers(0, 1))
+
+
+@pytest.mark.parametrize("wrong", [{"ratio": 10}, {"ratio": -0.1}, {"count": -1}, {"window": 0}])
+def test_a_budget_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(ConfigError, match="wanted a ratio from 0 to 1"):
+        Budget(**wrong)

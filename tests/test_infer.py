@@ -1,5 +1,6 @@
 """`infer` answers data in hand, whatever it is, as `run` would; a bad record is named, or answered with nulls."""
 
+import sys
 import threading
 
 import numpy as np
@@ -8,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from mlinfer import Budget, ConfigError, InferencePipeline, RecordErrors, SchemaError
+from mlinfer import Budget, ComponentError, ConfigError, InferencePipeline, RecordErrors, SchemaError
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
@@ -285,3 +286,30 @@ def test_preview_answers_the_first_records_and_delivers_nothing():
         }  # fmt: skip
         assert found.job.destination.table().num_rows == 0
         assert found.run().delivered == 3
+
+
+def test_an_empty_list_has_no_answers_and_no_error():
+    answers = pipeline().infer([])
+    assert answers.num_rows == 0
+    assert answers.schema.equals(pipeline().infer(TABLE).schema)
+
+
+def test_a_data_frame_that_comes_back_in_another_order_is_refused():
+    def sort(frame):
+        return frame["x"].sort_values(ascending=False)
+
+    host = FunctionHost(sort, {"x": "float64"}, {"y": "float64"}, takes="pandas")
+    with pytest.raises(ComponentError, match=r"in the order of the records.*\.sort_index\(\)"):
+        pipeline(host, data={"x": [1.0, 2.0, 3.0]}).infer({"x": [1.0, 2.0, 3.0]})
+
+
+def test_a_model_that_calls_sys_exit_fails_for_its_record_alone():
+    def leave(x):
+        if (x == 2).any():
+            sys.exit(3)
+        return x
+
+    host = FunctionHost(leave, {"x": "float64"}, {"y": "float64"}, takes="numpy")
+    answers = pipeline(host).infer({"x": [1.0, 2.0, 3.0]}, on_reject="null")
+    assert answers["y"].to_pylist() == [1.0, None, 3.0]
+    assert answers["status_detail"][1].as_py() == "RuntimeError: the model called sys.exit(3)"

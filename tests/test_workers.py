@@ -184,7 +184,7 @@ def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):
     )
     found = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert found.returncode == 1
-    assert 'must guard its start with  if __name__ == "__main__":' in found.stderr.strip().splitlines()[-1]
+    assert 'must guard its start with if __name__ == "__main__":' in found.stderr.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"count": 2, "kind": "fork"}])

@@ -193,7 +193,8 @@ class InferencePipeline:
         if on_reject not in {"raise", "null"}:
             msg = f"on_reject: wanted 'raise' or 'null', found {on_reject!r}"
             raise ConfigError(msg)
-        data = records if is_rows(records) else to_arrow(records)
+        no_rows = isinstance(records, list | tuple) and not records
+        data = records if no_rows or is_rows(records) else to_arrow(records)
         return answer(self._answers(), data, self.job, on_reject)
 
     @contextmanager

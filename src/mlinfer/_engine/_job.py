@@ -58,6 +58,13 @@ class Budget:
     ratio: float | None = 0.05
     window: int = 1000
 
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a budget that could never be spent, or that is spent before the first record."""
+        ratio_fits = self.ratio is None or 0 <= self.ratio <= 1
+        if not ratio_fits or (self.count is not None and self.count < 0) or self.window < 1:
+            msg = f"budget: wanted a ratio from 0 to 1, a count of 0 or more and a window of 1 or more, found {self}"
+            raise ConfigError(msg)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:

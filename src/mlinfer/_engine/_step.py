@@ -131,6 +131,10 @@ class Step:
             failpoint("host.infer.before")
             answers = asking.ask(rows)
             failpoint("host.infer.after")
+        except SystemExit as error:  # a model that gives up must not end the program around it
+            self._go_back()
+            msg = f"the model called sys.exit({error.code!r})"
+            raise RuntimeError(msg) from error
         except Exception as error:
             self._go_back()
             if isinstance(error, TimeoutError) and not self._finds_slow_records:

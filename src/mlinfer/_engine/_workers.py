@@ -36,6 +36,12 @@ _REMEMBERS = (
 _dice = random.Random()  # noqa: S311 - jitter, not a secret
 
 
+UNGUARDED = (
+    "a script that uses process workers or timeout= is run once more by each worker, so it must guard its start with "
+    'if __name__ == "__main__":'
+)
+
+
 @contextmanager
 def open_model(host: Host) -> Iterator[Model]:
     """Load a host's model."""
@@ -158,6 +164,8 @@ class ProcessModel:
             self._child.join()
 
     def _start(self) -> None:
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise ConfigError(UNGUARDED)  # this is a worker, running the script that started it once more
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._child = context.Process(
@@ -188,10 +196,7 @@ class ProcessModel:
         try:
             found = self._pipe.recv()
         except EOFError as error:
-            msg = (
-                "a worker process ended before its model was loaded; a script that uses process workers or timeout= "
-                'must guard its start with  if __name__ == "__main__":'
-            )
+            msg = f"a worker process ended before its model was loaded; {UNGUARDED}"
             raise ConfigError(msg) from error
         if isinstance(found, Exception):
             self.close()

@@ -93,8 +93,13 @@ class FunctionModel:
         self._function, self._takes = function, takes
 
     def infer(self, records: pa.RecordBatch) -> pa.RecordBatch:
-        """Answer a batch."""
-        return self._as_batch(self._function(records if self._takes == "arrow" else records.to_pandas()))
+        """Answer a batch. Raises ComponentError when a data frame comes back with its rows in another order."""
+        if self._takes == "arrow":
+            return self._as_batch(self._function(records))
+        frame = records.to_pandas()
+        answers = self._function(frame)
+        _check_order(getattr(answers, "index", frame.index), frame.index, self.signature.model_id)
+        return self._as_batch(answers)
 
     def _as_batch(self, answers: Any) -> pa.RecordBatch:
         outputs = self.signature.outputs
@@ -143,6 +148,18 @@ def by_name(answers: Any, signature: Signature) -> Mapping[str, Any]:
     found = sorted(map(str, answers)) if isinstance(answers, Mapping) else type(answers).__name__
     msg = f"function {signature.model_id!r}: wanted the answers {outputs.names}, found {found}"
     raise ComponentError(msg)
+
+
+def _check_order(index: Any, asked: Any, name: str) -> None:
+    """Answers are joined to records by their place: rows that were sorted would go to the wrong records."""
+    if callable(index) or len(index) != len(asked) or index.equals(asked):  # a list's `index` is a method
+        return
+    if set(index) == set(asked):
+        msg = (
+            f"function {name!r}: wanted the answers in the order of the records, found the rows of the data frame moved; "
+            "bring them back with .sort_index()"
+        )
+        raise ComponentError(msg)
 
 
 def _nothing(schema: pa.Schema) -> pa.RecordBatch:
