@@ -37,7 +37,7 @@ class LocalEngine:
         try:
             with stopping_on_signals(run.stop):
                 run.attempts(until, from_start, hooks.hook.run_started)
-        except BaseException as found:
+        except BaseException as found:  # told to the observers, and raised again
             error = found
             raise
         finally:

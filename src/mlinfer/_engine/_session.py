@@ -117,7 +117,7 @@ class Session:
                 interrupt = error
                 stop.ask("KeyboardInterrupt")
                 self._wait(lanes, until, stop)
-        except BaseException as error:
+        except BaseException as error:  # the lanes are told to end; raised again
             self._abandoned = isinstance(error, KeyboardInterrupt)
             self.fail(None)
             raise

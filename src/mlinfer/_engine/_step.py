@@ -68,7 +68,7 @@ class Step:
         before = self._state
         try:
             return self._answer(batch)
-        except BaseException:
+        except BaseException:  # whatever it was, the model's memory goes back; raised again
             self._state = before
             self._go_back()
             raise
@@ -135,7 +135,7 @@ class Step:
             self._go_back()
             msg = f"the model called sys.exit({error.code!r})"
             raise RuntimeError(msg) from error
-        except Exception as error:
+        except Exception as error:  # undone, then raised again for isolate
             self._go_back()
             if isinstance(error, TimeoutError) and not self._finds_slow_records:
                 raise TimedOut(str(error)) from error
