@@ -1,6 +1,7 @@
 """Failpoints do nothing unless armed, only known places and actions can be armed, and only on purpose."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -62,3 +63,13 @@ def test_the_environment_arms_them_in_tests_only():
     assert run("source.open=kill@2", MLINFER_TEST="0").stdout == "alive\n"
     assert run("source.open=kill@2", MLINFER_TEST="1").returncode == -9
     assert run("source.open=exit(7)@2", MLINFER_TEST="1").returncode == 7
+
+
+def test_a_process_stops_where_it_is_told_to_and_goes_on_when_it_is_woken():
+    code = "from mlinfer import failpoint; failpoint('source.open'); print('awake')"
+    environment = {**os.environ, "MLINFER_FAILPOINTS": "source.open=stop", "MLINFER_TEST": "1"}
+    child = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    _, status = os.waitpid(child.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    child.send_signal(signal.SIGCONT)
+    assert child.communicate()[0] == "awake\n"
