@@ -227,10 +227,9 @@ def test_every_damage_to_the_sidecar_is_noticed():
 def test_a_newer_format_is_refused_with_advice(tmp_path):
     path = tmp_path / "a.jsonl"
     deliver(path, 1)
-    stored = json.loads(sidecar_of(path).read_text())
-    stored["appended"]["format"] = 2
-    sidecar_of(path).write_text(json.dumps(stored))
-    with pytest.raises(ChangedError, match="a newer mlinfer wrote it; install that version"):
+    body = json.loads(sidecar_of(path).read_text())["appended"] | {"format": 2}
+    sidecar_of(path).write_text(durable.Envelope("appended", 2, "").seal(body))
+    with pytest.raises(ChangedError, match="a newer mlinfer wrote it; upgrade mlinfer"):
         deliver(path, 2)
 
 

@@ -1,9 +1,10 @@
-"""Nothing in mlinfer can turn data into code, except in the one module that says so in its name.
+"""Nothing in mlinfer turns data into code or writes a file, except in the one module that is there for it.
 
 Each rule is checked by reading the source, and each is shown to catch a planted example.
 """
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ ROOT = Path(__file__).parents[1] / "src/mlinfer"
 CODE_FORMATS = "hosts/_code_formats.py"
 CLOCK = "_clock.py"
 WORKERS = "_engine/_workers.py"
+DURABLE = "durable.py"
+TESTING = "testing/"  # makes files for parts to read, and no durable ones
 
 # What may not be imported, called or handed on, and the one file that may.
 # A module stands for everything inside it; a name without a module is a built-in.
@@ -41,7 +44,42 @@ BANNED = {
     "datetime.date.today": CLOCK,
     "multiprocessing": WORKERS,
     "concurrent.futures.ProcessPoolExecutor": WORKERS,
+    "os.fsync": DURABLE,
+    "os.fdatasync": DURABLE,
+    "os.link": DURABLE,
+    "os.symlink": DURABLE,
+    "os.rename": DURABLE,
+    "os.renames": DURABLE,
+    "os.replace": DURABLE,
+    "os.remove": DURABLE,
+    "os.unlink": DURABLE,
+    "os.mkdir": DURABLE,
+    "os.makedirs": DURABLE,
+    "os.truncate": DURABLE,
+    "os.ftruncate": DURABLE,
+    "os.pwrite": DURABLE,
+    "os.writev": DURABLE,
+    "shutil.copy": DURABLE,
+    "shutil.copyfile": DURABLE,
+    "shutil.move": DURABLE,
+    "pyarrow.parquet.write_table": DURABLE,
+    "fcntl": DURABLE,
 }
+# Methods of pathlib.Path that write, and with how many arguments: other classes have methods of these names, too.
+WRITING_METHODS = {
+    "write_text": None,
+    "write_bytes": None,
+    "unlink": None,
+    "mkdir": None,
+    "touch": None,
+    "rename": 1,
+    "replace": 1,
+    "symlink_to": None,
+    "hardlink_to": None,
+}
+WRITING_FLAGS = {"O_WRONLY", "O_RDWR", "O_CREAT", "O_APPEND", "O_TRUNC", "O_TMPFILE"}
+MODE = re.compile(r"[rwaxbt+]{1,4}")
+OPENING = {"open", "io.open", "gzip.open", "codecs.open"}
 
 
 def test_the_source_keeps_the_rules():
@@ -99,6 +137,24 @@ def test_the_source_keeps_the_rules():
         "from multiprocessing import Process",
         "import multiprocessing.shared_memory",
         "from concurrent.futures import ProcessPoolExecutor",
+        "open(path, 'w')",
+        "open(path, mode='ab')",
+        "open(path, mode)",
+        "import io\nio.open(path, 'x')",
+        "import gzip\ngzip.open(path, 'wb')",
+        "path.open('r+b')",
+        "path.open(mode='w', encoding='utf-8')",
+        "path.write_text('x')",
+        "folder.joinpath('f').write_bytes(b'')",
+        "path.replace(target)",
+        "path.rename(target)",
+        "path.unlink(missing_ok=True)",
+        "path.mkdir()",
+        "import os\nos.open(path, os.O_RDWR | os.O_CREAT)",
+        "import os\nos.fsync(descriptor)",
+        "import os\nflush = os.fsync",
+        "from os import rename",
+        "import pyarrow.parquet as pq\npq.write_table(table, path)",
     ],
 )
 def test_a_planted_offence_is_caught(source):
@@ -125,6 +181,21 @@ def test_every_rule_catches_its_own_name(banned):
         ("self.time.time", "_report.py"),
         ("import skops.io\nskops.io.load(path)", "hosts/_sklearn.py"),
         ("from mlinfer.hosts import pickle_free", "hosts/_sklearn.py"),
+        ("path.open()", "sources/_csv.py"),
+        ("path.open('rb')", "sources/_csv.py"),
+        ("open(path, encoding='utf-8')", "_config.py"),
+        ("source.open(partition, after, wanted)", "_engine/_lane.py"),
+        ("destination.open(schema, scope)", "_engine/_outputs.py"),
+        ("text.replace('a', 'b')", "_text.py"),
+        ("moment.replace(tzinfo=zone, hour=0)", "_text.py"),
+        ("from dataclasses import replace\nreplace(batch, ids=ids)", "_engine/_step.py"),
+        ("from mlinfer import durable\ndurable.replace(path, content)", "destinations/_appended.py"),
+        ("from mlinfer import durable\ndurable.rename(path)", "destinations/_appended.py"),
+        ("import os\nos.open(path, os.O_RDONLY)", "hosts/_model_files.py"),
+        ("import os\nos.open(os.devnull, os.O_WRONLY)", "_cli/_ending.py"),
+        ("import os\nos.write(2, b'text')", "_cli/_ending.py"),
+        ("import os\nos.fsync(descriptor)", DURABLE),
+        ("path.unlink()", DURABLE),
         ("import pickle", CODE_FORMATS),
         ("import joblib", CODE_FORMATS),
         ("import time\ntime.time()", CLOCK),
@@ -173,6 +244,8 @@ def judged(node, names, file):
 
 def judged_call(node, names, file):
     called = dotted(node.func, names)
+    if file != DURABLE and not file.startswith(TESTING) and writes(node, called):
+        yield f"files are written in {DURABLE} alone"
     if called.startswith("subprocess.") and not all(
         is_false(keyword.value) for keyword in node.keywords if keyword.arg == "shell"
     ):
@@ -181,6 +254,26 @@ def judged_call(node, names, file):
         name = node.args[0].value if isinstance(node.args[0], ast.Constant) else ""
         if banned := rule(str(name), file):
             yield banned
+
+
+def writes(call, called):
+    """Whether this call opens a file for writing, or is a method of a path that writes."""
+    keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+    if isinstance(call.func, ast.Attribute) and not called.startswith("mlinfer."):
+        method, count = call.func.attr, len(call.args) + len(call.keywords)
+        if method in WRITING_METHODS and WRITING_METHODS[method] in {None, count}:
+            return True
+    if called == "os.open":
+        flags = {part.attr for part in ast.walk(call) if isinstance(part, ast.Attribute)}
+        return bool(flags & WRITING_FLAGS) and "devnull" not in flags
+    if called in OPENING or (isinstance(call.func, ast.Name) and call.func.id == "open"):
+        mode = keywords.get("mode") or (call.args[1] if len(call.args) > 1 else None)
+    elif isinstance(call.func, ast.Attribute) and call.func.attr == "open":
+        mode = keywords.get("mode") or (call.args[0] if call.args else None)
+        mode = mode if isinstance(mode, ast.Constant) and MODE.fullmatch(str(mode.value)) else None
+    else:
+        return False
+    return mode is not None and not (isinstance(mode, ast.Constant) and set(str(mode.value)) <= set("rbt"))
 
 
 def safe_load(call, function):

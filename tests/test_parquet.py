@@ -530,7 +530,7 @@ def test_progress_is_in_the_footer_with_its_records_and_only_the_owner_reads_the
     deliver(writer, range(3))
     deliver(writer, range(3, 5), "q")
     first, second = sorted((tmp_path / "new/out").iterdir())
-    body = json.loads(pq.read_metadata(second).metadata[b"mlinfer"])
+    body = json.loads(pq.read_metadata(second).metadata[b"mlinfer"])["part"]
     assert (body["pipeline"], body["output"], body["run"], body["epoch"]) == ("pipe", "main", "r1", 1)
     assert Progress.from_json(body["progress"], "").positions == {"q": 5}
     again = open_writer(tmp_path / "new/out", stack, run="r2").committed()

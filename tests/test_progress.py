@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlinfer import ChangedError, Progress
-from mlinfer._progress import FORMAT
+from mlinfer import ChangedError, Progress, durable
 
 PROGRESS = Progress({"a/b#1": [3, {"k": None}], "ü": 7.5}, {"a/b#1": bytes(range(8))}, "f" * 8, 12)
 JSON = st.recursive(
@@ -61,13 +60,12 @@ def test_something_else_is_refused_with_advice(text):
 
 
 def test_a_newer_format_is_refused_by_name():
-    stored = json.loads(PROGRESS.to_json())
-    stored["progress"]["format"] = FORMAT + 1
+    body = json.loads(PROGRESS.to_json())["progress"] | {"format": 2, "news": True}
     with pytest.raises(ChangedError) as caught:
-        Progress.from_json(json.dumps(stored), "here")
+        Progress.from_json(durable.Envelope("progress", 2, "").seal(body), "here")
     assert str(caught.value) == (
-        f"here: wanted progress of format {FORMAT} or older, found {FORMAT + 1}: a newer mlinfer wrote it; "
-        "install that version"
+        "here: wanted progress of format 1 or older, found format 2: a newer mlinfer wrote it; "
+        "upgrade mlinfer: pip install --upgrade mlinfer"
     )
 
 

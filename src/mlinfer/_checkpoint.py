@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,11 +35,13 @@ class Checkpoint:
         if scope.read_only:
             yield CheckpointFile(path, _read(path))
             return
-        durable.make_folder(path.parent)
-        with durable.locked(path, "checkpoint", scope.run):
-            found = Progress() if scope.fresh else _read(path)
-            file = CheckpointFile(path, replace(found, epoch=found.epoch + 1))
-            yield file
+        with ExitStack() as stack:
+            with durable.naming(path):
+                durable.make_folder(path.parent)
+                stack.enter_context(durable.locked(path, "checkpoint", scope.run))
+                durable.remove_leftovers(path.parent, f"{path.name}.")
+                found = Progress() if scope.fresh else _read(path)
+            yield CheckpointFile(path, replace(found, epoch=found.epoch + 1))
 
 
 @dataclass
@@ -55,12 +57,13 @@ class CheckpointFile:
         return self.progress
 
     def commit(self, progress: Progress) -> None:
-        """Store what has changed; returns when it is on disk."""
-        with self._lock:  # lanes with writers of their own share one checkpoint
+        """Store what has changed; returns when it is on disk. Raises ComponentError: the disk is full, or the like."""
+        with self._lock, durable.naming(self.path):  # lanes with writers of their own share one checkpoint
             merged = replace(self.progress.merged(progress), epoch=self.progress.epoch)
             durable.replace(self.path, merged.to_json().encode())
             self.progress = merged
 
 
 def _read(path: Path) -> Progress:
-    return Progress.from_json(path.read_bytes(), str(path)) if path.exists() else Progress()
+    text = durable.read(path)
+    return Progress() if text is None else Progress.from_json(text, str(path))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mlinfer._errors import ChangedError
+from mlinfer._envelope import Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mlinfer._batch import Position
 
-FORMAT = 1
+ENVELOPE = Envelope(
+    "progress", 1, "restore it from a backup, or drop it with `mlinfer state reset NAME` and start over"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,9 @@ class Progress:
 
     def to_json(self) -> str:
         """A text that `from_json` reads back and that shows every change of a byte."""
-        body = {
-            "format": FORMAT,
-            "positions": dict(self.positions),
-            "states": {name: base64.b64encode(state).decode() for name, state in self.states.items()},
-            "fingerprint": self.fingerprint,
-            "epoch": self.epoch,
-        }
-        return json.dumps({"progress": body, "sha256": _checksum(body)}, sort_keys=True)
+        states = {name: base64.b64encode(state).decode() for name, state in self.states.items()}
+        body = {"positions": dict(self.positions), "states": states}
+        return ENVELOPE.seal({**body, "fingerprint": self.fingerprint, "epoch": self.epoch})
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> Progress:
@@ -56,27 +51,6 @@ class Progress:
 
         Raises ChangedError: the text is damaged, or written by a newer mlinfer.
         """
-        try:
-            stored = json.loads(text)
-            body, checksum = stored["progress"], stored["sha256"]
-            version = body["format"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ChangedError(_damaged(where)) from error
-        if isinstance(version, int) and version > FORMAT:
-            msg = f"{where}: wanted progress of format {FORMAT} or older, found {version}: a newer mlinfer wrote it; install that version"
-            raise ChangedError(msg)
-        if checksum != _checksum(body):
-            raise ChangedError(_damaged(where))
+        body = ENVELOPE.unseal(text, where)
         states = {name: base64.b64decode(state) for name, state in body["states"].items()}
         return cls(body["positions"], states, body["fingerprint"], body["epoch"])
-
-
-def _checksum(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _damaged(where: str) -> str:
-    return (
-        f"{where}: wanted progress that mlinfer wrote, found something damaged; restore it from a backup, "
-        "or drop it with `mlinfer state reset NAME` and start over"
-    )

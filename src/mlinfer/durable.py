@@ -1,19 +1,22 @@
 """Local files that survive a crash: every durable write of mlinfer and its parts goes through here.
 
 The order is always the same: write under a temporary name, flush it to disk, give it its final name, flush the
-directory. Files are readable by their owner alone.
+directory. Files are readable by their owner alone. What reaches the disk is asked of this module's `os` and nothing
+else, so that a test can see each step, refuse it, or lose it.
 """
+# ruff: noqa: PTH102, PTH104, PTH105, PTH108, PTH123 - os itself, for the reason above
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
-from mlinfer._errors import FencedError
-from mlinfer._failpoints import failpoint
+from mlinfer._envelope import Envelope
+from mlinfer._errors import ComponentError, FencedError
+from mlinfer._failpoints import failpoint, spared
 
 try:
     import fcntl
@@ -23,17 +26,71 @@ except ImportError as error:  # the first thing that Windows lacks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    from _typeshed import ReadableBuffer
+
+__all__ = [
+    "PRIVATE_FILE", "PRIVATE_FOLDER", "Envelope", "Raw", "create", "flush", "flush_folder", "growing", "locked",
+    "make_folder", "naming", "publish", "read", "remove", "remove_leftovers", "rename", "replace", "temporary",
+]  # fmt: skip
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 TEMPORARY = ".tmp"
+
+
+class Raw(io.RawIOBase):
+    """An open file to write to, without a buffer."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write the beginning of the data, all of it as a rule; says how many bytes. Raises OSError."""
+        return os.write(self._descriptor, spared(data))
+
+    def close(self) -> None:
+        """Close the file; what was written is not flushed to disk by that."""
+        if not self.closed:
+            super().close()
+            os.close(self._descriptor)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Raise failures of the disk as ComponentErrors that name the file or folder and say what to do."""
+    try:
+        yield
+    except OSError as error:
+        found = os.strerror(error.errno) if error.errno else str(error)
+        msg = f"{path}: wanted to write, found {found}; what was committed is safe: mend the cause and run the pipeline again"
+        raise ComponentError(msg) from error
+
+
+def read(path: Path) -> bytes | None:
+    """What a small file holds; None if there is none. Raises OSError: it is there and cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    with open(descriptor, "rb") as file:
+        return file.read()
 
 
 def make_folder(path: Path) -> None:
     """Create a folder, and those above it, that only the owner can enter; one that is there is left alone."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
-        folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+        with suppress(FileExistsError):  # somebody else was faster
+            os.mkdir(folder, PRIVATE_FOLDER)
         flush_folder(folder.parent)
 
 
@@ -46,12 +103,25 @@ def temporary(path: Path) -> Path:
 def create(path: Path) -> Iterator[IO[bytes]]:
     """A new file for writing under exactly this name; its bytes are on disk when the block ends."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
-    with os.fdopen(descriptor, "wb") as file:
+    with io.BufferedWriter(Raw(descriptor)) as file:
         yield file
         flush(file)
 
 
-def flush(file: IO[bytes]) -> None:
+@contextmanager
+def growing(path: Path, length: int) -> Iterator[Raw]:
+    """A file to append to, made if need be, with everything behind `length` bytes cut off; the cut is on disk.
+
+    What is written is on disk after `flush`.
+    """
+    with Raw(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)) as file:
+        os.ftruncate(file.fileno(), length)
+        flush(file)
+        flush_folder(path.parent)
+        yield file
+
+
+def flush(file: IO[bytes] | Raw) -> None:
     """Return only when what was written to this file is on disk."""
     file.flush()
     os.fsync(file.fileno())
@@ -75,9 +145,9 @@ def replace(path: Path, content: bytes) -> None:
             file.write(content)
             failpoint("progress.fsync")
         failpoint("progress.rename")
-        scratch.replace(path)
+        os.replace(scratch, path)
     except BaseException:
-        scratch.unlink(missing_ok=True)
+        remove(scratch)
         raise
     flush_folder(path.parent)
 
@@ -85,14 +155,26 @@ def replace(path: Path, content: bytes) -> None:
 def publish(scratch: Path, path: Path) -> None:
     """Give a finished file its final name in one step. Raises FileExistsError if the name is taken."""
     os.link(scratch, path)
-    scratch.unlink()
+    os.unlink(scratch)
     flush_folder(path.parent)
+
+
+def rename(scratch: Path, path: Path) -> None:
+    """Give a finished folder its final name in one step. Raises OSError if there is something of that name."""
+    os.rename(scratch, path)
+    flush_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file; one that is gone already is fine."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def remove_leftovers(folder: Path, prefix: str = "") -> None:
     """Remove the temporary files of runs that died here (names from `temporary` beginning with `prefix`)."""
     for leftover in folder.glob(f".{prefix}*{TEMPORARY}"):
-        leftover.unlink(missing_ok=True)
+        remove(leftover)
 
 
 @contextmanager

@@ -131,7 +131,7 @@ class Folder:
         for name in ("input", "next", "model.mlinfer", "kill-test"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for path in [*self.path.glob("scores.db*"), self.pipeline]:
-            path.unlink()
+            durable.remove(path)
 
 
 def shipped(name: str) -> AbstractContextManager[Path]:

@@ -127,6 +127,8 @@ class Session:
             self._shared.commit(even_nothing=True)  # a run that begins anew and finds nothing leaves nothing
         if (failure := self.failure or interrupt) is not None:
             raise failure
+        if self.draining.is_set():
+            failpoint("drain.end")
 
     def _join(self, lanes: list[Lane]) -> None:
         """Wait for the lanes; not for long when somebody insists on an end and a model is busy."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 
@@ -25,7 +23,9 @@ from mlinfer import (
 )
 
 IfExists = Literal["fail", "append", "replace"]
-FORMAT = 1
+ENVELOPE = durable.Envelope(
+    "appended", 1, "restore it and the file from a backup, or start over with from_start=True"
+)
 BUFFER_BYTES = 2**20
 
 
@@ -46,7 +46,6 @@ class Sidecar:
     def to_bytes(self) -> bytes:
         """A text that `from_bytes` reads back, and that shows every change of a byte."""
         body = {
-            "format": FORMAT,
             "pipeline": self.pipeline,
             "output": self.output,
             "columns": self.columns,
@@ -54,22 +53,12 @@ class Sidecar:
             "foreign": self.foreign,
             "progress": self.progress.to_json(),
         }
-        return json.dumps({"appended": body, "sha256": _checksum(body)}).encode()
+        return ENVELOPE.seal(body).encode()
 
     @classmethod
     def from_bytes(cls, text: bytes, path: Path) -> Sidecar:
         """Read what `to_bytes` wrote. Raises ChangedError: it is damaged, or a newer mlinfer wrote it."""
-        try:
-            stored = json.loads(text)
-            body, checksum = stored["appended"], stored["sha256"]
-            version = body["format"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ChangedError(_damaged(path)) from error
-        if isinstance(version, int) and version > FORMAT:
-            msg = f"{path}: wanted progress of format {FORMAT} or older, found {version}: a newer mlinfer wrote it; install that version"
-            raise ChangedError(msg)
-        if checksum != _checksum(body):
-            raise ChangedError(_damaged(path))
+        body = ENVELOPE.unseal(text, str(path))
         columns = tuple((name, kind) for name, kind in body["columns"])
         progress = Progress.from_json(body["progress"], str(path))
         return cls(body["pipeline"], body["output"], columns, body["length"], body["foreign"], progress)
@@ -78,8 +67,8 @@ class Sidecar:
 class Appended:
     """An open file at whose end this run, and nobody else, writes."""
 
-    def __init__(self, path: Path, descriptor: int, sidecar: Sidecar) -> None:
-        self._path, self._descriptor, self._sidecar = path, descriptor, sidecar
+    def __init__(self, path: Path, file: durable.Raw, sidecar: Sidecar) -> None:
+        self._path, self._file, self._sidecar = path, file, sidecar
         self._buffer = bytearray()
         self._length = sidecar.length
         self._broken: str | None = None
@@ -98,12 +87,13 @@ class Appended:
 
     def commit(self, progress: Progress) -> None:
         """Store text and progress in one step: the sidecar decides how much of the file counts. Raises ComponentError."""
+        failpoint("dest.begin")
         self._write()
         merged = replace(self._sidecar.progress.merged(progress), epoch=self._sidecar.progress.epoch)
         newer = replace(self._sidecar, length=self._length, progress=merged)
         with self._reported():
             failpoint("dest.write.partial")
-            os.fsync(self._descriptor)
+            durable.flush(self._file)
             durable.replace(sidecar_of(self._path), newer.to_bytes())
         self._sidecar = newer
 
@@ -115,7 +105,7 @@ class Appended:
         rest = memoryview(self._buffer)
         with self._reported():
             while rest:
-                written = os.write(self._descriptor, rest)
+                written = self._file.write(rest)
                 rest = rest[written:]
                 self._length += written
         self._buffer = bytearray()
@@ -123,16 +113,14 @@ class Appended:
     @contextmanager
     def _reported(self) -> Iterator[None]:
         """Tell the first failure, and tell it again whatever is tried after it: the file may hold half a record."""
+        if self._broken is not None:
+            raise ComponentError(self._broken)
         try:
-            if self._broken is not None:
-                raise ComponentError(self._broken)
-            yield
-        except OSError as error:
-            self._broken = (
-                f"{self._path}: wanted to write, found {os.strerror(error.errno or 0)}; what was committed is safe: "
-                "mend the cause and run the pipeline again"
-            )
-            raise ComponentError(self._broken) from error
+            with durable.naming(self._path):
+                yield
+        except ComponentError as error:
+            self._broken = str(error)
+            raise
 
 
 @contextmanager
@@ -161,24 +149,20 @@ def open_appended(
         _begin(path, schema, scope, if_exists, look=look)
         yield None
         return
-    _refuse_two_outputs(path, scope)
-    durable.make_folder(path.parent)
-    with durable.locked(path, "output", scope.run):
-        durable.remove_leftovers(path.parent, sidecar_of(path).name)
-        sidecar = _begin(path, schema, scope, if_exists, look=look)
-        # first: from now on the rest of the file does not count, so that a crash before the cut does no harm
-        durable.replace(sidecar_of(path), sidecar.to_bytes())
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, durable.PRIVATE_FILE)
-        try:
-            os.ftruncate(descriptor, sidecar.length)
-            os.fsync(descriptor)
-            durable.flush_folder(path.parent)
-            appended = Appended(path, descriptor, sidecar)
-            if sidecar.foreign and sidecar.length == sidecar.foreign and not _ends_a_line(descriptor):
-                appended.append(b"\n")
-            yield appended
-        finally:
-            os.close(descriptor)
+    with ExitStack() as stack:
+        with durable.naming(path):
+            _refuse_two_outputs(path, scope)
+            durable.make_folder(path.parent)
+            stack.enter_context(durable.locked(path, "output", scope.run))
+            durable.remove_leftovers(path.parent, sidecar_of(path).name)
+            sidecar = _begin(path, schema, scope, if_exists, look=look)
+            # first: from now on the rest of the file does not count, so that a crash before the cut does no harm
+            durable.replace(sidecar_of(path), sidecar.to_bytes())
+            file = stack.enter_context(durable.growing(path, sidecar.length))
+        appended = Appended(path, file, sidecar)
+        if sidecar.foreign and sidecar.length == sidecar.foreign and not _ends_a_line(file.fileno()):
+            appended.append(b"\n")
+        yield appended
 
 
 def committed_text(path: Path, scope: Scope) -> bytes:
@@ -263,20 +247,13 @@ def _check_epoch(path: Path, scope: Scope, stored: int) -> None:
 
 def _stored(path: Path) -> Sidecar | None:
     place = sidecar_of(path)
-    return Sidecar.from_bytes(place.read_bytes(), place) if place.exists() else None
+    text = durable.read(place)
+    return None if text is None else Sidecar.from_bytes(text, place)
 
 
 def _ends_a_line(descriptor: int) -> bool:
     return os.pread(descriptor, 1, os.fstat(descriptor).st_size - 1) == b"\n"
 
 
-def _checksum(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
 def _spelled(columns: tuple[tuple[str, str], ...]) -> str:
     return ", ".join(f"{name} ({kind})" for name, kind in columns)
-
-
-def _damaged(path: Path) -> str:
-    return f"{path}: wanted progress that mlinfer wrote, found something damaged; restore it from a backup, or start over with from_start=True"

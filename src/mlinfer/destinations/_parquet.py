@@ -21,6 +21,7 @@ from mlinfer import (
     Progress,
     Scope,
     durable,
+    failpoint,
     resolve,
 )
 from mlinfer.destinations._parquet_parts import (
@@ -194,6 +195,7 @@ class PartsWriter:
         scratch = durable.temporary(
             self._folder / f"{temporary_prefix(self._claim.owner)}{self._claim.scope.run}"
         )
+        failpoint("dest.begin")
         self._part = PartFile(
             scratch, self._schema, physical_schema(self._schema, first), self._recipe.compression
         )
@@ -218,7 +220,7 @@ class PartsWriter:
         try:
             self._next_number()
         except FencedError:
-            target.unlink(missing_ok=True)
+            durable.remove(target)
             raise
 
     def _next_number(self) -> int:

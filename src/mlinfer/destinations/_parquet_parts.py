@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ import pyarrow.types as pt
 
 from mlinfer import ChangedError, ConfigError, Progress, Scope, durable, failpoint
 
-FORMAT = 1
+ENVELOPE = durable.Envelope("part", 1, "restore the file, or remove it and what it held is delivered again")
 KEY = b"mlinfer"
 SCHEMA_KEY = b"ARROW:schema"
 NAME = re.compile(r"part-(\d{8,})\.parquet")
@@ -40,10 +39,10 @@ class Mark:
     def to_json(self) -> str:
         """The text kept in the footer; the schema is kept beside it."""
         pipeline, output = self.owner
-        return json.dumps(
+        return ENVELOPE.seal(
             {
-                "format": FORMAT, "pipeline": pipeline, "output": output, "run": self.run, "epoch": self.epoch,
-                "restarts": self.fresh, "progress": self.progress.to_json(),
+                "pipeline": pipeline, "output": output, "run": self.run, "epoch": self.epoch, "restarts": self.fresh,
+                "progress": self.progress.to_json(), "schema": _digest(encoded(self.schema)),
             }
         )  # fmt: skip
 
@@ -121,20 +120,23 @@ def _read_mark(path: Path, identity: tuple[int, ...]) -> Mark | None:  # noqa: A
         raise ChangedError(msg) from error
     if KEY not in stored:
         return None
-    try:
-        body = json.loads(stored[KEY])
-        version = body["format"]
-        if version > FORMAT:
-            msg = f"{path}: wanted a part of format {FORMAT} or older, found {version}: a newer mlinfer wrote it; install that version"
-            raise ChangedError(msg)
-        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored[SCHEMA_KEY])))
-        return Mark(
-            (body["pipeline"], body["output"]), body["run"], body["epoch"], body["restarts"],
-            Progress.from_json(body["progress"], str(path)), schema,
-        )  # fmt: skip
-    except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        msg = f"{path}: wanted the footer of a part that mlinfer wrote, found a damaged one ({error}); restore the file, or remove it"
-        raise ChangedError(msg) from error
+    body = ENVELOPE.unseal(stored[KEY], str(path))
+    if _digest(stored.get(SCHEMA_KEY, b"")) != body["schema"]:
+        msg = f"{path}: wanted the schema that mlinfer wrote, found something damaged; {ENVELOPE.repair}"
+        raise ChangedError(msg)
+    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored[SCHEMA_KEY])))
+    progress = Progress.from_json(body["progress"], str(path))
+    owner = body["pipeline"], body["output"]
+    return Mark(owner, body["run"], body["epoch"], body["restarts"], progress, schema)
+
+
+def encoded(schema: pa.Schema) -> bytes:
+    """A schema as the footer holds it."""
+    return base64.b64encode(schema.serialize().to_pybytes())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def differences(there: pa.Schema, wanted: pa.Schema) -> str:
@@ -215,7 +217,7 @@ class PartFile:
             pa.PythonFile(file, "w"),
             physical,
             compression=compression,
-            use_dictionary=_encoded(schema),
+            use_dictionary=_dictionaries(schema),
             store_schema=False,
         )
 
@@ -227,8 +229,7 @@ class PartFile:
 
     def finish(self, mark: Mark) -> None:
         """Write the footer and return when all is on disk. Readers see the declared schema, not the types written in."""
-        schema = base64.b64encode(self._schema.serialize().to_pybytes())
-        self._writer.add_key_value_metadata({SCHEMA_KEY: schema, KEY: mark.to_json().encode()})
+        self._writer.add_key_value_metadata({SCHEMA_KEY: encoded(self._schema), KEY: mark.to_json().encode()})
         self._writer.close()
         self._stack.close()
 
@@ -240,7 +241,7 @@ class PartFile:
             self._writer.close()
         with suppress(OSError, ValueError):
             self._stack.close()
-        self.path.unlink(missing_ok=True)
+        durable.remove(self.path)
 
 
 def check_writable(schema: pa.Schema, compression: str, where: Path) -> None:
@@ -260,7 +261,7 @@ def check_writable(schema: pa.Schema, compression: str, where: Path) -> None:
         raise ConfigError(msg) from error
 
 
-def _encoded(schema: pa.Schema) -> list[str] | bool:
+def _dictionaries(schema: pa.Schema) -> list[str] | bool:
     """The columns to encode as dictionaries: texts and bytes. For numbers and ids that costs time and saves nothing."""
     return [
         field.name for field in schema if _is_text(_values(field.type)) or _is_bytes(_values(field.type))
@@ -290,4 +291,4 @@ def merged(parts: Iterable[Part]) -> Progress:
 def remove(paths: Iterable[Path]) -> None:
     """Remove files; those that are gone already are fine."""
     for path in paths:
-        path.unlink(missing_ok=True)
+        durable.remove(path)

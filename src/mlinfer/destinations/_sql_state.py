@@ -141,7 +141,7 @@ class State:
             f"progress of pipeline {self.scope.pipeline!r}, partition {partition!r} in {self.dialect.path}"
         )
         if isinstance(version, int) and version > FORMAT:
-            msg = f"{where}: wanted format {FORMAT} or older, found {version}: a newer mlinfer wrote it; install that version"
+            msg = f"{where}: wanted format {FORMAT} or older, found {version}: a newer mlinfer wrote it; upgrade mlinfer: pip install --upgrade mlinfer"
             raise ChangedError(msg)
         if checksum != self._checksum(partition, facts):
             msg = (

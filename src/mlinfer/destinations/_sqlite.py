@@ -204,7 +204,8 @@ class Sqlite:
         """Make an empty file that its owner alone can read, unless there is a file."""
         self._folder()
         try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, durable.PRIVATE_FILE))
+            with durable.create(self.path):
+                pass
         except FileExistsError:
             return
         except OSError as error:

@@ -54,18 +54,17 @@ def write(path: Path, package: Package, content: bytes) -> None:
     check_free(path)
     durable.make_folder(path.parent)
     scratch = durable.temporary(path)
-    scratch.mkdir(mode=durable.PRIVATE_FOLDER)
     try:
+        durable.make_folder(scratch)
         for name, data in ((MODEL, content), (MANIFEST, _manifest(package, content))):
             with durable.create(scratch / name) as file:
                 file.write(data)
         durable.flush_folder(scratch)
         check_free(path)
-        scratch.rename(path)
+        durable.rename(scratch, path)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    durable.flush_folder(path.parent)
 
 
 def check_free(path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import IO, Any, Protocol
 
 import pyarrow as pa
 
-from mlinfer import ChangedError, ComponentError, Position
+from mlinfer import ChangedError, ComponentError, Position, failpoint
 
 CHUNK_BYTES = 2**20
 LONGEST_LINE = 16 * 2**20
@@ -68,6 +68,7 @@ class Tape:
 
     def take(self, size: int, lines: int) -> bytes:
         """The next bytes, which hold so many lines; they count as read from now on."""
+        failpoint("source.decode")
         taken = self.data[self.start : self.start + size]
         self.start += size
         self.line += lines
