@@ -12,7 +12,7 @@ import sys
 import textwrap
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from mlinfer import (
     ConfigError,
     DataDestination,
     InferencePipeline,
-    RecordErrors,
     Scope,
     Stop,
     TransientError,
@@ -35,9 +34,11 @@ from mlinfer._engine import Step
 from mlinfer._isolate import KINDS
 from mlinfer._layout import lay_out
 from mlinfer._online import serving
-from mlinfer._online._desk import Busy, Desk
-from mlinfer._online._handler import OWN_WORDS
-from mlinfer._online._wire import Patience
+from mlinfer._online._desk import Ask, Desk
+from mlinfer._online._listener import LoopThread
+from mlinfer._online._predict import Rows
+from mlinfer._online._refusals import OWN_WORDS
+from mlinfer._online._wire import Patience, Refused
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
@@ -108,6 +109,43 @@ def test_nobody_gets_a_neighbours_answer_while_requests_share_batches():
     assert max(sizes) > 4, "no batch held more than one request: nothing was tried"
 
 
+class Caller(Future):
+    """Whoever asked the desk: what it was answered, or refused."""
+
+    def answer(self, data, kind=None, more=()):
+        self.set_result(json.loads(data))
+
+    def refuse(self, refused):
+        self.set_exception(refused)
+
+
+class Asked:
+    """A desk on a loop of its own, as a server has it."""
+
+    def __init__(self, model, log, **limits):
+        layout = lay_out(model.signature, None)
+        self._form = Rows(layout.wanted)
+        self._loop = LoopThread("desk")
+
+        async def made():
+            return Desk(Step(model, layout, 1000), log, **limits)
+
+        self.desk = self._loop.do(made)
+
+    def ask(self, rows):
+        caller = Caller()
+
+        async def put():
+            self.desk.put(Ask(self._form, (rows, False), len(rows), caller))
+
+        self._loop.do(put)
+        return caller
+
+    def close(self):
+        self.desk.close()
+        self._loop.close()
+
+
 @contextmanager
 def a_full_desk(function, requests):
     """A desk whose first batch holds these requests, and what became of each."""
@@ -119,34 +157,36 @@ def a_full_desk(function, requests):
         opened.wait()
         return function(records)
 
-    with FunctionHost(gated, INPUTS, OUTPUTS, version="1").open() as model, ThreadPoolExecutor(20) as threads:
-        desk = Desk(Step(model, lay_out(model.signature, None), 1000), log.append, max_rows=1000)
-        plug = threads.submit(desk.ask, [row("plug")], 30)
+    with FunctionHost(gated, INPUTS, OUTPUTS, version="1").open() as model:
+        desk = Asked(model, log.append, max_rows=1000)
+        plug = desk.ask([row("plug")])
         while not calls:
             threading.Event().wait(0.001)
-        asked = []
-        for count, rows in enumerate(requests, 1):
-            asked.append(threads.submit(desk.ask, rows, 30))
-            while len(desk._waiting) < count:
-                threading.Event().wait(0.001)
+        asked = [desk.ask(rows) for rows in requests]
         opened.set()
-        plug.result()
-        yield asked, calls, log
+        plug.result(30)
+        for caller in asked:
+            caller.exception(30)
         desk.close()
+        yield asked, calls, log
+
+
+def whose(caller):
+    return [one["whose"] for one in caller.result()]
+
+
+def reasons(caller):
+    return [(one["row"], one["kind"]) for one in json.loads(caller.exception().data)["records"]]
 
 
 def test_a_bad_record_fails_its_request_and_no_other_in_the_same_batch():
     requests = [[row("a")], [row("b"), row("c", None)], ["not a record", row("d")], [row("e"), row("f")]]
     with a_full_desk(double, requests) as (asked, calls, log):
         good, missing, wrong, pair = asked
-        assert good.result().column("whose").to_pylist() == ["a"]
-        assert pair.result().column("whose").to_pylist() == ["e", "f"]
-        with pytest.raises(RecordErrors) as error:
-            missing.result()
-        assert (error.value.rows, error.value.kinds) == ([1], ["missing_value"])
-        with pytest.raises(RecordErrors) as error:
-            wrong.result()
-        assert (error.value.rows, error.value.kinds) == ([0], ["wrong_type"])
+        assert whose(good) == ["a"]
+        assert whose(pair) == ["e", "f"]
+        assert reasons(missing) == [(1, "missing_value")]
+        assert reasons(wrong) == [(0, "wrong_type")]
     assert calls == [1, 5], "the requests did not share a batch"
     logged = [name for answers in log for name in answers.batch.records.column("whose").to_pylist()]
     assert logged == ["plug", "a", "e", "f"], "the log holds what was answered and nothing else"
@@ -159,32 +199,37 @@ def test_a_request_that_breaks_the_model_leaves_its_neighbours_alone():
         return double(records)
 
     with a_full_desk(fragile, [[row("a")], [row("poison")], [row("b")]]) as (asked, _, _):
-        assert asked[0].result().column("whose").to_pylist() == ["a"]
-        assert asked[2].result().column("whose").to_pylist() == ["b"]
-        with pytest.raises(mlinfer.ComponentError, match="the model is broken"):
-            asked[1].result()
+        assert whose(asked[0]) == ["a"]
+        assert whose(asked[2]) == ["b"]
+        assert asked[1].exception().status == 500
 
 
 def test_a_number_too_exact_for_a_neighbours_column_type_changes_nothing():
-    with a_full_desk(double, [[row("a", 2**53 + 1)], [row("b", 0.5)], [row("c", 1.5), row("d", True)]]) as (
-        asked,
-        _,
-        _,
-    ):
-        assert asked[0].result().column("y").to_pylist() == [2.0 * float(2**53 + 1)]
-        assert asked[1].result().column("y").to_pylist() == [1.0]
-        with pytest.raises(RecordErrors) as error:
-            asked[2].result()
-        assert (error.value.rows, error.value.kinds) == ([1], ["wrong_type"])
+    requests = [[row("a", 2**53 + 1)], [row("b", 0.5)], [row("c", 1.5), row("d", True)]]
+    with a_full_desk(double, requests) as (asked, _, _):
+        assert asked[0].result()[0]["y"] == 2.0 * float(2**53 + 1)
+        assert asked[1].result()[0]["y"] == 1.0
+        assert reasons(asked[2]) == [(1, "wrong_type")]
 
 
-def test_a_full_or_closing_desk_says_so_at_once():
-    with FunctionHost(double, INPUTS, OUTPUTS).open() as model:
-        desk = Desk(Step(model, lay_out(model.signature, None), 10), lambda _: None, max_rows=0)
-        desk.ask([row("alone")], 30)
+def test_a_full_desk_says_so_at_once_and_a_request_larger_than_its_room_gets_in_alone():
+    opened = threading.Event()
+
+    def gated(records):
+        opened.wait()
+        return double(records)
+
+    with FunctionHost(gated, INPUTS, OUTPUTS).open() as model:
+        desk = Asked(model, lambda _: None, max_rows=1)
+        first = desk.ask([row("in the model")])
+        while not desk.desk.busy or desk.desk._waiting:
+            threading.Event().wait(0.001)
+        waiting = desk.ask([row("a"), row("b")])
+        with pytest.raises(Refused, match="too much to do"):
+            desk.ask([row("late")])
+        opened.set()
+        assert whose(first) + whose(waiting) == ["in the model", "a", "b"]
         desk.close()
-        with pytest.raises(Busy):
-            desk.ask([row("late")], 30)
 
 
 # --- what comes back ------------------------------------------------------------------------------------------------

@@ -2,140 +2,226 @@
 
 from __future__ import annotations
 
+import asyncio
+import queue
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, Protocol
 
 import pyarrow as pa
 
-from mlinfer._answering import in_order, rows_batch
+from mlinfer._answering import in_order
+from mlinfer._batch import Batch
 from mlinfer._engine import Answers, Step
 from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._failpoints import failpoint
+from mlinfer._online._refusals import BUSY, refusal
+from mlinfer._online._wire import JSON, Refused
+
+QUICK = 0.001
+"""Seconds: a model that is done with a batch within this answers on the event loop's own thread; a hop costs more."""
+SLOW = 0.005
+CALLS_TO_BELIEVE = 8
 
 
-class Busy(Exception):  # noqa: N818 - what the caller is told
-    """There is no room for another request; ask again in a moment."""
+class Form(Protocol):
+    """A way of writing records and answers: JSON objects, tensors, ..."""
+
+    def batch(self, asks: Sequence[Ask]) -> Batch:
+        """The records of these requests, one after the other, with ids `#0, #1, ...`."""
+
+    def answer(self, answered: Sequence[tuple[Ask, pa.RecordBatch]], records: pa.RecordBatch) -> None:
+        """Give every request its answers; `records` are those of all of them together."""
 
 
-@dataclass(eq=False)
-class Request:
-    """Records of one caller, and what became of them."""
+class Caller(Protocol):
+    """The way back to whoever asked."""
 
-    rows: Sequence[Any]
-    done: threading.Event = field(default_factory=threading.Event)
-    answers: pa.RecordBatch | None = None
-    error: Exception | None = None
+    def answer(self, data: bytes, kind: str = JSON, more: tuple[str, ...] = ()) -> None:
+        """Give the answer."""
+
+    def refuse(self, refused: Refused) -> None:
+        """Say why there is no answer."""
+
+
+class Ask:
+    """Records of one caller, as its form read them."""
+
+    __slots__ = ("abandoned", "caller", "content", "form", "rows")
+
+    def __init__(self, form: Form, content: Any, rows: int, caller: Caller) -> None:
+        self.form, self.content, self.rows, self.caller = form, content, rows, caller
+        self.abandoned = False
 
 
 class Desk:
-    """Takes requests from many threads and answers them on one, in batches. A request is answered whole or refused whole."""
+    """Takes requests on an event loop and answers them in batches. A request is answered whole or refused whole."""
 
     def __init__(self, step: Step, log: Callable[[Answers], None], *, max_rows: int) -> None:
-        self._step, self._log = step, log
-        self._max_rows = max_rows
-        self._waiting: deque[Request] = deque()
+        self._step, self._log, self._max_rows = step, log, max_rows
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Ask] = deque()
         self._rows = 0
-        self._changed = threading.Condition()
-        self._closing = False
-        self._thread = threading.Thread(target=self._work, name="mlinfer-desk", daemon=True)
-        self._thread.start()
+        self._begun = False  # a batch is being answered, or about to be
+        self._pace = Pace()
+        self._thread: Thread | None = None
 
-    def ask(self, rows: Sequence[Any], timeout: float) -> pa.RecordBatch:
-        """The answers to these records, one each, in order.
+    @property
+    def busy(self) -> bool:
+        """Whether anybody waits for an answer."""
+        return self._begun
 
-        Raises RecordErrors (rows counted within this request), Busy when too much is waiting, TimeoutError.
-        """
-        request = Request(rows)
-        with self._changed:
-            if self._closing or (self._waiting and self._rows + len(rows) > self._max_rows):
-                raise Busy
-            self._waiting.append(request)
-            self._rows += len(rows)
-            self._changed.notify()
+    def put(self, ask: Ask) -> None:
+        """Take a request; its form answers it, or its caller is refused. Raises Refused: too much is waiting."""
+        if self._waiting and self._rows + ask.rows > self._max_rows:
+            raise BUSY
+        self._waiting.append(ask)
+        self._rows += ask.rows
         failpoint("server.enqueue")
-        if not request.done.wait(timeout):
-            self._forget(request)
-            raise TimeoutError
-        if request.error is not None:
-            raise request.error
-        assert request.answers is not None  # noqa: S101 - done without an error means answered
-        return request.answers
+        if not self._begun:
+            self._begun = True
+            self._loop.call_soon(self._next)  # behind what else has just arrived: that joins the batch
 
     def close(self) -> None:
-        """Take nothing new, answer what was accepted, and end."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        self._thread.join()
+        """End; nobody must be waiting."""
+        if self._thread is not None:
+            self._thread.close()
 
-    def _forget(self, request: Request) -> None:
-        with self._changed:
-            if request in self._waiting:
-                self._waiting.remove(request)
-                self._rows -= len(request.rows)
+    def _next(self) -> None:
+        asks = self._take()
+        if not asks:
+            self._begun = False
+            return
+        failpoint("server.dequeue")
+        if self._pace.quick:
+            self._done(self._inferred(asks))
+            return
+        if self._thread is None:
+            self._thread = Thread("mlinfer-desk")
+        self._thread.do(lambda: self._loop.call_soon_threadsafe(self._done, self._inferred(asks)))
 
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
-                if not self._waiting:
-                    return
-                requests = self._take()
-            failpoint("server.dequeue")
-            self._answer(requests)
-
-    def _take(self) -> list[Request]:
-        taken: list[Request] = []
+    def _take(self) -> list[Ask]:
+        taken: list[Ask] = []
         rows = 0
-        while self._waiting and (not taken or rows + len(self._waiting[0].rows) <= self._step.max_records):
-            taken.append(self._waiting.popleft())
-            rows += len(taken[-1].rows)
-        self._rows -= rows
+        while self._waiting and (not taken or rows + self._waiting[0].rows <= self._step.max_records):
+            ask = self._waiting.popleft()
+            self._rows -= ask.rows
+            if not ask.abandoned:
+                taken.append(ask)
+                rows += ask.rows
         return taken
 
-    def _answer(self, requests: list[Request]) -> None:
-        try:
-            answers = self._step(
-                rows_batch([row for one in requests for row in one.rows], self._step.layout.wanted)
-            )
-            self._hand_out(requests, answers)
-        except BaseException as error:  # noqa: BLE001 - also a model that calls sys.exit(): the desk goes on
-            if len(requests) > 1:
-                for request in requests:  # one of them may be the reason, the others must not pay for it
-                    self._answer([request])
-                return
-            requests[0].error = _told(error)
-        for request in requests:
-            request.done.set()
+    def _inferred(self, asks: list[Ask]) -> list[tuple[list[Ask], Answers | Exception]]:
+        """What becomes of these requests, those of one form together."""
+        begin = time.perf_counter()
+        asks.sort(key=lambda ask: id(ask.form))
+        found = [
+            one
+            for _, group in groupby(asks, key=lambda ask: id(ask.form))
+            for one in self._answers(list(group))
+        ]
+        self._pace.took(time.perf_counter() - begin)
+        return found
 
-    def _hand_out(self, requests: list[Request], answers: Answers) -> None:
+    def _answers(self, asks: list[Ask]) -> Iterator[tuple[list[Ask], Answers | Exception]]:
+        try:
+            yield asks, self._step(asks[0].form.batch(asks))
+        except BaseException as error:  # noqa: BLE001 - also a model that calls sys.exit(): the desk goes on
+            if len(asks) == 1:
+                yield asks, _told(error)
+                return
+            for ask in asks:  # one of them may be the reason, the others must not pay for it
+                yield from self._answers([ask])
+
+    def _done(self, found: list[tuple[list[Ask], Answers | Exception]]) -> None:
+        for some, answers in found:
+            if isinstance(answers, Exception):
+                some[0].caller.refuse(refusal(answers))
+            else:
+                self._hand_out(some, answers)
+        if self._waiting:
+            self._loop.call_soon(self._next)
+        else:
+            self._begun = False
+
+    def _hand_out(self, asks: list[Ask], answers: Answers) -> None:
         """Cut the answers of the batch into those of its requests."""
+        if not answers.rejects:
+            self._give(asks[0].form, _pieces(asks, answers.batch.records), answers.batch.records)
+            self._log(answers)
+            return
         bad = in_order(answers)
         reasons = {
             row: (kind, text) for row, kind, text in zip(bad.rows, bad.kinds, bad.messages, strict=True)
         }
+        good, spans = [], []
         start = taken = 0
-        logged = []
-        for request in requests:
-            end = start + len(request.rows)
+        for ask in asks:
+            end = start + ask.rows
             errors = [(row - start, *reasons[row]) for row in range(start, end) if row in reasons]
-            good = len(request.rows) - len(errors)
             if errors:
                 rows, kinds, messages = zip(*errors, strict=True)
-                request.error = RecordErrors(rows, kinds, messages)
+                ask.caller.refuse(refusal(RecordErrors(rows, kinds, messages)))
             else:
-                request.answers = answers.batch.records.slice(taken, good)
-                logged.append((taken, good))
-            start, taken = end, taken + good
-        if logged:
-            self._log(_only(answers, logged))
+                good.append((ask, answers.batch.records.slice(taken, ask.rows)))
+                spans.append((taken, ask.rows))
+            start, taken = end, taken + ask.rows - len(errors)
+        if good:
+            answered = _only(answers, spans)
+            self._give(asks[0].form, good, answered.batch.records)
+            self._log(answered)
+
+    def _give(self, form: Form, good: list[tuple[Ask, pa.RecordBatch]], records: pa.RecordBatch) -> None:
+        try:
+            form.answer(good, records)
+        except Exception as error:  # noqa: BLE001 - told to the callers as any other failure; the desk goes on
+            for ask, _ in good:
+                ask.caller.refuse(refusal(error))
+
+
+class Pace:
+    """Whether batches are answered so quickly that a thread of their own would cost more than it spares."""
+
+    def __init__(self) -> None:
+        self.quick = False
+        self._quick_ones = 0
+
+    def took(self, seconds: float) -> None:
+        """One more batch took this long."""
+        if seconds > SLOW:
+            self.quick, self._quick_ones = False, 0
+        elif seconds < QUICK:
+            self._quick_ones += 1
+            self.quick = self.quick or self._quick_ones >= CALLS_TO_BELIEVE
+
+
+class Thread:
+    """Does one thing after the other."""
+
+    def __init__(self, name: str) -> None:
+        self._things: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def do(self, thing: Callable[[], object]) -> None:
+        """Do this, when everything before it is done."""
+        self._things.put(thing)
+
+    def close(self) -> None:
+        """End, when everything is done."""
+        self._things.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (thing := self._things.get()) is not None:
+            thing()
 
 
 def _told(error: BaseException) -> Exception:
-    """What the caller's thread may raise without ending."""
     if isinstance(error, Exception):
         return error
     told = ComponentError(f"the model raised {type(error).__name__}")
@@ -143,10 +229,20 @@ def _told(error: BaseException) -> Exception:
     return told
 
 
+def _pieces(asks: Sequence[Ask], records: pa.RecordBatch) -> list[tuple[Ask, pa.RecordBatch]]:
+    if len(asks) == 1:
+        return [(asks[0], records)]
+    pieces, start = [], 0
+    for ask in asks:
+        pieces.append((ask, records.slice(start, ask.rows)))
+        start += ask.rows
+    return pieces
+
+
 def _only(answers: Answers, spans: list[tuple[int, int]]) -> Answers:
     """The answers that callers were given; what was refused is no business of the log."""
     batch = answers.batch
-    rows = [row for start, count in spans for row in range(start, start + count)]
+    rows = [row for start, rows in spans for row in range(start, start + rows)]
     if len(rows) < len(batch):
         records = batch.records.take(pa.array(rows, pa.int64()))
         batch = replace(batch, records=records, ids=batch.ids.take(rows))

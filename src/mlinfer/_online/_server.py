@@ -2,68 +2,92 @@
 
 from __future__ import annotations
 
-import logging
+import secrets
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from http.server import ThreadingHTTPServer
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from ipaddress import ip_address
-from socketserver import TCPServer
-from typing import Any
 
+from mlinfer._clock import SystemClock
 from mlinfer._engine import Job, ProcessModel, Step, open_model
 from mlinfer._errors import ConfigError
-from mlinfer._layout import lay_out
+from mlinfer._lineage import Lineage
 from mlinfer._online._desk import Desk
-from mlinfer._online._handler import MOST_BYTES, MOST_ROWS, Handler
 from mlinfer._online._json import dump
+from mlinfer._online._listener import Listener, LoopThread
 from mlinfer._online._log import prediction_log
-from mlinfer._online._wire import Patience, Refused, reply
+from mlinfer._online._predict import Predict
+from mlinfer._online._routes import Order, Route, Routes
+from mlinfer._online._wire import MOST_ROWS, Patience
 from mlinfer._protocols import Model
 
-MOST_CONNECTIONS = 256
-MOST_BYTES_AT_ONCE = 8 * MOST_BYTES
 HIGHEST_PORT = 65_535
-_FULL = dump({"error": "too many connections; ask again in a moment"})
-_logger = logging.getLogger("mlinfer")
 
 
 class Server:
     """A pipeline's host online. `url` is where it listens."""
 
-    def __init__(self, listener: Listener) -> None:
-        host, port = listener.server_address[:2]
-        self.url = f"http://{host if isinstance(host, str) else host.decode()}:{port}"
+    def __init__(self, listening: socket.socket) -> None:
+        host, port = listening.getsockname()[:2]
+        self.url = f"http://{host}:{port}"
 
 
 @contextmanager
 def serving(job: Job, bind: str, patience: Patience | None = None) -> Iterator[Server]:
     """Serve a job's host while the block runs; then finish what was accepted.
 
-    Raises ConfigError: the address is not a loopback address, or is taken.
+    Raises ConfigError: the address is not a loopback address, or is taken; the extra is not installed.
     """
     address = _loopback(bind)
+    _need_extra()
     with ExitStack() as stack:
         model = _model(job, stack)
-        layout = lay_out(model.signature, job.source.schema(), job.keep, job.columns)
-        log = stack.enter_context(prediction_log(job, layout))
-        desk = Desk(Step(model, layout, job.batching.max_records), log, max_rows=MOST_ROWS)
+        layout = job.lay_out(model.signature)
+        run = secrets.token_hex(8)
+        log = stack.enter_context(prediction_log(job, layout, run))
+        step = Step(
+            model,
+            layout,
+            job.batching.max_records,
+            lineage=Lineage(model.signature, run, SystemClock(), in_hand=True),
+        )
+        listening = stack.enter_context(_listening(address, bind))
+        thread = LoopThread("mlinfer-http")
+        stack.callback(thread.close)
+
+        async def open_all() -> tuple[Desk, Listener]:
+            desk = Desk(step, log, max_rows=MOST_ROWS)
+            listener = Listener(patience or Patience())
+            names = {"localhost", "127.0.0.1", address[0]}
+            listener.routes = Routes(names, _routes(Predict(desk, layout.wanted)))
+            await listener.open(listening)
+            return desk, listener
+
+        desk, listener = thread.do(open_all)
         stack.callback(desk.close)
         try:
-            listener = Listener(address, desk, patience or Patience())
-        except OSError as error:
-            msg = f"bind: wanted to listen at {bind}, found that this is not possible: {error.strerror}"
-            raise ConfigError(msg) from error
-        thread = threading.Thread(
-            target=listener.serve_forever, args=(0.05,), name="mlinfer-http", daemon=True
-        )
-        thread.start()
-        try:
-            yield Server(listener)
+            yield Server(listening)
         finally:
-            listener.end()
-            thread.join()
+            thread.do(listener.close)
+
+
+def _routes(predict: Predict) -> dict[str, Route]:
+    return {
+        "/predict": Route("POST", predict),
+        "/live": Route("GET", _said({"live": True})),
+        "/ready": Route("GET", _said({"ready": True})),
+    }
+
+
+def _said(value: object) -> Callable[[Order, bytes], None]:
+    data = dump(value)
+
+    def handle(order: Order, body: bytes) -> None:
+        del body
+        order.answer(data)
+
+    return handle
 
 
 def _model(job: Job, stack: ExitStack) -> Model:
@@ -73,6 +97,27 @@ def _model(job: Job, stack: ExitStack) -> Model:
     child = ProcessModel(job.host, job.timeout)
     stack.callback(child.close)
     return child
+
+
+def _need_extra() -> None:
+    missing = [name for name in ("httptools", "msgspec") if find_spec(name) is None]
+    if missing:
+        msg = f"serving: wanted {' and '.join(missing)}, found not installed; pip install 'mlinfer[serve]'"
+        raise ConfigError(msg)
+
+
+def _listening(address: tuple[str, int], bind: str) -> socket.socket:
+    listening = socket.socket(
+        socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )  # asyncio sets TCP_NODELAY for TCP only
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+    except OSError as error:
+        listening.close()
+        msg = f"bind: wanted to listen at {bind}, found that this is not possible: {error.strerror}"
+        raise ConfigError(msg) from error
+    return listening
 
 
 def _loopback(bind: str) -> tuple[str, int]:
@@ -95,116 +140,3 @@ def _loopback(bind: str) -> tuple[str, int]:
 
 def _no_address(bind: str) -> str:
     return f"bind: wanted HOST:PORT with a numeric address, such as 127.0.0.1:8080, found {bind!r}"
-
-
-class Room:
-    """How many bytes of requests may be in memory at once."""
-
-    def __init__(self, size: int) -> None:
-        self._free = size
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def taken(self, size: int) -> Iterator[None]:
-        """Take room while the block runs. Raises Refused when there is not enough."""
-        with self._lock:
-            if size > self._free:
-                raise Refused(503, "too much to do; ask again in a moment")
-            self._free -= size
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._free += size
-
-
-class Listener(ThreadingHTTPServer):
-    """Accepts connections, a thread for each."""
-
-    daemon_threads = False  # closing waits for the requests that were accepted
-    request_queue_size = 128  # the default of 5 resets bursts of new connections
-
-    def __init__(self, address: tuple[str, int], desk: Desk, patience: Patience) -> None:
-        self.desk, self.patience = desk, patience
-        self.names = {"localhost", "127.0.0.1", address[0]}
-        self.room = Room(MOST_BYTES_AT_ONCE)
-        self.stopping = threading.Event()
-        self._slots = threading.BoundedSemaphore(MOST_CONNECTIONS)
-        self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()
-        self._idle: set[socket.socket] = set()
-        super().__init__(address, Handler)
-
-    def server_bind(self) -> None:
-        """Without the base class's question to the name service, which may take seconds."""
-        TCPServer.server_bind(self)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """One thread per connection, and no more than there are slots."""
-        if not self._slots.acquire(blocking=False):
-            with suppress(OSError):
-                request.sendall(reply(503, _FULL, close=True))
-            self.shutdown_request(request)
-            return
-        with self._lock:
-            self._open.add(request)
-        try:
-            super().process_request(request, client_address)
-        except BaseException:
-            self._forget(request)
-            raise
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Free the slot when the connection ends."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._forget(request)
-
-    @contextmanager
-    def idling(self, connection: socket.socket) -> Iterator[None]:
-        """While the block runs no request has begun, and the connection may end."""
-        with self._lock:
-            self._idle.add(connection)
-            if self.stopping.is_set():
-                _hang_up(connection)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._idle.discard(connection)
-
-    def end(self) -> None:
-        """Stop accepting, and return when every request that was accepted has its answer."""
-        self.shutdown()
-        self.timeout = 0
-        for _ in range(self.request_queue_size):  # those the system has accepted for us
-            self.handle_request()
-        with self._lock:
-            self.stopping.set()
-            for connection in self._idle:
-                _hang_up(connection)
-        slow = threading.Timer(self.patience.stop, self._hang_up_all)
-        slow.start()
-        self.server_close()
-        slow.cancel()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's signature
-        """A broken connection is the client's affair; it is noted, not printed."""
-        _logger.debug("a connection ended badly", exc_info=True)  # noqa: LOG014 - called while the error is handled
-
-    def _forget(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._open.discard(connection)
-        self._slots.release()
-
-    def _hang_up_all(self) -> None:
-        with self._lock:
-            for connection in self._open:
-                _hang_up(connection)
-
-
-def _hang_up(connection: socket.socket) -> None:
-    """Read what has arrived and no more; answers still go out."""
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RD)

@@ -1,0 +1,250 @@
+"""One connection: requests in, answers out, in order. Lives on the server's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from mlinfer._failpoints import failpoint
+from mlinfer._online import _head
+from mlinfer._online._wire import MOST_HEADER_BYTES, Refused, refusal, reply
+
+if TYPE_CHECKING:
+    from mlinfer._online._listener import Listener
+    from mlinfer._online._routes import Order
+
+MOST_AHEAD = 4 * MOST_HEADER_BYTES
+"""Bytes of requests to come that are held while one is being answered."""
+_FULL = Refused(503, "too many connections; ask again in a moment")
+_ENDS = Refused(503, "the server ends; ask again in a moment")
+_logger = logging.getLogger("mlinfer")
+
+
+class Connection(asyncio.Protocol):
+    """Speaks HTTP/1.1 with one client.
+
+    It is idle, or a head or a body comes in, or its request is being answered, or it waits for the client to take an answer,
+    or it parts; each has a deadline, which the listener looks at now and then (`expire`).
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._transport: Any = None
+        self._buffer: bytes | bytearray = b""
+        self._order: Order | None = (
+            None  # what the head asked for, while its body comes in or it is being answered
+        )
+        self._held = 0  # bytes of the listener's room
+        self._last_head: tuple[bytes, Order] | None = None
+        self._answering = self._unread = self._ended = self._stuck = False
+        self.phase, self.until = "idle", 0.0
+
+    # --- what the event loop calls ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        """Wait for a request, if there is room for another connection."""
+        self._transport = transport
+        if self._listener.take_in(self):
+            self._enter("idle")
+        else:
+            transport.write(refusal(_FULL, close=True))
+            transport.close()
+            self.phase = "closed"
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes, of any number of requests."""
+        if self.phase in {"parting", "closed"}:
+            return
+        if self._buffer:
+            if isinstance(self._buffer, bytes):
+                self._buffer = bytearray(self._buffer)
+            self._buffer += data
+        else:
+            self._buffer = data
+        if not self._answering and not self._stuck:
+            self._go_on()
+        elif len(self._buffer) > MOST_AHEAD:
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """The client has said all; it may still listen."""
+        self._ended = True
+        if self.phase == "parting":
+            self._close()
+        elif not self._answering and not self._stuck:
+            self._go_on()
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Whatever was asked, nobody waits for it any more."""
+        self.phase = "closed"
+        self._free()
+        self._listener.forget(self)
+        if self._answering and self._order is not None:
+            self._order.abandon()
+        if error is not None:
+            _logger.debug("a connection ended badly: %s", type(error).__name__)
+
+    def pause_writing(self) -> None:
+        """The client does not take its answers: it gets no further ones."""
+        self._stuck = True
+        self._enter("taking")
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._stuck = False
+        if self.phase == "taking":
+            self._enter("idle")
+            self._go_on()
+
+    # --- requests --------------------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Take as many requests out of the buffer as are there, one after the other."""
+        try:
+            while not self._answering and not self._stuck and self.phase not in {"parting", "closed"}:
+                if self._order is None and not self._take_head():
+                    return
+                if not self._take_body():
+                    return
+        except Refused as refused:
+            self._refuse(refused)
+
+    def _take_head(self) -> bool:
+        buffer = self._buffer
+        if not buffer:
+            if self._ended or self._listener.stopping:
+                self._close()
+            return False
+        end = buffer.find(_head.END)
+        if end < 0:
+            self._unread = True
+            _head.look(buffer)
+            if self._ended:
+                raise Refused(400, "wanted a whole HTTP/1.1 request")
+            if self.phase != "head":
+                self._enter("head")
+            return False
+        raw = bytes(buffer[: end + 4])
+        self._unread = True
+        if self._last_head is not None and self._last_head[0] == raw:  # as clients do: the same head again
+            order = self._last_head[1].again()
+        else:
+            failpoint("server.parse")
+            order = self._listener.routes.order(_head.read(raw), self)
+            self._last_head = (raw, order)
+        self._buffer = buffer[end + 4 :]
+        self._order = order
+        self._held = self._listener.hold(order.length)
+        if order.head.waits and len(self._buffer) < order.length:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return True
+
+    def _take_body(self) -> bool:
+        order = self._order
+        assert order is not None  # noqa: S101 - a body follows a head
+        length, buffer = order.length, self._buffer
+        if len(buffer) < length:
+            if self._ended:
+                raise Refused(400, f"wanted a body of {length:,} bytes, found {len(buffer):,}")
+            if self.phase != "body":
+                self._enter("body")
+            return False
+        body = bytes(buffer[:length])
+        self._buffer = buffer[length:] if len(buffer) > length else b""
+        self._unread = False
+        self._answering = True
+        self._enter("answer")
+        order.begin(body)
+        return True
+
+    # --- answers ---------------------------------------------------------------------------------------------------
+
+    def answer(self, data: bytes, kind: str, more: tuple[str, ...] = ()) -> None:
+        """Send what the request asked for, and look at the next one."""
+        if self._answering:
+            self._send(200, lambda close: reply(200, data, close=close, kind=kind, more=more))
+
+    def refuse(self, refused: Refused) -> None:
+        """Send why there is no answer, and look at the next request."""
+        if self._answering:
+            self._send(refused.status, lambda close: refusal(refused, close=close))
+
+    def _send(self, status: int, text: Any) -> None:
+        order = self._order
+        assert order is not None  # noqa: S101 - an answer follows a request
+        failpoint("server.respond")
+        close = not order.head.keeps or self._listener.stopping
+        self._answering, self._order = False, None
+        self._free()
+        self._listener.told(status)
+        self._transport.write(text(close))
+        if close:
+            self._part()
+        elif not self._stuck:
+            self._enter("idle")
+            if self._buffer or self._ended:
+                self._transport.resume_reading()
+                asyncio.get_running_loop().call_soon(self._continue)
+
+    def _continue(self) -> None:
+        if not self._answering and not self._stuck:
+            self._go_on()
+
+    def _refuse(self, refused: Refused) -> None:
+        """A request that cannot be read, or whose body nobody wants: the connection cannot go on behind it."""
+        bodiless = bytes(self._buffer[:5]) == b"HEAD "
+        self._free()
+        self._order = None
+        self._listener.told(refused.status)
+        self._transport.write(refusal(refused, close=True, bodiless=bodiless))
+        self._part()
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
+    def expire(self) -> None:
+        """The phase has taken too long."""
+        if self.phase == "body":
+            self._refuse(Refused(408, f"wanted the whole body within {self._listener.patience.body:g} s"))
+        elif self.phase == "answer" and self._order is not None:
+            self._order.abandon()
+            self.refuse(Refused(503, "too much to do; ask again in a moment"))
+        elif self.phase == "parting":
+            self._close()
+        else:
+            self._transport.abort()
+
+    def stop(self, *, now: bool) -> None:
+        """The server ends: an idle connection closes; with `now` a request that still comes in is refused, too."""
+        if self.phase == "idle" and not self._buffer:
+            self._close()
+        elif now and self.phase in {"head", "body"}:
+            self._refuse(_ENDS)
+
+    def _part(self) -> None:
+        """Let the client see the last answer, also when it was still talking.
+
+        Closing a socket with unread bytes resets it, and the client might never see why it was refused.
+        """
+        self._buffer = b""
+        if not self._unread or self._ended:
+            self._close()
+            return
+        self._enter("parting")
+        self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _close(self) -> None:
+        self.phase = "closed"
+        self._transport.close()
+
+    def _free(self) -> None:
+        if self._held:
+            self._listener.hold(-self._held)
+            self._held = 0
+
+    def _enter(self, phase: str) -> None:
+        self.phase = phase
+        self.until = self._listener.deadline(phase)

@@ -1,0 +1,112 @@
+"""Accepts connections on an event loop of its own thread, and keeps count of what they hold."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from mlinfer._online._connection import Connection
+from mlinfer._online._routes import Routes
+from mlinfer._online._wire import MOST_BYTES_AT_ONCE, MOST_CONNECTIONS, Patience, Refused
+
+LOOK_SECONDS = 0.05
+BACKLOG = 128
+
+
+class Listener:
+    """The connections of one address. `routes` is set before it opens."""
+
+    def __init__(self, patience: Patience) -> None:
+        self.patience = patience
+        self.routes: Routes
+        self.stopping = False
+        self.statuses: dict[int, int] = {}
+        self._connections: set[Connection] = set()
+        self._held = 0
+        self._server: Any = None
+        self._loop = asyncio.get_running_loop()
+
+    async def open(self, listening: socket.socket) -> None:
+        """Accept connections."""
+        self._server = await self._loop.create_server(
+            lambda: Connection(self), sock=listening, backlog=BACKLOG
+        )
+        self._look()
+
+    async def close(self) -> None:
+        """Stop accepting, and return when every request that was accepted has its answer."""
+        for _ in range(5):
+            await asyncio.sleep(0.01)  # those that the system has accepted for us
+        self._server.close()
+        await asyncio.sleep(0.01)
+        self.stopping = True
+        until = self._loop.time() + self.patience.stop
+        while self._connections:
+            for connection in list(self._connections):
+                connection.stop(now=self._loop.time() > until)
+            await asyncio.sleep(0.01)
+
+    # --- what connections ask ---------------------------------------------------------------------------------------
+
+    def take_in(self, connection: Connection) -> bool:
+        """Whether there is room for one more."""
+        if len(self._connections) >= MOST_CONNECTIONS:
+            return False
+        self._connections.add(connection)
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """It has ended."""
+        self._connections.discard(connection)
+
+    def hold(self, size: int) -> int:
+        """Take room for so many bytes of a request, or give it back (negative). Raises Refused: there is not enough."""
+        if size > 0 and self._held + size > MOST_BYTES_AT_ONCE:
+            raise Refused(503, "too much to do; ask again in a moment")
+        self._held += size
+        return size
+
+    def deadline(self, phase: str) -> float:
+        """When a phase that begins now has taken too long."""
+        return self._loop.time() + float(getattr(self.patience, phase))
+
+    def told(self, status: int) -> None:
+        """An answer went out."""
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        for connection in list(self._connections):
+            if connection.until < now:
+                connection.expire()
+        self._loop.call_later(LOOK_SECONDS, self._look)
+
+
+class LoopThread:
+    """An event loop that runs on a thread of its own, the quickest one that is installed."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = _new_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread.start()
+
+    def do(self, thing: Callable[[], Any]) -> Any:
+        """Run a coroutine function there and give what it returns. Raises what it raises."""
+        return asyncio.run_coroutine_threadsafe(thing(), self._loop).result()
+
+    def close(self) -> None:
+        """End the loop and its thread."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # not on every system
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()

@@ -1,0 +1,141 @@
+"""`POST /predict`: records as JSON objects by column name, answers as objects by column name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from mlinfer._answering import numbered, rows_batch
+from mlinfer._batch import Batch
+from mlinfer._json_text import json_objects
+from mlinfer._online._desk import Ask, Desk
+from mlinfer._online._json import BadJson, parse
+from mlinfer._online._routes import Order
+from mlinfer._online._wire import MOST_ROWS, Refused
+
+_UNSPELLABLE = re.compile(r'[\\"\x00-\x1f]')
+"""What a name must not hold, or the decoder cannot look for it."""
+
+
+class Predict:
+    """Reads a request in one of two ways that give the same: typed, which is quick, and by hand, which can say what is wrong."""
+
+    def __init__(self, desk: Desk, wanted: pa.Schema) -> None:
+        self._desk = desk
+        self._wanted = wanted
+        self._typed = typed_decoder(wanted)
+        self._quick, self._general = Columns(wanted), Rows(wanted)
+
+    def __call__(self, order: Order, body: bytes) -> None:
+        """Ask the model. Raises Refused."""
+        order.ask = self._quickly(order, body) or self._thoroughly(order, body)
+        self._desk.put(order.ask)
+
+    def _quickly(self, order: Order, body: bytes) -> Ask | None:
+        if self._typed is None:
+            return None
+        try:
+            found = self._typed(body)
+        except (ValueError, RecursionError):  # whatever it is, the thorough way says it better
+            return None
+        single = not isinstance(found, list)
+        records = [found] if single else found
+        if not 0 < len(records) <= MOST_ROWS or body.count(b":") != len(records) * len(self._wanted):
+            return None  # more colons than fields: a text with a colon, or a key twice
+        return Ask(self._quick, (records, single), len(records), order)
+
+    def _thoroughly(self, order: Order, body: bytes) -> Ask:
+        rows, single = rows_of(body)
+        return Ask(self._general, (rows, single), len(rows), order)
+
+
+class Rows:
+    """Records as dicts of whatever JSON can hold."""
+
+    def __init__(self, wanted: pa.Schema) -> None:
+        self._wanted = wanted
+
+    def batch(self, asks: Sequence[Ask]) -> Batch:
+        """Columns, and the rows that fit into none."""
+        return rows_batch([row for ask in asks for row in ask.content[0]], self._wanted)
+
+    def answer(self, answered: Sequence[tuple[Ask, pa.RecordBatch]], records: pa.RecordBatch) -> None:
+        """One object for a single record, a list for a list."""
+        texts = json_objects(records).to_pylist()
+        start = 0
+        for ask, _ in answered:
+            text = texts[start] if ask.content[1] else f"[{','.join(texts[start : start + ask.rows])}]"
+            start += ask.rows
+            ask.caller.answer(text.encode())
+
+
+class Columns(Rows):
+    """Records as structs, every field of which has its type and a value."""
+
+    def __init__(self, wanted: pa.Schema) -> None:
+        super().__init__(wanted)
+        self._columns = [
+            (attrgetter(f"f{number}"), field.type, _dtype(field.type)) for number, field in enumerate(wanted)
+        ]
+
+    def batch(self, asks: Sequence[Ask]) -> Batch:
+        """Columns of the types wanted."""
+        structs = [struct for ask in asks for struct in ask.content[0]]
+        columns = [_column(list(map(get, structs)), kind, dtype) for get, kind, dtype in self._columns]
+        return numbered(pa.RecordBatch.from_arrays(columns, schema=self._wanted))
+
+
+def rows_of(body: bytes) -> tuple[list[Any], bool]:
+    """The records of a body, and whether it is a single one. Raises Refused."""
+    try:
+        value = parse(body)
+    except BadJson as error:
+        raise Refused(400, str(error)) from error
+    if isinstance(value, dict):
+        return [value], True
+    if not isinstance(value, list) or not value:
+        raise Refused(400, "wanted a record (an object with named fields) or a list of records")
+    if len(value) > MOST_ROWS:
+        raise Refused(413, f"wanted at most {MOST_ROWS:,} records in a request")
+    return value, False
+
+
+def typed_decoder(wanted: pa.Schema) -> Callable[[bytes], Any] | None:
+    """Decodes JSON into structs with a field `f0`, `f1`, ... for each column; None if some column is of another kind.
+
+    It raises ValueError for everything that is not a record, or a list of records, with a value of the right type in every
+    field.
+    """
+    import msgspec
+
+    kinds = [_python_type(field.type) for field in wanted]
+    if not kinds or None in kinds or any(_UNSPELLABLE.search(name) for name in wanted.names):
+        return None
+    fields = [(f"f{number}", kind) for number, kind in enumerate(kinds) if kind is not None]
+    names = {f"f{number}": field.name for number, field in enumerate(wanted)}
+    record = msgspec.defstruct("Record", fields, rename=names, gc=False)
+    return msgspec.json.Decoder(record | list[record]).decode  # type: ignore[valid-type]
+
+
+def _python_type(kind: pa.DataType) -> type | None:
+    if pt.is_float64(kind):
+        return float
+    if pt.is_int64(kind):
+        return int
+    if pt.is_string(kind):
+        return str
+    return bool if pt.is_boolean(kind) else None
+
+
+def _dtype(kind: pa.DataType) -> Any:
+    return np.float64 if pt.is_float64(kind) else None
+
+
+def _column(values: list[Any], kind: pa.DataType, dtype: Any) -> pa.Array:
+    return pa.array(np.array(values, dtype)) if dtype is not None else pa.array(values, kind)

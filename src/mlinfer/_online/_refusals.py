@@ -1,0 +1,56 @@
+"""What callers are told about requests that failed: our own words, and an id for what belongs in the log."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+from mlinfer._errors import MlinferError, RecordErrors
+from mlinfer._online._wire import Refused
+from mlinfer._text import count, plain
+
+MOST_NAMED = 100
+OWN_WORDS = {
+    "model_error": "the model could not answer this record",
+    "timeout": "the model took too long for this record",
+    "model_died": "the model died over this record",
+    "out_of_memory": "there is not enough memory to answer this record",
+}
+"""Reasons whose message was written by whatever raised it, and may tell secrets; the log has it."""
+BUSY = Refused(503, "too much to do; ask again in a moment")
+_logger = logging.getLogger("mlinfer")
+
+
+def refusal(error: Exception) -> Refused:
+    """The refusal for a request that failed with this error, which is logged where the caller must not see it."""
+    if isinstance(error, RecordErrors):
+        return _bad_records(error)
+    if isinstance(error, Refused):
+        return error
+    return Refused(500, "the request failed; the log tells why", id=_logged(error))
+
+
+def _bad_records(errors: RecordErrors) -> Refused:
+    found = list(zip(errors.rows, errors.kinds, errors.messages, strict=True))
+    named = [
+        {"row": row, "kind": kind, "message": plain(OWN_WORDS.get(kind, message))}
+        for row, kind, message in found[:MOST_NAMED]
+    ]
+    text = count(len(found), "bad record")
+    foreign = [(row, message) for row, kind, message in found if kind in OWN_WORDS]
+    if not foreign:
+        return Refused(422, text, records=named)
+    number = secrets.token_hex(8)
+    for row, message in foreign[:MOST_NAMED]:
+        _logger.warning(
+            "error %s: the model failed for record %d of a request: %s", number, row, plain(message, 1000)
+        )
+    return Refused(422, text, records=named, id=number)
+
+
+def _logged(error: Exception) -> str:
+    """Log a failure; what it is and where belongs there and not into the answer."""
+    number = secrets.token_hex(8)
+    kind = "failed" if isinstance(error, MlinferError) else "failed unexpectedly"
+    _logger.error("error %s: a request %s", number, kind, exc_info=error)
+    return number

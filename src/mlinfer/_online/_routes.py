@@ -1,0 +1,96 @@
+"""Which request asks for what, and who may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlinfer._online._head import Head, body_length, no_body
+from mlinfer._online._refusals import refusal
+from mlinfer._online._wire import JSON, Refused
+
+if TYPE_CHECKING:
+    from mlinfer._online._connection import Connection
+    from mlinfer._online._desk import Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What is done for one path. `handle` answers or refuses the order it is given, now or later; it may raise Refused."""
+
+    method: str
+    handle: Callable[[Order, bytes], None]
+    kinds: tuple[str, ...] = (JSON,)
+
+
+class Order:
+    """One request: what its head asked for, and the way back to whoever asked."""
+
+    __slots__ = ("_connection", "_route", "ask", "head", "length")
+
+    def __init__(self, head: Head, length: int, route: Route, connection: Connection) -> None:
+        self.head, self.length = head, length
+        self._route, self._connection = route, connection
+        self.ask: Ask | None = None
+
+    def again(self) -> Order:
+        """The order that the same head means when it comes again."""
+        return Order(self.head, self.length, self._route, self._connection)
+
+    def begin(self, body: bytes) -> None:
+        """The body is there."""
+        try:
+            self._route.handle(self, body)
+        except Exception as error:  # noqa: BLE001 - told and logged as any other failure; the connection goes on
+            self.refuse(refusal(error))
+
+    def answer(self, data: bytes, kind: str = JSON, more: tuple[str, ...] = ()) -> None:
+        """Give the answer."""
+        self._connection.answer(data, kind, more)
+
+    def refuse(self, refused: Refused) -> None:
+        """Give the reason why there is none."""
+        self._connection.refuse(refused)
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more."""
+        if self.ask is not None:
+            self.ask.abandoned = True
+
+
+class Routes:
+    """The paths there are, and the names under which this server may be asked."""
+
+    def __init__(self, names: set[str], routes: Mapping[str, Route]) -> None:
+        self._names, self._routes = names, routes
+        self._known = ", ".join(f"{route.method} {path}" for path, route in routes.items())
+
+    def order(self, head: Head, connection: Connection) -> Order:
+        """What a head asks for. Raises Refused."""
+        self._check_name(head)
+        route = self._routes.get(head.path)
+        if route is None:
+            raise Refused(404, f"there is nothing here; ask {self._known}")
+        if head.method != route.method:
+            raise Refused(405, f"wanted {route.method} {head.path}", allow=route.method)
+        if route.method == "GET":
+            no_body(head)
+            return Order(head, 0, route, connection)
+        _check_kind(head, route.kinds)
+        return Order(head, body_length(head), route, connection)
+
+    def _check_name(self, head: Head) -> None:
+        """A page in a browser must not reach a loopback server under a name of its own choosing."""
+        name, colon, port = (head.one("host") or "").partition(":")
+        if name.lower() not in self._names or (colon and not port.isdigit()):
+            raise Refused(400, "wanted exactly one Host header that names this machine")
+
+
+def _check_kind(head: Head, kinds: tuple[str, ...]) -> None:
+    kind, *parameters = (head.one("content-type") or "").lower().split(";")
+    if kind.strip() not in kinds:
+        raise Refused(415, f"wanted Content-Type: {' or '.join(kinds)}")
+    charset = [one.strip() for one in parameters if one.strip()]
+    if charset not in ([], ["charset=utf-8"], ['charset="utf-8"']) or "content-encoding" in head.headers:
+        raise Refused(415, "wanted a body in UTF-8, not compressed")
