@@ -85,9 +85,9 @@ def test_a_url_without_a_file_is_refused(url):
 
 
 def test_other_databases_name_the_extra_and_no_password():
-    with pytest.raises(ConfigError, match=r"pip install 'mlinfer\[sql\]'") as caught:
-        SqlDestination("postgresql://me:hunter2@db/x?password=hunter2", "scores")
-    assert "hunter2" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"pip install 'mlinfer\[postgres\]'") as caught:
+        SqlDestination("mysql://me:hun@ter2@db/x?password=hunter2", "scores")
+    assert "ter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

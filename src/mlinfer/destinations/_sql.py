@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 
@@ -19,24 +20,26 @@ from mlinfer import (
     RecordErrors,
     Scope,
     failpoint,
-    resolve,
 )
+from mlinfer.destinations._sql_databases import check, database
+from mlinfer.destinations._sql_dialect import Dialect, quoted, redacted
 from mlinfer.destinations._sql_state import State
 from mlinfer.destinations._sql_table import IfExists, Table, look
-from mlinfer.destinations._sqlite import Sqlite, quoted, redacted
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
 @dataclass(frozen=True, repr=False)
 class SqlDestination(DataDestination):
-    """Writes a table of an SQLite database, exactly once, crashes included.
+    """Writes a table of an SQLite or PostgreSQL database, exactly once, crashes included.
 
     Outputs of one pipeline in one database (answers, rejects, side tables) are stored in one transaction. What mlinfer
     knows about its runs is in the tables `mlinfer_epochs` and `mlinfer_progress` of the same database.
 
     Args:
-        url: `sqlite:///relative.db` or `sqlite:////absolute.db`; the file is created if it is not there.
+        url: `sqlite:///relative.db` or `sqlite:////absolute.db`, a file that is created if it is not there; or
+            `postgresql://user:password@host:port/database`, which needs `pip install 'mlinfer[postgres]'`. `${NAME}` in it
+            is an environment variable; `file:/path` a file that holds the whole URL.
         table: letters, digits and underscores; created if it is not there.
         key: a column that names each record: a record with the same key overwrites the one before. Without it records
             are appended.
@@ -52,13 +55,12 @@ class SqlDestination(DataDestination):
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a URL, table or choice that cannot work."""
-        if "${" not in self.url and not self.url.startswith("file:"):
-            Sqlite.at(self.url)
+        check(self.url)
         lower = self.table.lower()
-        if not _NAME.fullmatch(self.table) or lower.startswith(("sqlite_", "mlinfer_")):
+        if not _NAME.fullmatch(self.table) or lower.startswith(("sqlite_", "pg_", "mlinfer_")):
             msg = (
                 f"table: wanted a name of at most 63 letters, digits and underscores that does not begin with a digit, "
-                f"sqlite_ or mlinfer_, found {self.table[:80]!r}"
+                f"sqlite_, pg_ or mlinfer_, found {self.table[:80]!r}"
             )
             raise ConfigError(msg)
         if self.if_exists not in {"fail", "append", "replace"}:
@@ -77,14 +79,27 @@ class SqlDestination(DataDestination):
 
     @property
     def store(self) -> str:  # type: ignore[override]  # the same
-        """The database file."""
-        return Sqlite.at(resolve(self.url)).store
+        """The database."""
+        return database(self.url).store
 
     def records(self, scope: Scope) -> Iterator[pa.RecordBatch]:  # noqa: ARG002 - a table does not say who wrote a row
-        """The rows of the table, as SQLite stores them; nothing if there is no table."""
-        dialect = Sqlite.at(resolve(self.url))
+        """The rows of the table, as the database stores them; nothing if there is no table."""
+        dialect = database(self.url)
         with dialect.connected(read_only=True) as connection, dialect.translating():
             yield from dialect.records(connection, self.table)
+
+    def prune(self, scope: Scope, before: datetime) -> int:
+        """Remove rejects of one pipeline that are older, in one transaction; how many there were."""
+        dialect = database(self.url)
+        with dialect.connected(read_only=True) as connection, dialect.translating():
+            if dialect.columns(connection, self.table) is None:
+                return 0
+        chosen = f"FROM {quoted(self.table)} WHERE pipeline = ? AND rejected_at < ?"
+        values = (scope.pipeline, f"{before.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}")
+        with dialect.connected(read_only=False) as connection, dialect.transaction(connection):
+            ((count,),) = dialect.execute(connection, f"SELECT count(*) {chosen}", values)  # noqa: S608 - a checked name
+            dialect.execute(connection, f"DELETE {chosen}", values)  # noqa: S608 - the same
+        return int(count)
 
     @contextmanager
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[SqlWriter]:
@@ -93,18 +108,18 @@ class SqlDestination(DataDestination):
         Raises ConfigError: the table there is not ours or does not fit; ChangedError: the progress is damaged;
         FencedError: the scope's epoch is no longer the latest.
         """
-        dialect = Sqlite.at(resolve(self.url))
+        dialect = database(self.url)
         with dialect.connected(read_only=scope.read_only) as connection:
             yield SqlWriter(dialect, connection, scope, self._table(schema, dialect))
 
-    def _table(self, schema: pa.Schema, dialect: Sqlite) -> Table:
+    def _table(self, schema: pa.Schema, dialect: Dialect) -> Table:
         return Table(self.table, self.key, self.if_exists, schema, dialect)
 
 
 class SqlWriter:
     """Buffers, and stores everything at the commit: no transaction is open between calls."""
 
-    def __init__(self, dialect: Sqlite, connection: sqlite3.Connection, scope: Scope, table: Table) -> None:
+    def __init__(self, dialect: Dialect, connection: Any, scope: Scope, table: Table) -> None:
         self._dialect, self._connection = dialect, connection
         self._state = State(dialect, connection, scope)
         self._outputs: list[tuple[State, Table]] = []
@@ -121,7 +136,8 @@ class SqlWriter:
     def commit(self, progress: Progress) -> None:
         """Store all that waits, here and in joined outputs, and the progress; all of it or nothing.
 
-        Raises RecordErrors, FencedError, TransientError (database locked) or ComponentError; then nothing is stored.
+        Raises RecordErrors, FencedError, TransientError (locked, connection lost) or ComponentError; then nothing is
+        stored, or the connection was lost so that only who connects again can know.
         """
         merged = self._known.merged(progress)
         try:
@@ -130,6 +146,7 @@ class SqlWriter:
                 self._state.check_epoch(self._epoch)
                 self._begin_anew()
                 for _, table in self._outputs:
+                    self._dialect.hold(self._connection, table.name)
                     table.check_fit(self._connection)
                     self._store(table)
                 self._state.save({*progress.positions, *progress.states}, merged, self._epoch)
@@ -149,7 +166,7 @@ class SqlWriter:
     def join(self, destination: DataDestination, schema: pa.Schema, scope: Scope) -> Iterator[JoinedWriter]:
         """Write another table of this database in the same transactions."""
         if not isinstance(destination, SqlDestination):
-            msg = f"{scope.output}: wanted an SqlDestination for a table of {self._dialect.path}, found {destination!r}"
+            msg = f"{scope.output}: wanted an SqlDestination for a table of {self._dialect.place}, found {destination!r}"
             raise ConfigError(msg)
         table = destination._table(schema, self._dialect)  # noqa: SLF001 - one of our own
         self._add(table, scope)
@@ -162,13 +179,13 @@ class SqlWriter:
         if scope.read_only:
             with self._dialect.translating():
                 look(state, table)
-            return 0
-        with self._dialect.transaction(self._connection):
+                return state.stored_epoch()
+        with self._dialect.transaction(self._connection, alone=True):
             state.prepare()
             epoch = state.take_epoch()
             begin = look(state, table)
             if begin == "create":
-                self._connection.execute(table.create)
+                self._execute(table.create)
                 state.forget()  # there is none, or it belongs to a table that a fresh run leaves behind
             if begin in {"create", "join"}:
                 state.take_table(table.name, created=begin == "create")
@@ -176,16 +193,19 @@ class SqlWriter:
             self._anew.append((state, table, begin == "replace"))
         return epoch
 
+    def _execute(self, statement: str) -> None:
+        self._dialect.execute(self._connection, statement)
+
     def _begin_anew(self) -> None:
         """What was there goes in the same transaction in which the new comes."""
         for state, table, replaced in self._anew:
             state.forget()
             if replaced:
-                self._connection.execute(f"DROP TABLE {quoted(table.name)}")
-                self._connection.execute(table.create)
+                self._execute(f"DROP TABLE {quoted(table.name)}")
+                self._execute(table.create)
                 state.take_table(table.name, created=True)
             else:
-                self._connection.execute(f"DELETE FROM {quoted(table.name)}")  # noqa: S608 - a checked name
+                self._execute(f"DELETE FROM {quoted(table.name)}")  # noqa: S608 - a checked name
 
     def _store(self, table: Table) -> None:
         errors = table.store(self._connection)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from dataclasses import dataclass
+from typing import Any
 
 from mlinfer import ChangedError, FencedError, Progress, Scope
-from mlinfer.destinations._sqlite import Sqlite
+from mlinfer.destinations._sql_dialect import Dialect
 
 FORMAT = 1
-_TABLES = (
-    (
-        "CREATE TABLE IF NOT EXISTS mlinfer_epochs (pipeline TEXT NOT NULL, output TEXT NOT NULL, epoch INTEGER NOT NULL,"
+_TABLES = {
+    "mlinfer_epochs": (
+        "CREATE TABLE mlinfer_epochs (pipeline TEXT NOT NULL, output TEXT NOT NULL, epoch INTEGER NOT NULL,"
         ' "table" TEXT, created INTEGER, PRIMARY KEY (pipeline, output))'
     ),
-    (
-        "CREATE TABLE IF NOT EXISTS mlinfer_progress (pipeline TEXT NOT NULL, output TEXT NOT NULL,"
-        ' "partition" TEXT NOT NULL, position TEXT, state BLOB, fingerprint TEXT NOT NULL, epoch INTEGER NOT NULL,'
+    "mlinfer_progress": (
+        "CREATE TABLE mlinfer_progress (pipeline TEXT NOT NULL, output TEXT NOT NULL,"
+        ' "partition" TEXT NOT NULL, position TEXT, state {binary}, fingerprint TEXT NOT NULL, epoch INTEGER NOT NULL,'
         " version INTEGER NOT NULL, checksum TEXT NOT NULL, PRIMARY KEY (pipeline, output, partition))"
     ),
-)
+}
 _SAVE = (
     'INSERT INTO mlinfer_progress (pipeline, output, "partition", position, state, fingerprint, epoch, version, checksum)'
     ' VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (pipeline, output, "partition") DO UPDATE SET'
@@ -42,23 +42,24 @@ _EPOCH_OF = "SELECT epoch FROM mlinfer_epochs WHERE pipeline = ? AND output = ?"
 class State:
     """The tables `mlinfer_epochs` and `mlinfer_progress`, as one output sees them. Begins no transaction itself."""
 
-    dialect: Sqlite
-    connection: sqlite3.Connection
+    dialect: Dialect
+    connection: Any
     scope: Scope
 
     def prepare(self) -> None:
         """Make the tables where they are not there yet."""
-        for statement in _TABLES:
-            self.connection.execute(statement)
+        for table, statement in _TABLES.items():
+            if self.dialect.columns(self.connection, table) is None:
+                self._execute(statement.format(binary=self.dialect.binary))
 
     def take_epoch(self) -> int:
         """The next epoch, or the one that the scope names. Raises FencedError: a newer one exists."""
         if self.scope.epoch is not None:
             self.check_epoch(self.scope.epoch)
             return self.scope.epoch
-        self.connection.execute(
+        self._execute(
             "INSERT INTO mlinfer_epochs (pipeline, output, epoch) VALUES (?, ?, 1)"
-            " ON CONFLICT (pipeline, output) DO UPDATE SET epoch = epoch + 1",
+            " ON CONFLICT (pipeline, output) DO UPDATE SET epoch = mlinfer_epochs.epoch + 1",
             self._key,
         )
         return self._epoch() or 0
@@ -69,37 +70,39 @@ class State:
         if found != epoch:
             name, output = self._key
             msg = (
-                f"pipeline {name!r}, output {output!r} in {self.dialect.path}: wanted to be its only run (epoch {epoch}), "
+                f"pipeline {name!r}, output {output!r} in {self.dialect.place}: wanted to be its only run (epoch {epoch}), "
                 f"found that another one has taken over (epoch {found}); nothing of this one was stored since. "
                 "Let that run work, or stop it before you start this one again"
             )
             raise FencedError(msg)
 
+    def stored_epoch(self) -> int:
+        """The epoch of the latest run; 0 if there was none."""
+        return (self._epoch() or 0) if self._there else 0
+
     def table(self) -> tuple[str, bool] | None:
         """The table that this output has written so far, and whether the pipeline made it."""
         if not self._there:
             return None
-        found = self.connection.execute(_TABLE_OF, self._key).fetchone()
-        return (found[0], bool(found[1])) if found and found[0] else None
+        found = self._execute(_TABLE_OF, self._key)
+        return (found[0][0], bool(found[0][1])) if found and found[0][0] else None
 
     def take_table(self, table: str, *, created: bool) -> None:
         """Remember which table this output writes."""
-        self.connection.execute(_TAKE_TABLE, (table, created, *self._key))
+        self._execute(_TAKE_TABLE, (table, int(created), *self._key))
 
     def other_writers(self, table: str) -> list[str]:
         """Other outputs that write this table, in words."""
         if not self._there:
             return []
-        rows = self.connection.execute(
-            'SELECT pipeline, output FROM mlinfer_epochs WHERE "table" = ?', (table,)
-        )
+        rows = self._execute('SELECT pipeline, output FROM mlinfer_epochs WHERE "table" = ?', (table,))
         return [f"pipeline {name!r} ({output})" for name, output in rows if (name, output) != self._key]
 
     def load(self) -> Progress:
         """All progress of this output. Raises ChangedError: it is damaged, or a newer mlinfer wrote it."""
         progress, latest = Progress(), -1
         positions, states, fingerprint = dict(progress.positions), dict(progress.states), ""
-        rows = self.connection.execute(_LOAD, self._key).fetchall() if self._there else []
+        rows = self._execute(_LOAD, self._key) if self._there else []
         for partition, position, state, found, epoch, version, checksum in rows:
             self._verify(partition, (position, state, found, epoch, version), checksum)
             if position is not None:
@@ -117,11 +120,11 @@ class State:
         for partition in sorted(partitions):
             position = json.dumps(progress.positions[partition]) if partition in progress.positions else None
             facts = (position, progress.states.get(partition), progress.fingerprint, epoch, FORMAT)
-            self.connection.execute(_SAVE, (*self._key, partition, *facts, self._checksum(partition, facts)))
+            self._execute(_SAVE, (*self._key, partition, *facts, self._checksum(partition, facts)))
 
     def forget(self) -> None:
         """Drop the progress: the output begins anew."""
-        self.connection.execute(_FORGET, self._key)
+        self._execute(_FORGET, self._key)
 
     @property
     def _key(self) -> tuple[str, str]:
@@ -132,13 +135,17 @@ class State:
         return self.dialect.columns(self.connection, "mlinfer_epochs") is not None
 
     def _epoch(self) -> int | None:
-        found = self.connection.execute(_EPOCH_OF, self._key).fetchone()
-        return found[0] if found else None
+        locking = "" if self.scope.read_only else self.dialect.locking
+        found = self._execute(_EPOCH_OF + locking, self._key)
+        return found[0][0] if found else None
+
+    def _execute(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        return self.dialect.execute(self.connection, statement, values)
 
     def _verify(self, partition: str, facts: tuple[object, ...], checksum: str) -> None:
         version = facts[-1]
         where = (
-            f"progress of pipeline {self.scope.pipeline!r}, partition {partition!r} in {self.dialect.path}"
+            f"progress of pipeline {self.scope.pipeline!r}, partition {partition!r} in {self.dialect.place}"
         )
         if isinstance(version, int) and version > FORMAT:
             msg = f"{where}: wanted format {FORMAT} or older, found {version}: a newer mlinfer wrote it; upgrade mlinfer: pip install --upgrade mlinfer"

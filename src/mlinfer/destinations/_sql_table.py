@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
-from mlinfer import Batch, ComponentError, ConfigError, RecordErrors, failpoint
+from mlinfer import Batch, ConfigError, RecordErrors, failpoint
+from mlinfer.destinations._sql_dialect import Dialect
 from mlinfer.destinations._sql_state import State
-from mlinfer.destinations._sql_values import refusals, values
-from mlinfer.destinations._sqlite import REFUSED, Sqlite
+from mlinfer.destinations._sql_values import is_floating
 
 IfExists = Literal["fail", "append", "replace"]
 Begin = Literal["create", "join", "go on", "replace"]
@@ -26,7 +24,7 @@ class Table:
     key: str | None
     if_exists: IfExists
     schema: pa.Schema
-    dialect: Sqlite
+    dialect: Dialect
     waiting: list[pa.RecordBatch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -34,13 +32,12 @@ class Table:
         if key is not None and key not in self.schema.names:
             msg = f"table {name!r}: wanted the key {key!r} among its columns, found {', '.join(self.schema.names)}; add it to keep="
             raise ConfigError(msg)
-        if key is not None and self.dialect.declared(self.schema.field(key)) == "REAL":
+        if key is not None and is_floating(self.schema.field(key).type):
             msg = f"table {name!r}: wanted a key of whole numbers, text or bytes, found {key!r} ({self.schema.field(key).type})"
             raise ConfigError(msg)
         self.create = self.dialect.create(name, self.schema, key)
-        self.insert = self.dialect.insert(name, self.schema.names, key)
 
-    def misfits(self, connection: sqlite3.Connection) -> list[str]:
+    def misfits(self, connection: Any) -> list[str]:
         """What keeps these records from going into the table that is there, as sentences."""
         found = self.dialect.columns(connection, self.name)
         if found is None:
@@ -50,37 +47,28 @@ class Table:
             return [f"column {self.key!r} is the key but has no unique index"]
         return problems
 
-    def check_fit(self, connection: sqlite3.Connection) -> None:
+    def check_fit(self, connection: Any) -> None:
         """Raise ConfigError unless the table is there and takes these records."""
         if problems := self.misfits(connection):
             msg = (
-                f"table {self.name!r} in {self.dialect.path}: wanted {self.create}, found: {'; '.join(problems)}. "
+                f"table {self.name!r} in {self.dialect.place}: wanted {self.create}, found: {'; '.join(problems)}. "
                 "Alter the table, choose another one, or run with from_start=True to write it anew if this pipeline made it"
             )
             raise ConfigError(msg)
 
     def remember(self, batch: Batch) -> None:
         """Keep records for the next commit. Raises RecordErrors: the database could not store some of them unchanged."""
-        if errors := refusals(batch.records, self.key):
+        if errors := self.dialect.refusals(batch.records, self.key):
             raise errors
         self.waiting.append(batch.records)
 
-    def store(self, connection: sqlite3.Connection) -> RecordErrors | None:
+    def store(self, connection: Any) -> RecordErrors | None:
         """Insert what waits; None, or what is wrong with the records that the database refused."""
-        start, refused = 0, []
+        start = 0
+        refused: list[tuple[int, str]] = []
         for batch in self.waiting:
-            columns = list(map(values, batch.columns))
-            connection.execute("SAVEPOINT mlinfer_rows")
-            try:
-                connection.executemany(self.insert, zip(*columns, strict=True))
-            except REFUSED:
-                self._must_go_on(connection)
-                connection.execute("ROLLBACK TO mlinfer_rows")
-                refused += [
-                    (start + row, why)
-                    for row, why in self._one_by_one(connection, zip(*columns, strict=True))
-                ]
-            connection.execute("RELEASE mlinfer_rows")
+            found = self.dialect.insert(connection, self.name, batch, key=self.key)
+            refused += [(start + row, why) for row, why in found]
             failpoint("dest.write.partial")
             start += len(batch)
         if not refused:
@@ -88,24 +76,6 @@ class Table:
         return RecordErrors(
             [row for row, _ in refused], "refused", [f"table {self.name!r}: {why}" for _, why in refused]
         )
-
-    def _one_by_one(
-        self, connection: sqlite3.Connection, rows: Iterable[tuple[object, ...]]
-    ) -> list[tuple[int, str]]:
-        """Find the records that the database refuses; a failed statement leaves the rest of the transaction alone."""
-        refused = []
-        for number, row in enumerate(rows):
-            try:
-                connection.execute(self.insert, row)
-            except REFUSED as error:
-                self._must_go_on(connection)
-                refused.append((number, str(error)))
-        return refused
-
-    def _must_go_on(self, connection: sqlite3.Connection) -> None:
-        if not connection.in_transaction:  # else the rows that follow would be stored one by one
-            msg = f"table {self.name!r}: a trigger or constraint has rolled the whole transaction back; use RAISE(ABORT, ...) there"
-            raise ComponentError(msg)
 
 
 def look(state: State, table: Table) -> Begin:
@@ -147,7 +117,7 @@ def _strange_table(state: State, table: Table) -> Begin:
     owner = f"of {' and '.join(others)}" if others else "that this pipeline did not make"
     if how == "fail" or (how == "replace" and others):
         advice = 'choose another name, or if_exists="append"' + ("" if others else ' or "replace"')
-        msg = f"table {name!r} in {state.dialect.path}: wanted a new table, found one {owner}; {advice}"
+        msg = f"table {name!r} in {state.dialect.place}: wanted a new table, found one {owner}; {advice}"
         raise ConfigError(msg)
     if how == "replace":
         return "replace"

@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,14 @@ LARGEST = 2**63 - 1
 
 def storage(kind: pa.DataType) -> str | None:
     """The type of the column that holds such values; None: no column does."""
-    kind = _plain(kind)
+    kind = plain(kind)
     if pt.is_boolean(kind) or pt.is_integer(kind) or pt.is_duration(kind):
         return "INTEGER"
     if pt.is_floating(kind):
         return "REAL"
-    if _is_binary(kind):
+    if is_binary(kind):
         return "BLOB"
-    if _is_text(kind) or _is_spelled(kind) or pt.is_null(kind):
+    if is_text(kind) or _is_spelled(kind) or pt.is_null(kind):
         return "TEXT"
     if pt.is_struct(kind):
         return "TEXT" if all(storage(field.type) for field in kind) else None
@@ -62,18 +63,28 @@ def values(array: pa.Array) -> list[Any]:
         return _integers(array.cast(pa.int64()))
     if _is_spelled(kind):
         array = _spelled(array)
-    if _is_text(array.type):
+    if is_text(array.type):
         return array.cast(pa.string()).to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
-    if _is_binary(kind) or pt.is_null(kind):
+    if is_binary(kind) or pt.is_null(kind):
         return array.to_pylist()  # type: ignore[no-any-return]
-    return [None if value is None else _json(value) for value in array.to_pylist()]
+    return [None if value is None else as_json(value) for value in array.to_pylist()]
 
 
-def refusals(records: pa.RecordBatch, key: str | None) -> RecordErrors | None:
-    """The records that the database could not store unchanged; None: it can store all of them."""
+def refusals(
+    records: pa.RecordBatch, key: str | None, unfit: Callable[[pa.Array], pa.Array | None] = lambda _: None
+) -> RecordErrors | None:
+    """The records that the database could not store unchanged; None: it can store all of them.
+
+    `unfit` gives a mask of the times that the database has no place for.
+    """
     found: dict[int, tuple[str, str]] = {}
     for field, column in zip(records.schema, records.columns, strict=True):
-        for kind, message, rows in _problems(field, column, is_key=field.name == key):
+        problems = _problems(field, column, is_key=field.name == key)
+        if (mask := unfit(column)) is not None:
+            problems.append(
+                ("bad_time", "wanted a time in whole microseconds and not too far away", rows_of(mask))
+            )
+        for kind, message, rows in problems:
             for row in rows:
                 found.setdefault(row, (kind, f"column {field.name!r}: {message}"))
     if not found:
@@ -85,11 +96,11 @@ def refusals(records: pa.RecordBatch, key: str | None) -> RecordErrors | None:
 def _problems(field: pa.Field, column: pa.Array, *, is_key: bool) -> list[tuple[str, str, list[int]]]:
     problems = []
     if is_key and column.null_count:
-        problems.append(("missing_key", "wanted a value in the key, found none", _rows(column.is_null())))
+        problems.append(("missing_key", "wanted a value in the key, found none", rows_of(column.is_null())))
     if pt.is_uint64(field.type):
-        unfit = _rows(pc.greater(column, pa.scalar(LARGEST, pa.uint64())))
+        unfit = rows_of(pc.greater(column, pa.scalar(LARGEST, pa.uint64())))
         problems.append(("too_large", f"wanted an integer up to {LARGEST}, found a larger one", unfit))
-    if _is_text(_plain(field.type)):
+    if is_text(plain(field.type)):
         problems += _text_problems(column)
     return [problem for problem in problems if problem[2]]
 
@@ -105,7 +116,7 @@ def _text_problems(column: pa.Array) -> list[tuple[str, str, list[int]]]:
         )
     if pt.is_string_view(column.type):
         column = column.cast(pa.string())
-    nul = _rows(pc.match_substring(column, "\0"))
+    nul = rows_of(pc.match_substring(column, "\0"))
     problems = [("bad_text", "wanted text without NUL characters, found one", nul)] if nul else []
     try:
         column.validate(full=True)
@@ -125,14 +136,15 @@ def _is_utf8(raw: bytes | None) -> bool:
     return True
 
 
-def _rows(mask: pa.Array) -> list[int]:
+def rows_of(mask: pa.Array) -> list[int]:
+    """Where a mask is true."""
     return np.flatnonzero(mask.fill_null(False).to_numpy(zero_copy_only=False)).tolist()  # noqa: FBT003
 
 
 def _integers(array: pa.Array) -> list[int | None]:
     numbers: list[int | None] = array.fill_null(0).to_numpy().tolist()
     if array.null_count:
-        for row in _rows(array.is_null()):
+        for row in rows_of(array.is_null()):
             numbers[row] = None
     return numbers
 
@@ -149,7 +161,8 @@ def _spelled(array: pa.Array) -> pa.Array:
     return pc.replace_substring(array.cast(pa.string()), " ", "T", max_replacements=1)
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """A list, struct or map as text."""
     try:
         return json.dumps(value, default=_jsonable, allow_nan=False, ensure_ascii=False)
     except ValueError:
@@ -174,17 +187,25 @@ def _jsonable(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def plain(kind: pa.DataType) -> pa.DataType:
+    """The type of the values themselves."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     return kind.value_type if pt.is_dictionary(kind) else kind
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_floating(kind: pa.DataType) -> bool:
+    """Whether these are floating-point numbers, which make no key."""
+    return bool(pt.is_floating(plain(kind)))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether these are texts."""
     return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
 
 
-def _is_binary(kind: pa.DataType) -> bool:
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether these are bytes."""
     return bool(
         pt.is_binary(kind)
         or pt.is_large_binary(kind)

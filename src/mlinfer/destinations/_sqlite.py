@@ -1,31 +1,30 @@
 """SQLite: how a database file is opened, what its columns are called, how Arrow values arrive in it.
 
-All that is particular to one database is here and in `_sql_values`; another database is another object with these
-methods.
+All that is particular to SQLite is here and in `_sql_values`; what another database needs is said in `_sql_dialect`.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
 
-from mlinfer import ComponentError, ConfigError, MlinferError, TransientError, durable
-from mlinfer.destinations._sql_values import storage
+from mlinfer import ComponentError, ConfigError, MlinferError, RecordErrors, TransientError, durable
+from mlinfer.destinations._sql_dialect import check_names, listed, on_conflict, quoted, redacted
+from mlinfer.destinations._sql_values import refusals, storage, values
 
 BUSY_SECONDS = 30
 LONGEST_COLUMN = 128
 PREFIX = "sqlite:///"
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _UNUSABLE = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
-_SECRET = re.compile(r"://[^/@]*@")
 READ_ROWS = 8192
 _ARROW = {
     "INTEGER": pa.int64(),
@@ -43,14 +42,21 @@ class Sqlite:
     """One database file."""
 
     path: Path
+    binary = "BLOB"
+    locking = ""  # whoever writes has locked the whole file
+
+    @property
+    def place(self) -> str:
+        """The file."""
+        return str(self.path)
 
     @classmethod
     def at(cls, url: str) -> Sqlite:
         """The database of a URL. Raises ConfigError: it is of another kind, or lives in memory only."""
         if not url.startswith("sqlite:"):
             msg = (
-                f"database {redacted(url)!r}: wanted sqlite:///PATH, the only kind there is today; "
-                "others will come with  pip install 'mlinfer[sql]'"
+                f"database {redacted(url)!r}: wanted sqlite:///PATH, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE "
+                "with  pip install 'mlinfer[postgres]'"
             )
             raise ConfigError(msg)
         path = url.removeprefix(PREFIX)
@@ -91,7 +97,7 @@ class Sqlite:
             yield connection
 
     @contextmanager
-    def transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
+    def transaction(self, connection: sqlite3.Connection, *, alone: bool = False) -> Iterator[None]:  # noqa: ARG002 - always alone
         """All or nothing of what happens in the block; no other process writes meanwhile.
 
         Raises TransientError (locked), ConfigError (no database), ComponentError (disk full, I/O error, ...).
@@ -127,6 +133,15 @@ class Sqlite:
             )
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         return ComponentError(f"database {self.path}: {error} ({name})")
+
+    def execute(
+        self, connection: sqlite3.Connection, statement: str, values: Sequence[Any] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Run one statement; the rows that it answers."""
+        return connection.execute(statement, values).fetchall()
+
+    def hold(self, connection: sqlite3.Connection, table: str) -> None:
+        """Nothing: whoever writes has locked the whole file."""
 
     def columns(self, connection: sqlite3.Connection, table: str) -> dict[str, str] | None:
         """Names and declared types of a table's columns; None: there is no such table."""
@@ -174,18 +189,36 @@ class Sqlite:
             raise ConfigError(msg)
         return found
 
-    def insert(self, table: str, names: Sequence[str], key: str | None) -> str:
-        """The statement that stores one record, and with a key overwrites the one that is there."""
-        columns = ", ".join(map(quoted, names))
-        marks = ", ".join("?" * len(names))
-        statement = f"INSERT INTO {quoted(table)} ({columns}) VALUES ({marks})"  # noqa: S608 - names are quoted
-        if key is None:
-            return statement
-        others = [quoted(name) for name in names if name != key]
-        changes = ", ".join(f"{name} = excluded.{name}" for name in others)
-        return (
-            f"{statement} ON CONFLICT ({quoted(key)}) DO {f'UPDATE SET {changes}' if changes else 'NOTHING'}"
+    def refusals(self, records: pa.RecordBatch, key: str | None) -> RecordErrors | None:
+        """The records that SQLite could not store unchanged; None: it can store all of them."""
+        return refusals(records, key)
+
+    def insert(
+        self, connection: sqlite3.Connection, table: str, records: pa.RecordBatch, *, key: str | None
+    ) -> list[tuple[int, str]]:
+        """Store records, by key if there is one; the rows that SQLite refuses, and why."""
+        names = records.schema.names
+        statement = (
+            f"INSERT INTO {quoted(table)} ({listed(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608 - names are quoted
+            + ("" if key is None else on_conflict(names, key))
         )
+        columns = list(map(values, records.columns))
+        refused: list[tuple[int, str]] = []
+        connection.execute("SAVEPOINT mlinfer_rows")
+        try:
+            connection.executemany(statement, zip(*columns, strict=True))
+        except REFUSED:
+            _must_go_on(connection, table)
+            connection.execute("ROLLBACK TO mlinfer_rows")
+            # A failed statement leaves the rest of the transaction alone: the guilty are found one by one.
+            for number, row in enumerate(zip(*columns, strict=True)):
+                try:
+                    connection.execute(statement, row)
+                except REFUSED as error:
+                    _must_go_on(connection, table)
+                    refused.append((number, str(error)))
+        connection.execute("RELEASE mlinfer_rows")
+        return refused
 
     def misfits(self, found: dict[str, str], schema: pa.Schema) -> list[str]:
         """What keeps records of this schema from going into a table with these columns, as sentences."""
@@ -219,25 +252,18 @@ class Sqlite:
             raise ConfigError(msg)
 
 
-def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def redacted(url: str) -> str:
-    """A URL without what could be a password."""
-    return _SECRET.sub("://***@", url.partition("?")[0])
-
-
 def _check_columns(table: str, schema: pa.Schema) -> None:
     lower = [name.lower() for name in schema.names]
     if twice := sorted({name for name in schema.names if lower.count(name.lower()) > 1}):
         msg = f"table {table!r}: SQLite does not tell {' and '.join(map(repr, twice))} apart; rename one of them"
         raise ConfigError(msg)
-    for name in schema.names:
-        if not 0 < len(name) <= LONGEST_COLUMN or not name.isprintable():
-            msg = f"table {table!r}: wanted column names of 1 to {LONGEST_COLUMN} printable characters, found {name[:LONGEST_COLUMN]!r}"
-            raise ConfigError(msg)
+    check_names(table, schema, LONGEST_COLUMN)
+
+
+def _must_go_on(connection: sqlite3.Connection, table: str) -> None:
+    if not connection.in_transaction:  # else the rows that follow would be stored one by one
+        msg = f"table {table!r}: a trigger or constraint has rolled the whole transaction back; use RAISE(ABORT, ...) there"
+        raise ComponentError(msg)
 
 
 def _takes(declared: str, wanted: str, kind: pa.DataType) -> bool:
