@@ -32,6 +32,7 @@ FLOORS = [
         "_inbox",
         "_isolate",
         "_layout",
+        "_lineage",
         "_records",
         "_rejects",
         "_json_text",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,12 +15,14 @@ from mlinfer._casts import cast
 from mlinfer._engine import Answers, Job, Step
 from mlinfer._errors import RecordErrors
 from mlinfer._layout import Layout, lay_out
+from mlinfer._lineage import Lineage
 from mlinfer._protocols import Model, Stateful
 from mlinfer._records import batch_from_rows
 from mlinfer._rejects import Rejected
 from mlinfer._tabular import inferred
 
 if TYPE_CHECKING:
+    from mlinfer._clock import Clock
     from mlinfer._signature import Signature
 
 IN_HAND = "in-hand"
@@ -43,11 +46,14 @@ class Answering:
         self._stack.close()
 
 
-def answer(answering: Answering, data: Any, job: Job, on_reject: Literal["raise", "null"]) -> pa.Table:
+def answer(
+    answering: Answering, data: Any, job: Job, on_reject: Literal["raise", "null"], *, clock: Clock
+) -> pa.Table:
     """One answer per record, in order; `data` is an Arrow table or a list of dicts. Raises RecordErrors as asked."""
     layout, batch = _layout_and_batch(answering.signature, data, job)
     with answering.lock:
-        step = Step(answering.model, layout, job.batching.max_records)
+        lineage = Lineage(answering.signature, secrets.token_hex(8), clock, in_hand=True)
+        step = Step(answering.model, layout, job.batching.max_records, lineage=lineage)
         step.resume(answering.unused)  # every call begins like a run does
         answers = step(batch)
     errors = in_order(answers)
@@ -80,10 +86,12 @@ def _named(group: Rejected) -> zip[tuple[str, str, str]]:
 
 def _layout_and_batch(signature: Signature, data: Any, job: Job) -> tuple[Layout, Batch]:
     if isinstance(data, pa.Table):
-        layout = lay_out(signature, data.schema, _present(job.keep, data.schema.names), job.columns)
+        layout = lay_out(
+            signature, data.schema, _present(job.keep, data.schema.names), job.columns, lineage=job.lineage
+        )
         picked = data.select(list(dict.fromkeys(layout.wanted.names)))
         return layout, numbered(_one_batch(picked))
-    layout = lay_out(signature, None, _typed(job, data), job.columns)
+    layout = lay_out(signature, None, _typed(job, data), job.columns, lineage=job.lineage)
     return layout, rows_batch(data, layout.wanted)
 
 

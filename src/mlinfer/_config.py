@@ -27,6 +27,7 @@ PLAIN_KEYS = {
     "require": str,
     "on_change": str,
     "timeout": float,
+    "lineage": list[str],
 }
 """Top-level keys that go to InferencePipeline as they are."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pyarrow.types as pt
 
 from mlinfer._conform import Conform
 from mlinfer._errors import ConfigError, SchemaError
+from mlinfer._lineage import chosen
 from mlinfer._signature import Signature
 
 Keep: TypeAlias = Sequence[str] | Mapping[str, pa.DataType]
@@ -25,15 +26,21 @@ class Layout:
     keep: pa.Schema
     columns: Mapping[str, str]
     wanted: pa.Schema
+    lineage: pa.Schema = field(default_factory=lambda: pa.schema([]))
 
     @property
     def output(self) -> pa.Schema:
-        """Kept columns first, then the answers."""
-        return pa.schema([*self.keep, *self.signature.outputs])
+        """Kept columns first, then the answers, then where they come from."""
+        return pa.schema([*self.keep, *self.signature.outputs, *self.lineage])
 
 
 def lay_out(
-    signature: Signature, known: pa.Schema | None, keep: Keep = (), columns: Mapping[str, str] | None = None
+    signature: Signature,
+    known: pa.Schema | None,
+    keep: Keep = (),
+    columns: Mapping[str, str] | None = None,
+    *,
+    lineage: Sequence[str] = (),
 ) -> Layout:
     """Decide on the columns. `known` is the source's schema, None if it has none before it is read.
 
@@ -45,14 +52,27 @@ def lay_out(
         msg = f"columns: wanted names of the model's inputs ({', '.join(signature.inputs.names)}), found {', '.join(unknown)}"
         raise ConfigError(msg)
     kept = _kept(signature, known, keep)
+    origin = _lineage(lineage, kept, signature)
     if known is not None:
         Conform(signature.inputs, columns).bind(known)
         Conform(kept).bind(known)
     wanted = {columns.get(field.name, field.name): field for field in signature.inputs}
     fields = [field.with_name(name) for name, field in wanted.items()]
-    return Layout(
-        signature, kept, columns, pa.schema([*fields, *(field for field in kept if field.name not in wanted)])
-    )
+    more = [field for field in kept if field.name not in wanted]
+    return Layout(signature, kept, columns, pa.schema([*fields, *more]), origin)
+
+
+def _lineage(names: Sequence[str], kept: pa.Schema, signature: Signature) -> pa.Schema:
+    found = chosen(names)
+    for name in found.names:
+        if name in kept.names or name in signature.outputs.names:
+            what = "a kept column" if name in kept.names else "an answer of the model"
+            msg = (
+                f"lineage: {name!r} would bear the name of {what}; "
+                f"rename that one (Mapped in front of the source, Selected around the host), or leave {name!r} out"
+            )
+            raise ConfigError(msg)
+    return found
 
 
 def _kept(signature: Signature, known: pa.Schema | None, keep: Keep) -> pa.Schema:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -28,7 +28,7 @@ from mlinfer._engine import (
 )
 from mlinfer._errors import ConfigError
 from mlinfer._guarantee import Level
-from mlinfer._layout import Keep, lay_out
+from mlinfer._layout import Keep
 from mlinfer._protocols import DataDestination, DataSource, Host, Scope, SideTables, Stateful
 from mlinfer._retry import Retry
 from mlinfer._tabular import is_rows, to_arrow
@@ -53,6 +53,8 @@ class InferencePipeline:
         keep: source columns that travel to the destination untouched; names, or names with Arrow types where the source
             does not know its columns before it is read.
         columns: for inputs of the model that are called differently in the source, `{model_name: source_name}`.
+        lineage: columns that tell where each answer comes from, behind the answers: some of `record_id`, `model_id`,
+            `model_version`, `run_id` (texts) and `inferred_at` (a time in UTC).
         require: `exactly-once`, `at-least-once` or `at-most-once`: `run` refuses to begin if the parts cannot keep it.
         rejects: where records go that cannot be answered; without it the first one ends the run.
         side: destinations of the host's side tables, by name.
@@ -81,6 +83,7 @@ class InferencePipeline:
         name: str | None = None,
         keep: Keep = (),
         columns: Mapping[str, str] | None = None,
+        lineage: Sequence[str] = (),
         require: str | None = None,
         rejects: DataDestination | None = None,
         side: Mapping[str, DataDestination] | None = None,
@@ -104,8 +107,8 @@ class InferencePipeline:
             raise ConfigError(msg)
         self.job = Job(
             source=source, host=host, destination=destination, name=name, keep=keep, columns=dict(columns or {}),
-            require=require, rejects=rejects, side=dict(side or {}), checkpoint=checkpoint, on_change=on_change,
-            budget=budget or Budget(), batching=batching or Batching(), workers=_workers(workers), timeout=timeout,
+            lineage=lineage, require=require, rejects=rejects, side=dict(side or {}), checkpoint=checkpoint,
+            on_change=on_change, budget=budget or Budget(), batching=batching or Batching(), workers=_workers(workers), timeout=timeout,
             retry=retry or Retry(), observers=tuple(observers),
         )  # fmt: skip
         self._engine = engine or LocalEngine()
@@ -138,7 +141,7 @@ class InferencePipeline:
     def explain(self) -> Plan:
         """The plan: columns read, model, output schema, guarantee and why. Loads the model, writes nothing."""
         with open_model(self.job.host) as model:
-            layout = lay_out(model.signature, self.job.source.schema(), self.job.keep, self.job.columns)
+            layout = self.job.lay_out(model.signature)
             found = demand(replace(self.job, require=None), stateful=isinstance(model, Stateful))
         job = self.job
         return Plan(
@@ -164,7 +167,7 @@ class InferencePipeline:
         """Answers for the first records of the source; nothing is delivered and no progress is kept."""
         answering = self._answers()
         job = self.job
-        layout = lay_out(answering.signature, job.source.schema(), job.keep, job.columns)
+        layout = job.lay_out(answering.signature)
         batch = None
         for partition in job.source.partitions():
             with job.source.open(partition, None, layout.wanted) as reader:
@@ -173,7 +176,12 @@ class InferencePipeline:
                 break
         if batch is None:
             return layout.output.empty_table()
-        return answer(answering, pa.Table.from_batches([batch.records.slice(0, records)]), job, "null")
+        first = pa.Table.from_batches([batch.records.slice(0, records)])
+        table = answer(answering, first, job, "null", clock=self._engine.clock)
+        if "record_id" not in layout.lineage.names:
+            return table
+        place = table.schema.get_field_index("record_id")  # unlike data in hand, these records have names
+        return table.set_column(place, table.field(place), batch.ids.take(range(len(first))).array())
 
     def infer(self, records: Any, *, on_reject: Literal["raise", "null"] = "raise") -> pa.Table:
         """Answer records in hand: the same host, no destination.
@@ -195,7 +203,7 @@ class InferencePipeline:
             raise ConfigError(msg)
         no_rows = isinstance(records, list | tuple) and not records
         data = records if no_rows or is_rows(records) else to_arrow(records)
-        return answer(self._answers(), data, self.job, on_reject)
+        return answer(self._answers(), data, self.job, on_reject, clock=self._engine.clock)
 
     @contextmanager
     def serving(self, bind: str = "127.0.0.1:0") -> Iterator[Server]:

@@ -13,7 +13,6 @@ from typing import Any
 from mlinfer._config import load_pipeline, name_of
 from mlinfer._engine import Outputs, open_model
 from mlinfer._errors import ConfigError
-from mlinfer._layout import lay_out
 from mlinfer._pipeline import InferencePipeline
 from mlinfer._progress import Progress
 from mlinfer._protocols import Scope, SideTables
@@ -74,7 +73,7 @@ def opened(pipeline: InferencePipeline, *, fresh: bool) -> Iterator[tuple[Output
     """All outputs of a pipeline: to look at, creating nothing, or with `fresh` to begin anew."""
     job = pipeline.job
     with open_model(job.host) as model:
-        layout = lay_out(model.signature, job.source.schema(), job.keep, job.columns)
+        layout = job.lay_out(model.signature)
         sides = model.side_schemas() if isinstance(model, SideTables) else {}
     scope = Scope(job.name or "", run=secrets.token_hex(8), read_only=not fresh, fresh=fresh)
     with Outputs(job, scope, {}) as outputs:

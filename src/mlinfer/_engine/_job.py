@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from mlinfer._checkpoint import Checkpoint
 from mlinfer._errors import ConfigError
-from mlinfer._layout import Keep
+from mlinfer._layout import Keep, Layout, lay_out
 from mlinfer._protocols import DataDestination, DataSource, Host
 from mlinfer._retry import Retry
+from mlinfer._signature import Signature
 
 OnChange = Literal["stop", "continue", "restart"]
 Until = Literal["end", "idle"]
@@ -76,6 +77,7 @@ class Job:
     name: str | None = None
     keep: Keep = ()
     columns: Mapping[str, str] = field(default_factory=dict)
+    lineage: Sequence[str] = ()
     require: str | None = None
     rejects: DataDestination | None = None
     side: Mapping[str, DataDestination] = field(default_factory=dict)
@@ -87,3 +89,7 @@ class Job:
     timeout: float | None = None
     retry: Retry = field(default_factory=Retry)
     observers: tuple[object, ...] = ()
+
+    def lay_out(self, signature: Signature) -> Layout:
+        """The columns of a run with a model of this signature. Raises ConfigError or SchemaError; may look at the source."""
+        return lay_out(signature, self.source.schema(), self.keep, self.columns, lineage=self.lineage)

@@ -25,14 +25,14 @@ class LocalEngine:
     """Runs a job on threads of this process, and on processes where the job asks for them."""
 
     def __init__(self, clock: Clock | None = None) -> None:
-        self._clock = clock or SystemClock()
+        self.clock = clock or SystemClock()
 
     def run(
         self, job: Job, *, until: Until = "end", from_start: bool = False, stop: Stop | None = None
     ) -> RunReport:
         """Run a job to its end, or until it is stopped; see `InferencePipeline.run`."""
         hooks = manager(job.observers)
-        run = Run(job, self._clock, Tally(hooks), stop or Stop())
+        run = Run(job, self.clock, Tally(hooks), stop or Stop())
         error: BaseException | None = None
         try:
             with stopping_on_signals(run.stop):

@@ -16,7 +16,8 @@ from mlinfer._engine._plan import demand
 from mlinfer._engine._step import Step
 from mlinfer._engine._workers import Pool, ProcessModel, Timed, open_model
 from mlinfer._failpoints import failpoint
-from mlinfer._layout import Layout, lay_out
+from mlinfer._layout import Layout
+from mlinfer._lineage import Lineage
 from mlinfer._protocols import Model, Scope, SideTables, Stateful
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class Session:
     def open(self, stack: ExitStack, epochs: dict[str, int]) -> None:
         """Open everything, in order. Raises ConfigError or a part's own error; then nothing was written."""
         models = self._open_models(stack)
-        self.layout = lay_out(models[0].signature, self.job.source.schema(), self.job.keep, self.job.columns)
+        self.layout = self.job.lay_out(models[0].signature)
+        self._lineage = Lineage(models[0].signature, self.scope.run, self.clock)
         self.guarantee: Guarantee = demand(self.job, stateful=self.stateful)
         self.fingerprint = fingerprint(self.layout)
         side_schemas = models[0].side_schemas() if isinstance(models[0], SideTables) else {}
@@ -74,7 +76,13 @@ class Session:
         finds_slow_records = (
             self.job.rejects is not None
         )  # without a place for them the first timeout ends the run
-        return Step(model, self.layout, self.job.batching.max_records, finds_slow_records=finds_slow_records)
+        return Step(
+            model,
+            self.layout,
+            self.job.batching.max_records,
+            lineage=self._lineage,
+            finds_slow_records=finds_slow_records,
+        )
 
     def may_resume(self) -> bool:
         """Whether the stored progress belongs to this model. Raises ChangedError if it does not and must not change."""

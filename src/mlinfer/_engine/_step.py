@@ -21,6 +21,7 @@ from mlinfer._rejects import Rejected
 
 if TYPE_CHECKING:
     from mlinfer._layout import Layout
+    from mlinfer._lineage import Lineage
 
 
 class TimedOut(ComponentError):  # noqa: N818 - the name of what happened
@@ -46,10 +47,17 @@ class Step:
     """One model at work on the batches of one pipeline. Not for several threads, unless the model may be shared."""
 
     def __init__(
-        self, model: Model, layout: Layout, max_records: int, *, finds_slow_records: bool = True
+        self,
+        model: Model,
+        layout: Layout,
+        max_records: int,
+        *,
+        lineage: Lineage | None = None,
+        finds_slow_records: bool = True,
     ) -> None:
         self.model, self.layout = model, layout
         self.max_records = max_records
+        self._lineage = lineage if len(layout.lineage) else None
         self._finds_slow_records = finds_slow_records
         self._inputs = Conform(layout.signature.inputs, layout.columns)
         self._keep = Conform(layout.keep, encoded=True)
@@ -96,6 +104,8 @@ class Step:
             good = _mask(answers.num_rows, errors.rows)
             answers, kept = answers.filter(good), kept.filter(good)
         columns = [*kept.columns, *answers.columns]
+        if self._lineage is not None:
+            columns += self._lineage.columns(self.layout.lineage, left.ids, answers.num_rows)
         joined = pa.RecordBatch.from_arrays(columns, schema=as_found(self.layout.output, columns))
         answered = Batch(joined, batch.partition, batch.position, left.ids)
         return Answers(answered, tuple(rejects), _merged(sides), self._state)

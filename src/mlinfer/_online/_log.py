@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import queue
 import random
-import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -111,9 +110,8 @@ class PredictionLog:
 
 
 @contextmanager
-def prediction_log(job: Job, layout: Layout) -> Iterator[PredictionLog]:
+def prediction_log(job: Job, layout: Layout, run: str) -> Iterator[PredictionLog]:
     """Open the pipeline's destination as a log. Its scope is NAME/serve: it never fences the batch job."""
-    run = secrets.token_hex(8)
     job = replace(job, name=f"{job.name or 'unnamed'}/serve", rejects=None, side={}, checkpoint=None)
 
     def opened(stack: ExitStack, kept: Callable[[], None]) -> Delivery:
