@@ -411,7 +411,7 @@ def test_a_frame_is_rebuilt_with_the_types_that_it_had():
     table = answers(SklearnHost(model, example=frame), frame)
     np.testing.assert_allclose(table["y_pred"], model.predict(frame))
     with SklearnHost(model, example=frame).open() as opened:
-        again = opened._feed(pa.RecordBatch.from_pandas(frame, preserve_index=False))
+        again = opened.scores(pa.RecordBatch.from_pandas(frame, preserve_index=False))
     assert again["nullable"].tolist()[0] == 2**60 + 1
 
 

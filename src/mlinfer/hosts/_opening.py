@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlinfer import ConfigError, Signature
 from mlinfer.hosts import _code_formats, _skops_files
-from mlinfer.hosts._answers_of import METHODS, asked
+from mlinfer.hosts._answers_of import METHODS, Answer, asked
+from mlinfer.hosts._compiling import SKLEARN, form_answers
+from mlinfer.hosts._feeding import feeder
 from mlinfer.hosts._model_files import check_digest, check_spelling, read
 from mlinfer.hosts._package import Package, open_package
 from mlinfer.hosts._signature_of import REFUSALS, Study, answers_of, fed_by, returned_by
 from mlinfer.hosts._studying import study_of
 
 Methods = str | Sequence[str] | None
+IN_HAND = (
+    f"{SKLEARN}: an estimator in hand is asked as it is; mlinfer.save makes a package with a compiled form"
+)
 
 
 @dataclass(frozen=True)
@@ -26,29 +31,46 @@ class Loading:
     trusted: Sequence[str] = ()
     code_format: str | None = None
     sha256: str | None = None
+    compile: str = "auto"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An estimator or its compiled form, ready: what records are fed to, what answers, and what it is, for people."""
+
+    feed: Callable[[Any], Any]
+    answers: tuple[Answer, ...]
+    signature: Signature
+    form: str
 
 
 def open_estimator(
     model: Any, example: Any, loading: Loading, *, method: Methods = None, expand: bool | None = None
-) -> tuple[Study, Signature]:
+) -> Opened:
     """An estimator studied, and its signature. Raises ConfigError: see `SklearnHost.open`."""
     check_spelling(loading.sha256)
     if not isinstance(model, str | os.PathLike):
-        if loading != Loading():
+        if loading != Loading(compile=loading.compile):
             msg = f"{type(model).__name__}: trusted=, sha256= and allow_code_format= are for files, found an estimator in hand"
             raise ConfigError(msg)
         study = study_of(model, example, asked(method), expand=bool(expand))
-        return _signed(study, type(model).__name__, digest_of(model))
+        return _signed(study, type(model).__name__, digest_of(model), IN_HAND)
     path = Path(model)
     if path.is_dir():
         if example is not None:
             msg = f"{path}: a package brings its own signature; leave example= out"
             raise ConfigError(msg)
-        package = open_package(path, loading.trusted, loading.sha256)
+        wanted = None if loading.compile == "never" else (() if method is None else asked(method))
+        package = open_package(path, loading.trusted, loading.sha256, wanted)
         return _packaged(package, method, expand=package.expand if expand is None else expand)
     estimator, digest = _from_file(path, loading)
     study = study_of(estimator, example, asked(method), expand=bool(expand))
-    return _signed(study, path.stem, digest)
+    return _signed(
+        study,
+        path.stem,
+        digest,
+        f"{SKLEARN}: a file without a compiled form; mlinfer.save makes a package with one",
+    )
 
 
 def digest_of(estimator: Any) -> str:
@@ -60,19 +82,27 @@ def digest_of(estimator: Any) -> str:
     return _skops_files.digest_of(content)
 
 
-def _signed(study: Study, name: str, digest: str) -> tuple[Study, Signature]:
-    return study, Signature(study.inputs, study.outputs, name, digest[:12], digest)
+def _signed(study: Study, name: str, digest: str, form: str) -> Opened:
+    signature = Signature(study.inputs, study.outputs, name, digest[:12], digest)
+    return Opened(feeder(study.feed, study.inputs), study.answers, signature, form)
 
 
-def _packaged(package: Package, method: Methods, *, expand: bool) -> tuple[Study, Signature]:
-    """The package's own signature; asked for something else, the estimator shows what it answers to the example."""
+def _packaged(package: Package, method: Methods, *, expand: bool) -> Opened:
+    """The package's own signature; asked for something else, the model shows what it answers to the example."""
     methods = package.methods if method is None else asked(method)
     own = package.signature
-    study = study_again(package, methods, expand=expand)
+    if package.form is not None:
+        feed = package.form.scorer(own.inputs)
+        answers = form_answers(package.form, methods, feed(package.example), expand=expand)
+        study = Study(own.inputs, package.feed, answers)
+    else:
+        study = study_again(package, methods, expand=expand)
+        feed = feeder(study.feed, study.inputs)
     if (methods, expand) == (package.methods, package.expand) and not study.outputs.equals(own.outputs):
         msg = f"model {own.model_id!r}: wanted the answers {own.outputs.names} that its package names, found {study.outputs.names}"
         raise ConfigError(msg)
-    return study, Signature(own.inputs, study.outputs, own.model_id, own.version, own.digest)
+    signature = Signature(own.inputs, study.outputs, own.model_id, own.version, own.digest)
+    return Opened(feed, study.answers, signature, package.runs)
 
 
 def study_again(package: Package, methods: Sequence[str], *, expand: bool) -> Study:

@@ -11,7 +11,7 @@ import platform
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,16 @@ import pyarrow as pa
 
 from mlinfer import ConfigError, Signature, batch_from_rows, durable
 from mlinfer.hosts import _skops_files
+from mlinfer.hosts._compiling import SKLEARN, Compiled, described
 from mlinfer.hosts._feeding import Feed
+from mlinfer.hosts._forms import Form
 from mlinfer.hosts._model_files import check_digest, read
+from mlinfer.hosts._onnx_session import NoRuntime
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 MODEL = "model.skops"
+FORM = "compiled.arrays"
 LARGEST_MANIFEST = 2**22
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -33,7 +37,10 @@ DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 @dataclass(frozen=True)
 class Package:
-    """What a package says: the model, what it reads and answers, and how it is asked."""
+    """What a package says: the model, what it reads and answers, and how it is asked.
+
+    Opened, it holds the compiled `form` or the `estimator`, whichever is to run; `runs` says which, and why.
+    """
 
     estimator: Any
     signature: Signature
@@ -41,9 +48,11 @@ class Package:
     expand: bool
     feed: Feed
     example: pa.RecordBatch
+    form: Form | None = None
+    runs: str = SKLEARN
 
 
-def write(path: Path, package: Package, content: bytes) -> None:
+def write(path: Path, package: Package, content: bytes, compiled: Compiled) -> None:
     """Write a package; `content` are the bytes of its skops file. It is there whole, or not at all.
 
     Raises ConfigError: there is something at that path, or the name is not one.
@@ -56,7 +65,8 @@ def write(path: Path, package: Package, content: bytes) -> None:
     scratch = durable.temporary(path)
     try:
         durable.make_folder(scratch)
-        for name, data in ((MODEL, content), (MANIFEST, _manifest(package, content))):
+        files = {MODEL: content, **({} if compiled.form is None else {FORM: compiled.form.dump()})}
+        for name, data in {**files, MANIFEST: _manifest(package, files, compiled)}.items():
             with durable.create(scratch / name) as file:
                 file.write(data)
         durable.flush_folder(scratch)
@@ -74,11 +84,31 @@ def check_free(path: Path) -> None:
         raise ConfigError(msg)
 
 
-def open_package(path: Path, trusted: Sequence[str], sha256: str | None) -> Package:
+def open_package(
+    path: Path, trusted: Sequence[str], sha256: str | None, compiled_for: Sequence[str] | None
+) -> Package:
     """Read a package; every digest is compared before a file is looked into.
 
-    Raises ConfigError: it is damaged, not the one that was meant, or made for another scikit-learn.
+    Its compiled form is opened if there is one for the methods `compiled_for` (none: the package's own; None: no form is
+    wanted), else its estimator. Raises ConfigError: it is damaged, not the one that was meant, or its estimator was made
+    for another scikit-learn.
     """
+    facts, contents = read_package(path, sha256)
+    try:
+        package = _package(facts)
+        wanted = package.methods if compiled_for is not None and not compiled_for else compiled_for
+        form, runs = _form(facts, contents, wanted, str(path))
+    except DAMAGE as error:
+        raise ConfigError(_damaged(path)) from error
+    if form is None:
+        _check_version(facts, path)
+        estimator = _skops_files.load(contents[MODEL], trusted, str(path / MODEL))
+        return replace(package, estimator=estimator, runs=runs)
+    return replace(package, form=form, runs=runs)
+
+
+def read_package(path: Path, sha256: str | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The manifest of a package and its files, every digest compared. Raises ConfigError: they are not what it names."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         manifest = read(MANIFEST, within=folder, most=LARGEST_MANIFEST)
@@ -90,34 +120,39 @@ def open_package(path: Path, trusted: Sequence[str], sha256: str | None) -> Pack
         os.close(folder)
     for name, content in contents.items():
         check_digest(content, facts["files"][name], f"{path}/{name}")
-    estimator = _skops_files.load(contents[MODEL], trusted, str(path / MODEL))
+    return facts, contents
+
+
+def _form(
+    facts: Mapping[str, Any], contents: Mapping[str, bytes], methods: Sequence[str] | None, where: str
+) -> tuple[Form | None, str]:
+    """The compiled form, if it is to run, and what runs then, and why."""
+    compiled = facts.get("compiled")
+    if methods is None:
+        return None, f"{SKLEARN}: compile='never'"
+    if not compiled or compiled["form"] is None:
+        return None, described(compiled)
+    absent = [method for method in methods if method not in compiled["methods"]]
+    if absent:
+        return None, f"{SKLEARN}: the compiled form does not answer {absent[0]!r}"
     try:
-        return _package(estimator, facts)
-    except DAMAGE as error:
-        raise ConfigError(_damaged(path)) from error
+        return Form.load(contents[FORM], f"{where}/{FORM}"), described(compiled)
+    except NoRuntime as error:
+        return None, f"{SKLEARN}: {error}"
 
 
-def _package(estimator: Any, facts: Mapping[str, Any]) -> Package:
+def _package(facts: Mapping[str, Any]) -> Package:
     inputs, outputs = (_schema(facts["signature"][role]) for role in ("inputs", "outputs"))
     signature = Signature(inputs, outputs, facts["model_id"], facts["version"], facts["digest"])
     example = record_batch(facts["example"], inputs)
-    return Package(
-        estimator,
-        signature,
-        tuple(facts["method"]),
-        bool(facts["expand"]),
-        Feed.from_json(facts["feed"]),
-        example,
-    )
+    feed = Feed.from_json(facts["feed"])
+    return Package(None, signature, tuple(facts["method"]), bool(facts["expand"]), feed, example)
 
 
 def _facts(manifest: bytes, path: Path) -> dict[str, Any]:
-    import sklearn
-
     try:
         facts: dict[str, Any] = json.loads(manifest)
-        version, libraries, files = facts["format"], facts["libraries"], facts["files"]
-        fitted = str(libraries["scikit-learn"])
+        version, files = facts["format"], facts["files"]
         sound = MODEL in files and all(
             NAME.fullmatch(name) and isinstance(files[name], str) for name in files
         )
@@ -128,12 +163,22 @@ def _facts(manifest: bytes, path: Path) -> dict[str, Any]:
         raise ConfigError(msg)
     if not sound:
         raise ConfigError(_damaged(path))
-    if fitted.split(".")[:2] != sklearn.__version__.split(".")[:2]:
-        raise ConfigError(_skops_files.other_version(str(path), fitted, sklearn.__version__))
     return facts
 
 
-def _manifest(package: Package, content: bytes) -> bytes:
+def _check_version(facts: Mapping[str, Any], path: Path) -> None:
+    """A compiled form answers the same whatever is installed; an estimator may not."""
+    import sklearn
+
+    try:
+        fitted = str(facts["libraries"]["scikit-learn"])
+    except DAMAGE as error:
+        raise ConfigError(_damaged(path)) from error
+    if fitted.split(".")[:2] != sklearn.__version__.split(".")[:2]:
+        raise ConfigError(_skops_files.other_version(str(path), fitted, sklearn.__version__))
+
+
+def _manifest(package: Package, files: Mapping[str, bytes], compiled: Compiled) -> bytes:
     import sklearn
     import skops
 
@@ -150,7 +195,8 @@ def _manifest(package: Package, content: bytes) -> bytes:
         "signature": {"inputs": _text(signature.inputs), "outputs": _text(signature.outputs)},
         "fields": {"inputs": _readable(signature.inputs), "outputs": _readable(signature.outputs)},
         "example": _record(package.example),
-        "files": {MODEL: hashlib.sha256(content).hexdigest()},
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        "compiled": compiled.to_json(),
         "libraries": {
             "python": platform.python_version(),
             "scikit-learn": sklearn.__version__,

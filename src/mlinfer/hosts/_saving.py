@@ -12,6 +12,7 @@ import pyarrow as pa
 from mlinfer import ConfigError, Signature
 from mlinfer.hosts import _skops_files
 from mlinfer.hosts._answers_of import asked
+from mlinfer.hosts._compiling import Compiled, check_compile, form_of
 from mlinfer.hosts._opening import study_again
 from mlinfer.hosts._package import Package, check_free, write
 from mlinfer.hosts._signature_of import alike, fed_by, returned_by, study
@@ -29,6 +30,7 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     method: str | Sequence[str] = "predict",
     expand: bool = False,
     trusted: Sequence[str] = (),
+    compile: str = "auto",  # noqa: A002 - what the user calls it
 ) -> Path:
     """Save a fitted scikit-learn estimator as a package: a folder with its data, its signature and their digests.
 
@@ -42,6 +44,8 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
         expand: one column per class or output instead of one column of lists.
         trusted: names of the types in it that are neither scikit-learn's nor numpy's nor scipy's; whoever opens the package
             must name them too.
+        compile: `auto` adds the fastest form that is known for such an estimator and proven to answer the same (see
+            docs/models.md); `never` does not.
 
     Returns the path. The package is there whole, or not at all; before it is there, it has been loaded from its bytes and
     has given the same answers to the example as the model in hand.
@@ -50,6 +54,7 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     """
     path = Path(path)
     check_free(path)
+    check_compile(compile)
     methods = asked(method)
     records = shown(model, example, methods)
     found = study(model, records, methods, expand=expand)
@@ -68,5 +73,8 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     ):
         msg = f"{path}: wanted a package that answers as the model does, found other answers once it was loaded; it is not saved"
         raise ConfigError(msg)
-    write(path, package, content)
+    form = (
+        form_of(loaded, found, batch) if compile == "auto" else Compiled(None, "saved with compile='never'")
+    )
+    write(path, package, content, form)
     return path

@@ -8,12 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-
-from mlinfer import Host, Model, Signature
-from mlinfer.hosts._feeding import feeder
-from mlinfer.hosts._opening import Loading, open_estimator
-from mlinfer.hosts._signature_of import Study
+from mlinfer import Host, Model
+from mlinfer.hosts._compiling import Asked, check_compile
+from mlinfer.hosts._opening import Loading, Opened, open_estimator
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,6 +29,8 @@ class SklearnHost(Host):
         trusted: names of further types that a `.skops` file may hold.
         allow_code_format: `"pickle"` to load a `.pkl`, `.pickle` or `.joblib` file, which can run any code. Needs `sha256`.
         sha256: the SHA-256 (64 hex digits) that the file must have; for a package, its `manifest.json`.
+        compile: `auto` runs the compiled form of a package, if it has a proven one for what is asked; `never` runs the
+            estimator itself.
 
     Two hosts are equal when all but their examples are equal.
     """
@@ -43,6 +42,7 @@ class SklearnHost(Host):
     trusted: Sequence[str] = ()
     allow_code_format: str | None = None
     sha256: str | None = None
+    compile: str = field(default="auto", compare=False)
     shared = True  # predicting does not change an estimator
 
     def __repr__(self) -> str:
@@ -61,26 +61,20 @@ class SklearnHost(Host):
 
         Raises ConfigError: it cannot be loaded safely, cannot answer its example, or there is none and one is needed.
         """
-        loading = Loading(tuple(self.trusted), self.allow_code_format, self.sha256)
-        study, signature = open_estimator(
-            self.model, self.example, loading, method=self.method, expand=self.expand
+        check_compile(self.compile)
+        loading = Loading(tuple(self.trusted), self.allow_code_format, self.sha256, self.compile)
+        yield SklearnModel(
+            open_estimator(self.model, self.example, loading, method=self.method, expand=self.expand)
         )
-        yield SklearnModel(study, signature)
 
 
-class SklearnModel:
-    """An estimator at work."""
+class SklearnModel(Asked):
+    """An estimator at work, or its compiled form."""
 
-    def __init__(self, study: Study, signature: Signature) -> None:
-        self.signature = signature
-        self._feed = feeder(study.feed, study.inputs)
-        self._answers = study.answers
-        self._outputs = signature.outputs
+    def __init__(self, opened: Opened) -> None:
+        super().__init__(opened.feed, opened.answers, opened.signature)
+        self._form = opened.form
 
-    def infer(self, records: pa.RecordBatch) -> pa.RecordBatch:
-        """Answer a batch."""
-        if not records.num_rows:  # scikit-learn refuses to answer nothing
-            return pa.RecordBatch.from_pylist([], schema=self._outputs)
-        data = self._feed(records)
-        columns = [column for answer in self._answers for column in answer.columns(answer.ask(data))]
-        return pa.RecordBatch.from_arrays(columns, schema=self._outputs)
+    def explain(self) -> list[str]:
+        """What runs, and why."""
+        return [f"form {self._form}"]

@@ -1,0 +1,82 @@
+"""Makes a compiled form of a fitted scikit-learn estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mlinfer.hosts._forms._columns import Column
+from mlinfer.hosts._forms._form import Form
+from mlinfer.hosts._forms._linear import CannotFold, folded
+from mlinfer.hosts._forms._links import Link
+from mlinfer.hosts._forms._source import NotCompiled
+from mlinfer.hosts._forms._transformers import after, number, sources
+from mlinfer.hosts._forms._tree_models import TREES, tree_core
+
+__all__ = ["NotCompiled", "compiled"]
+
+
+def compiled(estimator: Any, inputs: pa.Schema) -> Form:
+    """The form of an estimator that is asked for records with these fields. Raises NotCompiled: it has none.
+
+    What comes back may still be another model: only `prove` tells.
+    """
+    columns: Sequence[Any] = sources(inputs)
+    last = innermost(estimator)
+    while hasattr(last, "steps"):
+        for _, step in last.steps[:-1]:
+            columns = after(step, columns)
+        last = innermost(last.steps[-1][1])
+    if last is None or not type(last).__module__.startswith("sklearn."):
+        msg = f"{type(last).__name__} is not scikit-learn's"
+        raise NotCompiled(msg)
+    numbers = [number(column) for column in columns]
+    name = type(last).__name__
+    if name in TREES:
+        return Form(*tree_core(last, numbers))
+    if hasattr(last, "coef_") and hasattr(last, "intercept_") and not hasattr(last, "support_vectors_"):
+        return _linear(last, numbers)
+    msg = f"{name} has no compiled form"
+    raise NotCompiled(msg)
+
+
+def innermost(estimator: Any) -> Any:
+    """Behind a search for parameters and behind what keeps an estimator from being fitted again."""
+    while True:
+        inner = getattr(estimator, "best_estimator_", None)
+        if inner is None and type(estimator).__name__ == "FrozenEstimator":
+            inner = estimator.estimator
+        if inner is None:
+            return estimator
+        estimator = inner
+
+
+def _linear(model: Any, columns: Sequence[Column]) -> Form:
+    weights = np.atleast_2d(np.asarray(model.coef_, np.float64)).T
+    bias = np.broadcast_to(np.asarray(model.intercept_, np.float64), weights.shape[1:])
+    if hasattr(model.coef_, "toarray") or len(weights) != len(columns):
+        msg = f"a {type(model).__name__} with sparse weights has no compiled form"
+        raise NotCompiled(msg)
+    try:
+        core = folded(columns, weights, bias)
+    except CannotFold as error:
+        raise NotCompiled(str(error)) from error
+    return Form(core, _link(model, weights.shape[1]))
+
+
+def _link(model: Any, outputs: int) -> Link:
+    if not hasattr(model, "classes_"):
+        loss = getattr(model, "_base_loss", None)  # of the generalized linear models
+        return Link("exp" if type(getattr(loss, "link", None)).__name__ == "LogLink" else "value")
+    classes = np.asarray(model.classes_)
+    if classes.ndim != 1 or outputs != (1 if len(classes) == 2 else len(classes)):  # noqa: PLR2004 - two classes share one score
+        msg = f"a {type(model).__name__} with several outputs has no compiled form"
+        raise NotCompiled(msg)
+    proba = None
+    if hasattr(model, "predict_proba"):
+        several = "softmax" if type(model).__name__.startswith("LogisticRegression") else "one_vs_rest"
+        proba = "sigmoid" if outputs == 1 else several
+    return Link("positive" if outputs == 1 else "largest", proba, scored=True, classes=classes)

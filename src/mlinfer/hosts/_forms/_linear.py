@@ -1,0 +1,103 @@
+"""Linear models with everything before them folded in: one product of the record's own numbers, one table per category."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mlinfer.hosts._forms._columns import Choice, Column, Lookup, Number, Table
+
+
+class CannotFold(ValueError):  # noqa: N818 - the end of a sentence
+    """A column is no straight line."""
+
+
+class Linear:
+    """`numbers @ weights + bias`, and a row of a table for each looked-up field.
+
+    `places` (p,) are the fields; `weights` (p, k); `fills` (p,) stand in for missing numbers, NaN where there is no
+    substitute; `bias` (k,); `tables`: per lookup (categories + 2, k).
+    """
+
+    name = "folded into one product (numpy)"
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], tables: Sequence[tuple[Lookup, np.ndarray]]) -> None:
+        self.arrays, self.tables = dict(arrays), list(tables)
+        self._places, self._fills = arrays["places"], arrays["fills"]
+        weights, bias = arrays["weights"], arrays["bias"]
+        self.single = weights.shape[1] == 1
+        self._weights: np.ndarray
+        self._bias: Any
+        self._weights, self._bias = (weights[:, 0].copy(), bias[0]) if self.single else (weights, bias)
+        self._tables = [(lookup, table[:, 0] if self.single else table) for lookup, table in tables]
+        if len(self._places) != len(weights) or any(len(t) != len(of.categories) + 2 for of, t in tables):
+            msg = "shapes that do not fit"
+            raise ValueError(msg)
+
+    def choices(self) -> list[Choice]:
+        """The looked-up fields, as columns."""
+        return [Choice(lookup, tuple(table[:, 0].tolist())) for lookup, table in self.tables]
+
+    def scores(self, table: Table) -> np.ndarray:
+        """Shape (n,) for one output, else (n, k)."""
+        numbers = table.numbers
+        places = self._places
+        if len(places) != numbers.shape[1] or not np.array_equal(places, np.arange(len(places))):
+            numbers = numbers[:, places]
+        scores: np.ndarray = numbers @ self._weights
+        if np.isnan(
+            scores.sum()
+        ):  # a number is missing somewhere; finding out beforehand would cost more than the product
+            scores = np.where(np.isnan(numbers), self._fills, numbers) @ self._weights
+        scores = scores + self._bias
+        for lookup, values in self._tables:
+            scores += values[table.codes[lookup]]
+        return scores
+
+
+def folded(columns: Sequence[Column], weights: np.ndarray, bias: np.ndarray) -> Linear:
+    """A linear model over columns as one over the fields they are made of; weights (columns, k), bias (k,).
+
+    Raises CannotFold: something is done to a column that is no straight line.
+    """
+    bias = bias.astype(np.float64)
+    places, slopes, fills = [], [], []
+    tables: dict[Lookup, Any] = {}
+    for column, weight in zip(columns, weights.astype(np.float64), strict=True):
+        if isinstance(column, Choice):
+            table = tables.setdefault(column.lookup, 0.0)
+            tables[column.lookup] = table + np.outer(column.values, weight)
+            continue
+        fill, slope, offset = _line(column)
+        places.append(column.place)
+        slopes.append(slope * weight)
+        fills.append(fill)
+        bias = bias + offset * weight
+    return Linear(
+        {
+            "places": np.array(places, np.int64),
+            "weights": np.array(slopes, np.float64).reshape(len(places), len(bias)),
+            "fills": np.array(fills, np.float64),
+            "bias": bias,
+        },
+        list(tables.items()),
+    )
+
+
+def _line(column: Number) -> tuple[float, float, float]:
+    """What stands in for a missing number, the slope and the offset."""
+    fill, slope, offset = np.nan, 1.0, 0.0
+    for number, (name, *given) in enumerate(column.ops):
+        if name == "fill" and number == 0:
+            fill = given[0]
+        elif name in {"sub", "add"}:
+            offset += given[0] if name == "add" else -given[0]
+        elif name in {"mul", "div"}:
+            by = given[0] if name == "mul" else 1.0 / given[0]
+            slope, offset = slope * by, offset * by
+        else:
+            msg = "its preparation cuts numbers off, marks missing ones or fills them in late"
+            raise CannotFold(msg)
+    return fill, slope, offset

@@ -1,0 +1,481 @@
+"""A compiled form answers as scikit-learn does, without it; where it does not, it is not used, and that is said."""
+
+import json
+import shutil
+import subprocess
+import sys
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import (
+    ExtraTreesRegressor,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.feature_selection import SelectKBest, f_regression
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge, SGDClassifier
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    OneHotEncoder,
+    OrdinalEncoder,
+    RobustScaler,
+    StandardScaler,
+)
+from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+import mlinfer
+from mlinfer import ConfigError, InferencePipeline
+from mlinfer.destinations import MemoryDestination
+from mlinfer.hosts import Selected, SklearnHost
+from mlinfer.sources import MemorySource
+
+RNG = np.random.default_rng(7)
+ROWS = 600
+X = RNG.standard_normal((ROWS, 5)) * [1, 10, 0.1, 3, 1] + [0, 50, 0, -2, 1]
+GAPPY = np.where(RNG.random(X.shape) < 0.08, np.nan, X)
+SCORE = X[:, 0] + X[:, 3] / 3 + RNG.standard_normal(ROWS) / 5
+TWO, THREE = np.array(["no", "yes"])[(SCORE > 0).astype(int)], np.digitize(SCORE, [-1, 0])
+POSITIVE = np.exp(SCORE / 3)
+MIXED = pd.DataFrame(
+    {
+        "a": X[:, 0],
+        "b": GAPPY[:, 1],
+        "city": RNG.choice(["Rome", "Oslo", "Bonn"], ROWS),
+        "n": RNG.integers(0, 5, ROWS),
+    }
+)
+NUMBERS = make_pipeline(SimpleImputer(), StandardScaler())
+
+
+def mixed(encoder):
+    return make_column_transformer((encoder, ["city"]), (NUMBERS, ["a", "b", "n"]))
+
+
+ONE_HOT = OneHotEncoder(handle_unknown="ignore")
+ORDINAL = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+small = {"random_state": 0, "max_depth": 4}
+FOLDED, MASKS, ONNX = "folded into one product", "bit masks of its trees", "leaves found by ONNX Runtime"
+KINDS = {
+    "logistic": (FOLDED, make_pipeline(StandardScaler(), LogisticRegression()), X, TWO),
+    "logistic of three": (FOLDED, make_pipeline(SimpleImputer(), MinMaxScaler(), LogisticRegression()), GAPPY, THREE),
+    "one against the rest": (FOLDED, make_pipeline(MaxAbsScaler(), SGDClassifier(loss="log_loss", random_state=0)), X, THREE),
+    "support vectors": (FOLDED, make_pipeline(RobustScaler(), LinearSVC()), X, TWO),
+    "ridge": (FOLDED, make_pipeline(StandardScaler(), SelectKBest(f_regression, k=3), Ridge()), X, SCORE),
+    "two outputs": (FOLDED, Ridge(), X, np.stack([SCORE, POSITIVE], 1)),
+    "log link": (FOLDED, make_pipeline(StandardScaler(), PoissonRegressor()), X, POSITIVE),
+    "searched": (FOLDED, GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression()), {"logisticregression__C": [1, 9]}, cv=2), X, TWO),
+    "one-hot": (FOLDED, make_pipeline(mixed(ONE_HOT), LogisticRegression()), MIXED, THREE),
+    "one-hot, refusing": (FOLDED, make_pipeline(mixed(OneHotEncoder(drop="first")), LogisticRegression()), MIXED, TWO),
+    "tree": (MASKS, DecisionTreeClassifier(**small), X, THREE),
+    "regression tree": (MASKS, DecisionTreeRegressor(**small), GAPPY, SCORE),
+    "forest": (MASKS, RandomForestClassifier(9, **small), GAPPY, THREE),
+    "forest behind one-hot": (MASKS, make_pipeline(mixed(ONE_HOT), RandomForestRegressor(9, **small)), MIXED, SCORE),
+    "boosting": (MASKS, GradientBoostingClassifier(n_estimators=9, random_state=0), X, TWO),
+    "boosting of three": (MASKS, GradientBoostingClassifier(n_estimators=5, random_state=0), X, THREE),
+    "exponential boosting": (MASKS, GradientBoostingClassifier(n_estimators=5, loss="exponential", random_state=0), X, TWO),
+    "boosted regression": (MASKS, GradientBoostingRegressor(n_estimators=9, random_state=0), X, SCORE),
+    "histograms": (MASKS, HistGradientBoostingClassifier(max_iter=9, random_state=0), GAPPY, TWO),
+    "histograms of three": (MASKS, HistGradientBoostingClassifier(max_iter=5, random_state=0), GAPPY, THREE),
+    "histograms, ordinal": (MASKS, make_pipeline(make_column_transformer((ORDINAL, ["city"]), remainder="passthrough"), HistGradientBoostingClassifier(max_iter=5, random_state=0)), MIXED, TWO),
+    "histograms behind scaling": (MASKS, make_pipeline(StandardScaler(), HistGradientBoostingRegressor(max_iter=9, max_leaf_nodes=60, min_samples_leaf=5, random_state=0)), GAPPY, SCORE),
+    "large forest": (ONNX, RandomForestClassifier(9, random_state=0), GAPPY, THREE),
+    "large regression forest": (ONNX, ExtraTreesRegressor(5, random_state=0), X, SCORE),
+    "large histograms": (ONNX, HistGradientBoostingClassifier(max_iter=4, max_leaf_nodes=99, min_samples_leaf=2, random_state=0), GAPPY, THREE),
+}  # fmt: skip
+
+
+@cache
+def fitted(kind):
+    _, model, records, target = KINDS[kind]
+    return model.fit(records, target)
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory):
+    """Packages of every kind, each saved once."""
+    folder, done = tmp_path_factory.mktemp("packages"), {}
+
+    def package(kind):
+        if kind not in done:
+            path = folder / f"{kind.replace(' ', '-').replace(',', '')}.mlinfer"
+            done[kind] = mlinfer.save(fitted(kind), path, example=KINDS[kind][2])
+        return done[kind]
+
+    return package
+
+
+def methods_of(model):
+    return [name for name in ("predict", "predict_proba", "decision_function") if hasattr(model, name)]
+
+
+def as_arrays(table):
+    return [np.array(column.to_pylist()) for column in table.columns]
+
+
+def form(path, **options):
+    with SklearnHost(path, **options).open() as model:
+        (line,) = model.explain()
+    return line
+
+
+def check_same(model, records, table, methods):
+    """Labels are equal, numbers are as near as the manifest promises; asked of scikit-learn itself."""
+    for found, method in zip(as_arrays(table), methods, strict=True):
+        expected = getattr(model, method)(records)
+        assert found.shape == expected.shape
+        if expected.dtype.kind == "f":
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * max(1, np.abs(expected).max()))
+        else:
+            np.testing.assert_array_equal(found, expected)
+
+
+# --- every kind, through the whole pipeline ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_runs_compiled_and_answers_as_scikit_learn(packages, kind):
+    name, _, records, _ = KINDS[kind]
+    model, path = fitted(kind), packages(kind)
+    methods = methods_of(model)
+    host, destination = SklearnHost(path, method=methods), MemoryDestination()
+    assert name in form(path, method=methods)
+    pipeline = InferencePipeline(MemorySource(records), host, destination, name="compiled")
+    report = pipeline.run()
+    assert (report.delivered, report.rejected) == (ROWS, 0)
+    check_same(model, records, destination.table(), methods)
+    one = records[3:4]
+    check_same(model, one, pipeline.infer(one), methods)
+
+
+@pytest.mark.parametrize("kind", ["logistic of three", "one-hot", "histograms", "large forest"])
+def test_the_answers_have_the_same_fields_compiled_or_not(packages, kind):
+    methods = methods_of(fitted(kind))
+    for expand in (False, True):
+        schemas = []
+        for compile_ in ("auto", "never"):
+            host = SklearnHost(packages(kind), method=methods, expand=expand, compile=compile_)
+            with host.open() as model:
+                schemas.append(model.signature)
+        one, other = schemas
+        assert one.outputs.equals(other.outputs, check_metadata=True)
+        assert one == other
+
+
+# --- the promise holds on records that the proof has not seen ----------------------------------------------------------
+
+
+def around_thresholds(model, count, rng):
+    """Rows of X with one number a float64 or float32 step beside a threshold; read from scikit-learn's own trees."""
+    if hasattr(model, "_predictors"):
+        nodes = [one.nodes for stage in model._predictors for one in stage]
+        pairs = [(n["feature_idx"], n["num_threshold"]) for tree in nodes for n in tree if not n["is_leaf"]]
+    else:
+        trees = [tree.tree_ for tree in np.ravel(getattr(model, "estimators_", [model]))]
+        pairs = [
+            (f, t) for tree in trees for f, t in zip(tree.feature, tree.threshold, strict=True) if f >= 0
+        ]
+    rows = (
+        GAPPY[rng.integers(0, ROWS, count)].copy()
+        if model.__class__.__name__.startswith("Hist")
+        else X[rng.integers(0, ROWS, count)].copy()
+    )
+    for row in rows:
+        column, at = pairs[rng.integers(len(pairs))]
+        narrow = np.float32(at)
+        near = [
+            at,
+            np.nextafter(at, 9e9),
+            np.nextafter(at, -9e9),
+            narrow,
+            np.nextafter(narrow, np.float32(9e9)),
+            np.nextafter(narrow, np.float32(-9e9)),
+        ]
+        row[column] = near[rng.integers(len(near))]
+    return rows
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "tree",
+        "boosting",
+        "boosting of three",
+        "histograms",
+        "histograms of three",
+        "large regression forest",
+        "large histograms",
+    ],
+)
+def test_beside_every_threshold_and_far_from_it_the_compiled_trees_go_the_same_way(packages, kind):
+    rng, model = np.random.default_rng(1), fitted(kind)
+    methods = methods_of(model)
+    with SklearnHost(packages(kind), method=methods).open() as opened:
+        asked = np.concatenate(
+            [
+                around_thresholds(model, 8000, rng),
+                X[rng.integers(0, ROWS, 2000)] * rng.uniform(-9, 9, (2000, 5)),
+            ]
+        )
+        field = opened.signature.inputs.field(0)
+        items = pa.array(asked.ravel(), from_pandas=field.type.value_field.nullable)
+        batch = pa.RecordBatch.from_arrays(
+            [pa.FixedSizeListArray.from_arrays(items, type=field.type)], schema=opened.signature.inputs
+        )
+        check_same(model, asked, pa.Table.from_batches([opened.infer(batch)]), methods)
+
+
+@pytest.mark.parametrize("kind", ["one-hot", "forest behind one-hot", "histograms, ordinal"])
+def test_gaps_and_unseen_categories_are_answered_the_same_way(packages, kind):
+    rng, model = np.random.default_rng(2), fitted(kind)
+    asked = pd.DataFrame(
+        {
+            "a": rng.normal(0, 9, 10_000),
+            "b": np.where(rng.random(10_000) < 0.3, np.nan, rng.normal(50, 99, 10_000)),
+            "city": rng.choice(["Rome", "Oslo", "Bonn", "Paris", ""], 10_000),
+            "n": rng.integers(-9, 99, 10_000),
+        }
+    )
+    methods = methods_of(model)
+    host = SklearnHost(packages(kind), method=methods)
+    with InferencePipeline(MemorySource(MIXED), host, MemoryDestination()) as pipeline:
+        check_same(model, asked, pipeline.infer(asked), methods)
+
+
+def test_a_category_that_the_encoder_refuses_is_a_reject_and_the_others_are_answered(packages):
+    asked = MIXED[:4].assign(city=["Rome", "Paris", "Oslo", "Paris"])
+    with InferencePipeline(
+        MemorySource(MIXED), SklearnHost(packages("one-hot, refusing")), MemoryDestination()
+    ) as pipeline:
+        table = pipeline.infer(asked, on_reject="null")
+    assert table["status"].to_pylist() == ["ok", "unknown_category", "ok", "unknown_category"]
+    assert table["y_pred"].to_pylist()[::2] == fitted("one-hot, refusing").predict(asked[::2]).tolist()
+    assert "found 'Paris'" in table["status_detail"][1].as_py()
+
+
+@pytest.mark.parametrize("compile_", ["auto", "never"])
+def test_a_number_too_large_for_a_tree_of_float32_is_a_reject(packages, compile_):
+    asked = X[:3].copy()
+    asked[1, 4] = 1e300
+    host = SklearnHost(packages("boosting"), compile=compile_)
+    with InferencePipeline(MemorySource(X), host, MemoryDestination()) as pipeline:
+        table = pipeline.infer(asked, on_reject="null")
+    assert [value is None for value in table["y_pred"].to_pylist()] == [False, True, False]
+
+
+# --- what is not equal is not used, and that is said -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (KNeighborsClassifier(), "KNeighborsClassifier has no compiled form"),
+        (
+            make_pipeline(FunctionTransformer(np.abs), LogisticRegression()),
+            "a FunctionTransformer has no compiled form",
+        ),
+        (make_pipeline(StandardScaler(), SimpleImputer(), LogisticRegression()), "fills them in late"),
+        (
+            make_pipeline(OneHotEncoder(max_categories=3, handle_unknown="ignore"), LogisticRegression()),
+            "infrequent",
+        ),
+    ],
+    ids=["neighbours", "function", "late filling", "infrequent"],
+)
+def test_an_estimator_without_a_form_runs_in_scikit_learn_and_says_why(tmp_path, model, why):
+    records = np.round(X)
+    path = mlinfer.save(model.fit(records, TWO), tmp_path / "m.mlinfer", example=records)
+    assert "scikit-learn" in form(path)
+    assert why in form(path)
+    assert why in json.loads((path / "manifest.json").read_text())["compiled"]["why"]
+
+
+def test_a_model_that_computes_in_float32_is_left_to_scikit_learn(tmp_path):
+    narrow = X.astype(np.float32)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(narrow, TWO)
+    path = mlinfer.save(model, tmp_path / "m.mlinfer", example=narrow, method="predict_proba")
+    assert "are off by" in form(path)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "forest", "histograms", "large forest", "one-hot"])
+def test_a_form_that_is_wrong_in_one_number_is_not_used(monkeypatch, kind, tmp_path):
+    from mlinfer.hosts import _compiling
+
+    right = _compiling.compiled
+
+    def slightly_wrong(estimator, inputs):
+        made = right(estimator, inputs)
+        arrays = made.core.arrays
+        if "weights" in arrays:
+            arrays["weights"] = arrays["weights"] * (1 + 1e-9)
+        else:
+            arrays["values_0"][len(arrays["values_0"]) // 2 :] += 1e-9
+        return made
+
+    monkeypatch.setattr(_compiling, "compiled", slightly_wrong)
+    path = mlinfer.save(fitted(kind), tmp_path / "m.mlinfer", example=KINDS[kind][2])
+    assert "scikit-learn: its answers" in form(path)
+    assert "off by" in form(path)
+
+
+def test_thresholds_that_were_rounded_are_found(monkeypatch, tmp_path):
+    from mlinfer.hosts import _compiling
+
+    right = _compiling.compiled
+
+    def rounded(estimator, inputs):
+        made = right(estimator, inputs)
+        for name, values in made.core.arrays.items():
+            if name.startswith("thresholds"):
+                made.core.arrays[name] = values.astype(np.float32).astype(np.float64)
+        return made
+
+    monkeypatch.setattr(_compiling, "compiled", rounded)
+    path = mlinfer.save(fitted("histograms"), tmp_path / "m.mlinfer", example=GAPPY)
+    assert "scikit-learn: " in form(path)
+
+
+def test_never_means_never(packages, tmp_path):
+    assert form(packages("logistic"), compile="never") == "form scikit-learn: compile='never'"
+    path = mlinfer.save(fitted("logistic"), tmp_path / "m.mlinfer", example=X, compile="never")
+    assert not (path / "compiled.arrays").exists()
+    assert "scikit-learn" in form(path)
+    with pytest.raises(ConfigError, match="compile: wanted 'auto' or 'never', found 'always'"):
+        mlinfer.save(fitted("logistic"), tmp_path / "n.mlinfer", example=X, compile="always")
+
+
+def test_a_method_that_the_form_lacks_is_asked_of_the_estimator(tmp_path):
+    model = SGDClassifier(loss="modified_huber", random_state=0).fit(X, TWO)
+    path = mlinfer.save(model, tmp_path / "m.mlinfer", example=X)
+    assert "scikit-learn" in form(path)  # its probabilities are computed in a way of their own
+    assert "off by" in form(path)
+
+
+def test_the_manifest_holds_the_proof(packages):
+    facts = json.loads((packages("histograms") / "manifest.json").read_text())["compiled"]
+    assert MASKS in facts["form"]
+    assert facts["methods"] == ["predict", "predict_proba", "decision_function"]
+    assert facts["proof"]["records"] > 1000
+    assert facts["proof"]["difference"] <= facts["proof"]["within"] == 1e-12
+    assert facts["proof"]["ties"] == 0
+
+
+# --- without scikit-learn, without code in files -----------------------------------------------------------------------
+
+ALONE = """
+import sys
+found = []
+sys.addaudithook(lambda event, given: found.append(given) if event == "pickle.find_class" else None)
+from mlinfer import InferencePipeline
+from mlinfer.sources import MemorySource
+from mlinfer.hosts import SklearnHost
+from mlinfer.destinations import MemoryDestination
+records = [{"x": [0.5, 50.0, 0.1, -2.0, 1.0]}]
+with InferencePipeline(MemorySource(records), SklearnHost(sys.argv[1]), MemoryDestination()) as pipeline:
+    print(pipeline.infer(records)["y_pred"].to_pylist())
+print(sorted({"sklearn", "scipy", "skops", "onnx", "joblib"} & set(sys.modules)), found)
+"""
+
+
+@pytest.mark.parametrize("kind", ["logistic", "histograms", "large forest"])
+def test_a_package_is_opened_and_asked_without_scikit_learn_and_without_unpickling(packages, kind):
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, packages(kind)], capture_output=True, text=True, check=True
+    )
+    answer, loaded = done.stdout.splitlines()
+    assert answer == str(fitted(kind).predict([[0.5, 50.0, 0.1, -2.0, 1.0]]).tolist())
+    assert loaded == "[] []"
+
+
+def test_without_onnx_runtime_large_trees_are_left_to_scikit_learn(packages, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "scikit-learn: " in form(packages("large forest"))
+    assert "pip install 'mlinfer[onnx]'" in form(packages("large forest"))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    path = mlinfer.save(fitted("large forest"), tmp_path / "m.mlinfer", example=GAPPY)
+    assert "pip install 'mlinfer[onnx]'" in form(path)
+
+
+def test_no_byte_of_a_package_may_change(packages, tmp_path):
+    for name in ("model.skops", "compiled.arrays"):
+        path = tmp_path / f"{name}.mlinfer"
+        shutil.copytree(packages("histograms"), path)
+        content = (path / name).read_bytes()
+        for place in [0, 8, len(content) - 1, *RNG.integers(0, len(content), 40).tolist()]:
+            changed = bytearray(content)
+            changed[place] ^= 1
+            (path / name).write_bytes(changed)
+            with pytest.raises(ConfigError, match="wanted the SHA-256"), SklearnHost(path).open():
+                pass
+        (path / name).write_bytes(content + b"\0")
+        with pytest.raises(ConfigError, match="wanted the SHA-256"), SklearnHost(path).open():
+            pass
+
+
+def test_another_scikit_learn_matters_to_the_estimator_and_not_to_the_form(packages, tmp_path):
+    path = tmp_path / "old.mlinfer"
+    shutil.copytree(packages("logistic"), path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["libraries"]["scikit-learn"] = "1.2.3"
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert FOLDED in form(path)
+    with (
+        pytest.raises(ConfigError, match=r"install 'scikit-learn==1\.2\.3'"),
+        SklearnHost(path, compile="never").open(),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["logistic", "one-hot", "histograms", "large forest"])
+def test_a_form_that_promises_more_than_it_holds_is_refused_before_memory_is_taken(packages, kind):
+    from mlinfer.hosts._forms import Form, _file
+
+    content = (packages(kind) / "compiled.arrays").read_bytes()
+    _, arrays = _file.load(content)
+    size = int.from_bytes(content[8:16], "little")
+    facts = json.loads(content[16 : 16 + size])
+    for name, (dtype, shape, offset) in facts["arrays"].items():
+        forged = {**facts["arrays"], name: [dtype, [shape[0] + 10**12, *shape[1:]], offset]}
+        header = json.dumps({**facts, "arrays": forged}).encode().ljust(size + 64)
+        with pytest.raises(ConfigError, match="damaged or foreign"):
+            Form.load(
+                content[:8] + len(header).to_bytes(8, "little") + header + content[16 + size :], "forged"
+            )
+    assert len(facts["arrays"]) == len(arrays) > 3
+    for cut in (4, 12, len(content) // 3, len(content) // 2):
+        with pytest.raises(ConfigError, match="damaged or foreign"):
+            Form.load(content[:cut], "cut")
+
+
+def test_a_compiled_package_is_a_host_like_any_other(packages):
+    host = Selected(
+        SklearnHost(packages("logistic"), method="predict_proba", expand=True), {"chance": "y_proba_yes"}
+    )
+    with host.open() as model:
+        assert FOLDED in model.explain()[0]
+        batch = pa.RecordBatch.from_arrays(
+            [
+                pa.FixedSizeListArray.from_arrays(
+                    pa.array(X[:2].ravel()), type=model.signature.inputs.types[0]
+                )
+            ],
+            schema=model.signature.inputs,
+        )
+        assert model.infer(batch)["chance"].to_pylist() == pytest.approx(
+            fitted("logistic").predict_proba(X[:2])[:, 1].tolist(), abs=1e-12
+        )
+        assert model.infer(batch.slice(0, 0)).num_rows == 0
