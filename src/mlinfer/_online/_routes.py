@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What is done for one path. `handle` answers or refuses the order it is given, now or later; it may raise Refused."""
+    """What is done for one path. `handle` answers or refuses the order it is given, now or later; it may raise Refused.
+
+    `kinds`: what the body may be; "" among them: what is not said, as some clients do.
+    """
 
     method: str
     handle: Callable[[Order, bytes], None]
@@ -64,14 +68,13 @@ class Routes:
 
     def __init__(self, names: set[str], routes: Mapping[str, Route]) -> None:
         self._names, self._routes = names, routes
-        self._known = ", ".join(f"{route.method} {path}" for path, route in routes.items())
 
     def order(self, head: Head, connection: Connection) -> Order:
         """What a head asks for. Raises Refused."""
         self._check_name(head)
         route = self._routes.get(head.path)
         if route is None:
-            raise Refused(404, f"there is nothing here; ask {self._known}")
+            raise Refused(404, "there is nothing here; ask POST /predict, GET /live, GET /ready or GET /v2")
         if head.method != route.method:
             raise Refused(405, f"wanted {route.method} {head.path}", allow=route.method)
         if route.method == "GET":
@@ -87,10 +90,31 @@ class Routes:
             raise Refused(400, "wanted exactly one Host header that names this machine")
 
 
+def path_name(name: str) -> str:
+    """A name as it may stand in a path: letters, digits, dots, underscores and dashes, at most 128."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip("._-")[:128] or "model"
+
+
+def said(data: bytes) -> Callable[[Order, bytes], None]:
+    """Always the same answer."""
+
+    def handle(order: Order, body: bytes) -> None:
+        del body
+        order.answer(data)
+
+    return handle
+
+
 def _check_kind(head: Head, kinds: tuple[str, ...]) -> None:
     kind, *parameters = (head.one("content-type") or "").lower().split(";")
-    if kind.strip() not in kinds:
-        raise Refused(415, f"wanted Content-Type: {' or '.join(kinds)}")
+    unsaid = "content-type" not in head.headers and "" in kinds and not _from_a_browser(head)
+    if kind.strip() not in kinds or not (kind or unsaid):
+        raise Refused(415, f"wanted Content-Type: {' or '.join(filter(None, kinds))}")
     charset = [one.strip() for one in parameters if one.strip()]
     if charset not in ([], ["charset=utf-8"], ['charset="utf-8"']) or "content-encoding" in head.headers:
         raise Refused(415, "wanted a body in UTF-8, not compressed")
+
+
+def _from_a_browser(head: Head) -> bool:
+    """A page elsewhere can make a browser send a request without a type, but not without these."""
+    return any(name in head.headers for name in ("origin", "referer", "sec-fetch-site", "sec-fetch-mode"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from ipaddress import ip_address
@@ -12,13 +12,14 @@ from ipaddress import ip_address
 from mlinfer._clock import SystemClock
 from mlinfer._engine import Job, ProcessModel, Step, open_model
 from mlinfer._errors import ConfigError
+from mlinfer._layout import Layout
 from mlinfer._lineage import Lineage
 from mlinfer._online._desk import Desk
 from mlinfer._online._json import dump
 from mlinfer._online._listener import Listener, LoopThread
 from mlinfer._online._log import prediction_log
 from mlinfer._online._predict import Predict
-from mlinfer._online._routes import Order, Route, Routes
+from mlinfer._online._routes import Route, Routes, path_name, said
 from mlinfer._online._wire import MOST_ROWS, Patience
 from mlinfer._protocols import Model
 
@@ -60,7 +61,7 @@ def serving(job: Job, bind: str, patience: Patience | None = None) -> Iterator[S
             desk = Desk(step, log, max_rows=MOST_ROWS)
             listener = Listener(patience or Patience())
             names = {"localhost", "127.0.0.1", address[0]}
-            listener.routes = Routes(names, _routes(Predict(desk, layout.wanted)))
+            listener.routes = Routes(names, _routes(desk, layout))
             await listener.open(listening)
             return desk, listener
 
@@ -72,22 +73,16 @@ def serving(job: Job, bind: str, patience: Patience | None = None) -> Iterator[S
             thread.do(listener.close)
 
 
-def _routes(predict: Predict) -> dict[str, Route]:
+def _routes(desk: Desk, layout: Layout) -> dict[str, Route]:
+    from mlinfer._online._oip import oip_routes
+
+    signature = layout.signature
     return {
-        "/predict": Route("POST", predict),
-        "/live": Route("GET", _said({"live": True})),
-        "/ready": Route("GET", _said({"ready": True})),
+        "/predict": Route("POST", Predict(desk, layout.wanted)),
+        "/live": Route("GET", said(dump({"live": True}))),
+        "/ready": Route("GET", said(dump({"ready": True}))),
+        **oip_routes(desk, layout, path_name(signature.model_id), path_name(signature.version)),
     }
-
-
-def _said(value: object) -> Callable[[Order, bytes], None]:
-    data = dump(value)
-
-    def handle(order: Order, body: bytes) -> None:
-        del body
-        order.answer(data)
-
-    return handle
 
 
 def _model(job: Job, stack: ExitStack) -> Model:

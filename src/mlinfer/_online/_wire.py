@@ -16,6 +16,7 @@ MOST_HEADER_BYTES = 16 * 2**10
 MOST_HEADERS = 64
 LONGEST_REQUEST_LINE = 8 * 2**10
 JSON = "application/json"
+BINARY = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)

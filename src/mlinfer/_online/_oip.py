@@ -1,0 +1,286 @@
+"""The Open Inference Protocol, version 2, over HTTP: JSON, and the binary tensor extension."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from msgspec import UNSET
+
+from mlinfer._answering import numbered
+from mlinfer._batch import Batch
+from mlinfer._layout import Layout
+from mlinfer._online._desk import Ask, Desk
+from mlinfer._online._json import BadJson, dump, parse
+from mlinfer._online._oip_json import Request, Tensor, codec, keys_of
+from mlinfer._online._routes import Order, Route, said
+from mlinfer._online._tensors import (
+    DTYPES,
+    MOST_TENSORS,
+    Answer,
+    Kind,
+    check_shape,
+    column,
+    from_bytes,
+    to_bytes,
+)
+from mlinfer._online._wire import BINARY, JSON, Refused
+from mlinfer._text import shown
+
+HEADER_LENGTH = "inference-header-content-length"
+_SIZE = re.compile("[0-9]{1,9}")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request wants beside the answers: its id echoed, some of the outputs, which of them in binary."""
+
+    columns: list[pa.Array]
+    id: str | None = None
+    outputs: tuple[str, ...] | None = None
+    binary: frozenset[str] = frozenset()
+
+
+class Tensors:
+    """Requests and answers as tensors by name."""
+
+    def __init__(self, layout: Layout, model: str, version: str) -> None:
+        self._wanted = layout.wanted
+        self._inputs = len(layout.signature.inputs)
+        self._outputs = layout.signature.outputs
+        self.outputs = tuple(self._outputs.names)
+        self._head = {"model_name": model, "model_version": version}
+
+    # --- requests --------------------------------------------------------------------------------------------------
+
+    def columns(self, tensors: dict[str, tuple[Sequence[int], Any]]) -> tuple[list[pa.Array], int]:
+        """The columns wanted, and how many records they have. Raises Refused, RecordErrors."""
+        rows = {shape[0] for shape, _ in tensors.values()}
+        if len(rows) != 1:
+            raise Refused(400, "wanted the same number of records in every input")
+        count = rows.pop()
+        tensors = self._split(tensors)
+        unknown = [name for name in tensors if name not in self._wanted.names]
+        if unknown:
+            names = ", ".join(self._wanted.names[:20])
+            raise Refused(400, f"input {shown(unknown[0])}: there is no such input; wanted {names}")
+        return [
+            self._column(number, field, tensors, count) for number, field in enumerate(self._wanted)
+        ], count
+
+    def _column(
+        self, number: int, field: pa.Field, tensors: dict[str, tuple[Sequence[int], Any]], count: int
+    ) -> pa.Array:
+        if field.name in tensors:
+            shape, elements = tensors[field.name]
+            return column(field, field.name, elements, shape)
+        if number < self._inputs and not field.nullable:
+            raise Refused(
+                400, f"input {shown(field.name)}: wanted a value in every record, found no such input"
+            )
+        return pa.nulls(count, field.type)
+
+    def _split(self, tensors: dict[str, tuple[Sequence[int], Any]]) -> dict[str, tuple[Sequence[int], Any]]:
+        """A single matrix may stand for all inputs, its columns in the order of the signature."""
+        if len(tensors) != 1:
+            return tensors
+        ((shape, elements),) = tensors.values()
+        names = self._wanted.names[: self._inputs]
+        if len(shape) != 2 or len(names) < 2 or shape[1] != len(names) or next(iter(tensors)) in names:  # noqa: PLR2004
+            return tensors
+        width = len(names)
+        return {name: (shape[:1], elements[number::width]) for number, name in enumerate(names)}
+
+    def batch(self, asks: Sequence[Ask]) -> Batch:
+        """The columns of all requests, one behind the other."""
+        if len(asks) == 1:
+            columns = asks[0].content.columns
+        else:
+            parts = zip(*(ask.content.columns for ask in asks), strict=True)
+            columns = [pa.concat_arrays(part) for part in parts]
+        return numbered(pa.RecordBatch.from_arrays(columns, schema=self._wanted))
+
+    # --- answers ---------------------------------------------------------------------------------------------------
+
+    def names(self, asked: Sequence[str] | None) -> tuple[str, ...] | None:
+        """The outputs asked for. Raises Refused: there is no such output."""
+        for name in asked or ():
+            if name not in self._outputs.names:
+                names = ", ".join(self._outputs.names)
+                raise Refused(400, f"output {shown(name)}: there is no such output; wanted {names}")
+        return tuple(asked) if asked else None
+
+    def answer(self, answered: Sequence[tuple[Ask, pa.RecordBatch]], records: pa.RecordBatch) -> None:
+        """Give every request its tensors."""
+        outputs = [Answer(records.column(field.name), field) for field in self._outputs]
+        start = 0
+        for ask, _ in answered:
+            asked: Asked = ask.content
+            chosen = [one for one in outputs if asked.outputs is None or one.name in asked.outputs]
+            self._answer(ask, asked, [(one, *one.cut(start, ask.rows)) for one in chosen])
+            start += ask.rows
+
+    def _answer(self, ask: Ask, asked: Asked, tensors: list[tuple[Answer, list[int], Any]]) -> None:
+        outputs: list[dict[str, Any]] = []
+        blobs: list[bytes] = []
+        for one, shape, elements in tensors:
+            output: dict[str, Any] = {"name": one.name, "shape": shape, "datatype": one.datatype}
+            if one.name in asked.binary:
+                blobs.append(to_bytes(elements))
+                output["parameters"] = {"binary_data_size": len(blobs[-1])}
+            else:
+                output["data"] = _listed(elements)
+            outputs.append(output)
+        said = self._head if asked.id is None else {**self._head, "id": asked.id}
+        text = codec().encode({**said, "outputs": outputs})
+        if not blobs:
+            ask.caller.answer(text)
+        else:
+            more = (f"Inference-Header-Content-Length: {len(text)}",)
+            ask.caller.answer(b"".join([text, *blobs]), BINARY, more)
+
+
+def _listed(elements: Any) -> list[Any]:
+    if isinstance(elements, np.ndarray):
+        found: list[Any] = elements.tolist()
+        return found
+    return [one.decode("utf-8", "replace") if isinstance(one, bytes) else one for one in elements]
+
+
+class Infer:
+    """`POST /v2/models/NAME/infer`."""
+
+    def __init__(self, desk: Desk, form: Tensors) -> None:
+        self._desk, self._form = desk, form
+        self._codec = codec()
+
+    def __call__(self, order: Order, body: bytes) -> None:
+        """Ask the model. Raises Refused, RecordErrors."""
+        request, rest = self._read(order, body)
+        tensors = _tensors(request, rest)
+        columns, rows = self._form.columns(tensors)
+        names = self._form.names([one.name for one in request.outputs or ()])
+        binary = request.binary_outputs(names or self._form.outputs)
+        order.ask = Ask(self._form, Asked(columns, request.id or None, names, binary), rows, order)
+        self._desk.put(order.ask)
+
+    def _read(self, order: Order, body: bytes) -> tuple[Request, memoryview]:
+        text, rest = body, memoryview(b"")
+        length = order.head.headers.get(HEADER_LENGTH)
+        if length is not None:
+            if len(length) != 1 or not _SIZE.fullmatch(length[0]) or int(length[0]) > len(body):
+                raise Refused(
+                    400,
+                    "wanted one Inference-Header-Content-Length, the bytes of the JSON before the tensors",
+                )
+            text, rest = body[: int(length[0])], memoryview(body)[int(length[0]) :]
+        elif order.head.one("content-type") == BINARY:
+            raise Refused(400, "wanted an Inference-Header-Content-Length with application/octet-stream")
+        try:
+            request = self._codec.request(text)
+        except (ValueError, RecursionError) as error:
+            raise _why(text) from error
+        if text.count(b":") != keys_of(request):
+            _checked(text)  # a text with a colon, or a key twice
+        return request, rest
+
+
+def _why(text: bytes) -> Refused:
+    """What is wrong with a request that cannot be read."""
+    try:
+        parse(text)
+    except BadJson as error:
+        return Refused(400, str(error))
+    return Refused(
+        400, "wanted an inference request: an object with inputs, each with name, shape, datatype and data"
+    )
+
+
+def _checked(text: bytes) -> None:
+    try:
+        parse(text)
+    except BadJson as error:
+        raise Refused(400, str(error)) from error
+
+
+def _tensors(request: Request, rest: memoryview) -> dict[str, tuple[Sequence[int], Any]]:
+    """The inputs by name, as shape and elements. Raises Refused."""
+    if not 0 < len(request.inputs) <= MOST_TENSORS:
+        raise Refused(400, f"wanted 1 to {MOST_TENSORS} inputs")
+    found: dict[str, tuple[Sequence[int], Any]] = {}
+    for tensor in request.inputs:
+        if tensor.name in found:
+            raise Refused(400, f"input {shown(tensor.name)}: wanted it once, found it twice")
+        elements = check_shape(tensor.name, tensor.shape, tensor.datatype)
+        size = _binary_size(tensor)
+        if size is None:
+            found[tensor.name] = tensor.shape, _from_json(tensor, elements)
+            continue
+        if size > len(rest):
+            raise Refused(400, f"input {shown(tensor.name)}: wanted {size:,} bytes, found {len(rest):,}")
+        found[tensor.name] = tensor.shape, from_bytes(tensor.name, tensor.datatype, rest[:size], elements)
+        rest = rest[size:]
+    if len(rest):
+        raise Refused(400, f"wanted nothing behind the tensors, found {len(rest):,} bytes")
+    return found
+
+
+def _binary_size(tensor: Tensor) -> int | None:
+    """How many bytes behind the JSON are its elements; None if they are in `data`. Raises Refused."""
+    size = tensor.parameters.get("binary_data_size") if tensor.parameters else None
+    if size is None:
+        return None
+    if type(size) is not int or size < 0 or tensor.data is not UNSET:
+        msg = f"input {shown(tensor.name)}: wanted either data or a binary_data_size, a number of bytes"
+        raise Refused(400, msg)
+    return size
+
+
+def _from_json(tensor: Tensor, elements: int) -> Any:
+    try:
+        values = codec().elements(tensor.datatype, tensor.data)
+    except (ValueError, RecursionError) as error:
+        msg = f"input {shown(tensor.name)}: wanted data for {tensor.datatype}, found values that are none"
+        raise Refused(400, msg) from error
+    if len(values) != elements:
+        msg = f"input {shown(tensor.name)}: wanted {elements:,} elements for its shape, found {len(values):,}"
+        raise Refused(400, msg)
+    dtype = DTYPES.get(tensor.datatype)
+    if dtype is None or None in values:
+        return values
+    try:
+        with np.errstate(over="ignore"):
+            made = np.array(values, dtype)
+    except (OverflowError, ValueError, TypeError) as error:
+        raise Refused(400, f"input {shown(tensor.name)}: wanted values that fit {tensor.datatype}") from error
+    if dtype.kind == "f" and not np.isfinite(made).all():
+        raise Refused(400, f"input {shown(tensor.name)}: wanted values that fit {tensor.datatype}")
+    return made
+
+
+def oip_routes(desk: Desk, layout: Layout, model: str, version: str) -> dict[str, Route]:
+    """All paths of the protocol for one model."""
+    form = Tensors(layout, model, version)
+    infer = Route("POST", Infer(desk, form), (JSON, BINARY, ""))
+    metadata = {
+        "name": model,
+        "versions": [version],
+        "platform": "mlinfer",
+        "inputs": [Kind.of(layout.wanted.field(n)).described() for n in range(len(layout.signature.inputs))],
+        "outputs": [Kind.of(field).described() for field in layout.signature.outputs],
+    }
+    server = {"name": "mlinfer", "version": "2", "extensions": ["binary_tensor_data"]}
+    routes = {
+        "/v2": Route("GET", said(dump(server))),
+        "/v2/health/live": Route("GET", said(dump({"live": True}))),
+        "/v2/health/ready": Route("GET", said(dump({"ready": True}))),
+    }
+    for path in (f"/v2/models/{model}", f"/v2/models/{model}/versions/{version}"):
+        routes[path] = Route("GET", said(dump(metadata)))
+        routes[f"{path}/ready"] = Route("GET", said(dump({"name": model, "ready": True})))
+        routes[f"{path}/infer"] = infer
+    return routes

@@ -1,0 +1,204 @@
+"""Columns as the tensors of the Open Inference Protocol, and tensors as columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from mlinfer._casts import cast, compatible, is_bytes, is_list, is_text
+from mlinfer._errors import RecordErrors
+from mlinfer._online._wire import MOST_ROWS, Refused
+from mlinfer._text import shown
+
+MOST_RANK = 8
+MOST_SIZE = 2**31
+MOST_ELEMENTS = 2**24
+MOST_TENSORS = 256
+LONGEST_ELEMENT = 2**20
+DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype("?"), "UINT8": np.dtype("<u1"), "UINT16": np.dtype("<u2"), "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"), "INT8": np.dtype("<i1"), "INT16": np.dtype("<i2"), "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"), "FP16": np.dtype("<f2"), "FP32": np.dtype("<f4"), "FP64": np.dtype("<f8"),
+}  # fmt: skip
+DATATYPES = (*DTYPES, "BYTES")
+_BY_TYPE = {pa.from_numpy_dtype(dtype): name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a field looks as a tensor: its datatype, and its shape beside the rows (-1: any length)."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    @staticmethod
+    def of(field: pa.Field) -> Kind:
+        """The kind of a field; times and decimals are texts."""
+        inner: pa.DataType = field.type
+        shape: tuple[int, ...] = ()
+        if is_list(inner):
+            shape = (inner.list_size if pt.is_fixed_size_list(inner) else -1,)
+            inner = inner.value_type
+        return Kind(field.name, _BY_TYPE.get(inner, "BYTES"), shape)
+
+    def described(self) -> dict[str, Any]:
+        """As model metadata say it."""
+        return {"name": self.name, "datatype": self.datatype, "shape": [-1, *self.shape]}
+
+
+def check_shape(name: str, shape: Sequence[int], datatype: str) -> int:
+    """The number of elements, counted before anything is allocated. Raises Refused."""
+    if datatype not in DATATYPES:
+        raise Refused(400, f"input {shown(name)}: wanted a datatype among {', '.join(DATATYPES)}")
+    if not 1 <= len(shape) <= MOST_RANK or any(not 0 <= size <= MOST_SIZE for size in shape):
+        raise Refused(
+            400, f"input {shown(name)}: wanted a shape of 1 to {MOST_RANK} sizes, none of them negative"
+        )
+    if shape[0] > MOST_ROWS:
+        raise Refused(413, f"wanted at most {MOST_ROWS:,} records in a request")
+    if shape[0] == 0:
+        raise Refused(400, f"input {shown(name)}: wanted at least one record")
+    elements = math.prod(shape)
+    if elements > MOST_ELEMENTS:
+        raise Refused(413, f"input {shown(name)}: wanted at most {MOST_ELEMENTS:,} elements")
+    return elements
+
+
+def from_bytes(name: str, datatype: str, data: bytes | memoryview, elements: int) -> np.ndarray | list[bytes]:
+    """The elements of a binary tensor; numbers are looked at where they lie. Raises Refused."""
+    dtype = DTYPES.get(datatype)
+    if dtype is None:
+        return _texts(name, data, elements)
+    if len(data) != elements * dtype.itemsize:
+        msg = f"input {shown(name)}: wanted {elements * dtype.itemsize:,} bytes for its shape, found {len(data):,}"
+        raise Refused(400, msg)
+    values: np.ndarray = np.frombuffer(data, dtype)
+    if datatype == "BOOL" and elements and values.view(np.uint8).max() > 1:
+        raise Refused(400, f"input {shown(name)}: wanted a byte of 0 or 1 for every BOOL")
+    return values
+
+
+def _texts(name: str, data: bytes | memoryview, elements: int) -> list[bytes]:
+    found: list[bytes] = []
+    view, start = memoryview(data), 0
+    while start < len(view) and len(found) < elements:
+        size = int.from_bytes(view[start : start + 4], "little")
+        start += 4
+        if size > LONGEST_ELEMENT or start + size > len(view):
+            msg = f"input {shown(name)}: wanted every BYTES element as its length in 4 bytes, at most {LONGEST_ELEMENT:,}, and so many bytes"
+            raise Refused(400, msg)
+        found.append(bytes(view[start : start + size]))
+        start += size
+    if len(found) != elements or start != len(view):
+        raise Refused(400, f"input {shown(name)}: wanted {elements:,} BYTES elements and nothing behind them")
+    return found
+
+
+def to_bytes(array: np.ndarray | list[Any]) -> bytes:
+    """The elements of a tensor as they go over the wire."""
+    if isinstance(array, np.ndarray):
+        return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    pieces = [one if isinstance(one, bytes) else str(one).encode() for one in array]
+    return b"".join(len(one).to_bytes(4, "little") + one for one in pieces)
+
+
+def column(field: pa.Field, name: str, elements: Any, shape: Sequence[int]) -> pa.Array:
+    """Elements in row-major order, a numpy array or a list, as a column of this field.
+
+    Raises Refused: another shape or another kind of values; RecordErrors: values that do not fit the type.
+    """
+    kind = Kind.of(field)
+    inner = shape[1:]
+    if not kind.shape and math.prod(inner) != 1:
+        raise Refused(400, f"input {shown(name)}: wanted the shape [-1], found {list(shape)}")
+    if kind.shape and (len(inner) != 1 or kind.shape[0] not in {-1, inner[0]}):
+        raise Refused(400, f"input {shown(name)}: wanted the shape {[-1, *kind.shape]}, found {list(shape)}")
+    scalar = field.type.value_type if kind.shape else field.type
+    flat = _flat(name, elements, scalar)
+    if not kind.shape:
+        return _fitting(flat, field)
+    flat, unfit = cast(flat, scalar)
+    if unfit is not None:
+        _refuse_rows(np.unique(np.flatnonzero(unfit) // inner[0]), field)
+    made = pa.FixedSizeListArray.from_arrays(flat, inner[0])
+    return made if made.type == field.type else made.cast(field.type)
+
+
+def _flat(name: str, elements: Any, wanted: pa.DataType) -> pa.Array:
+    """One Arrow array of all elements, of a type that can stand for the wanted one."""
+    try:
+        if isinstance(elements, np.ndarray):
+            found = pa.array(elements)
+        elif is_bytes(wanted):
+            found = pa.array([one.encode() if isinstance(one, str) else one for one in elements], pa.binary())
+        else:
+            found = pa.array([one.decode() if isinstance(one, bytes) else one for one in elements])
+    except UnicodeDecodeError as error:
+        raise Refused(400, f"input {shown(name)}: wanted text in UTF-8") from error
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise Refused(400, f"input {shown(name)}: wanted values of one type") from error
+    if not compatible(found.type, wanted):
+        raise Refused(400, f"input {shown(name)}: wanted values for {wanted}, found {found.type}")
+    return found
+
+
+def _fitting(array: pa.Array, field: pa.Field) -> pa.Array:
+    array, unfit = cast(array, field.type)
+    if unfit is not None:
+        _refuse_rows(np.flatnonzero(unfit), field)
+    return array
+
+
+def _refuse_rows(rows: np.ndarray, field: pa.Field) -> None:
+    message = f"field {field.name!r}: wanted {field.type}, found a value that does not fit"
+    count = len(rows)
+    raise RecordErrors(rows.tolist(), ["wrong_type"] * count, [message] * count)
+
+
+class Answer:
+    """One output of a batch as a tensor, to be cut into those of its requests."""
+
+    def __init__(self, array: pa.Array, field: pa.Field) -> None:
+        self.name = field.name
+        self.datatype = Kind.of(field).datatype
+        if pt.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        self._width, self._flat = _elements(array, self.datatype)
+
+    def cut(self, start: int, rows: int) -> tuple[list[int], np.ndarray | list[Any]]:
+        """The shape and the elements of some rows."""
+        width = self._width
+        if width is None:
+            return [rows], self._flat[start : start + rows]
+        return [rows, width], self._flat[start * width : (start + rows) * width]
+
+
+def _elements(array: pa.Array, datatype: str) -> tuple[int | None, np.ndarray | list[Any]]:
+    width = None
+    if is_list(array.type):
+        sizes = (
+            set(array.value_lengths().drop_null().to_pylist())
+            if not pt.is_fixed_size_list(array.type)
+            else {array.type.list_size}
+        )
+        if len(sizes) > 1 or array.null_count:
+            raise Refused(
+                500, "the answers are lists of several lengths, which no tensor can hold; ask POST /predict"
+            )
+        width = sizes.pop() if sizes else 0
+        array = array.flatten()
+    if datatype == "BYTES":
+        values = (
+            array.to_pylist()
+            if is_text(array.type) or is_bytes(array.type)
+            else array.cast(pa.string()).to_pylist()
+        )
+        return width, ["" if one is None else one for one in values]
+    return width, array.to_numpy(zero_copy_only=False)
