@@ -127,7 +127,8 @@ class Feeder(threading.Thread):
 
     def _read_all(self, reader: Reader) -> None:
         session, draining = self._session, False
-        while not session.aborted.is_set():
+        # Settled before the end: the lane has failed, and waits for this thread before it says so.
+        while not (session.aborted.is_set() or self._settled.is_set()):
             if session.draining.is_set() and not draining:
                 draining = True
                 if not isinstance(reader, Drains):
