@@ -714,7 +714,7 @@ def test_what_a_destination_refuses_becomes_a_reject_and_the_others_are_delivere
     when, commit_seconds, refuses
 ):
     picky, rejects = Picky(when=when, refuses=frozenset(refuses), commit_seconds=commit_seconds), Book()
-    report = run(Script({"a": 20}), picky, rejects=rejects)
+    report = run(Script({"a": 20}), picky, rejects=rejects, budget=Budget(ratio=1))
     assert delivered(picky) == [n for n in range(20) if n not in refuses]
     kept = rejects.rows["rejects"]
     assert sorted(int(row["record_id"].rpartition("#")[2]) for row in kept) == sorted(refuses)

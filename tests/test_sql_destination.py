@@ -684,7 +684,7 @@ def test_refused_records_without_a_place_for_them_end_the_run(path, check):
 
 def test_a_rejects_table_that_refuses_ends_the_run_and_nothing_is_stored(path):
     change(path, "CREATE TABLE rejects (record_id TEXT, partition TEXT, stage TEXT, kind TEXT CHECK (0), message TEXT,"
-           " record TEXT, raw BLOB, model TEXT, run TEXT, rejected_at TEXT)")  # fmt: skip
+           " record TEXT, raw BLOB, model TEXT, pipeline TEXT, run TEXT, rejected_at TEXT)")  # fmt: skip
     with pytest.raises(ComponentError, match="table 'rejects'"):
         pipeline(path, DATA, rejects=to(path, "rejects", if_exists="append")).run()
     assert rows(path, "SELECT * FROM scores") == rows(path, "SELECT * FROM mlinfer_progress") == []

@@ -45,6 +45,7 @@ from mlinfer._protocols import (
     InfersArrays,
     Joins,
     Model,
+    Prunes,
     Reader,
     ReadsBack,
     Resumes,
@@ -54,7 +55,8 @@ from mlinfer._protocols import (
     Writer,
 )
 from mlinfer._records import batch_from_rows
-from mlinfer._rejects import REJECTS
+from mlinfer._rejects import REJECTS, STAGES
+from mlinfer._replay import Choice
 from mlinfer._report import RunReport
 from mlinfer._resolve import resolve
 from mlinfer._retry import Retry
@@ -69,6 +71,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "REJECTS",
+    "STAGES",
     "Acknowledges",
     "BadRecord",
     "Batch",
@@ -79,6 +82,7 @@ __all__ = [
     "Budget",
     "ChangedError",
     "Checkpoint",
+    "Choice",
     "ComponentError",
     "ConfigError",
     "Counts",
@@ -101,6 +105,7 @@ __all__ = [
     "Position",
     "Progress",
     "ProgressCommitted",
+    "Prunes",
     "Reader",
     "ReadsBack",
     "RecordErrors",

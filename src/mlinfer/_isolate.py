@@ -20,6 +20,10 @@ KINDS: dict[type[Exception], str] = {
 }
 
 
+class Foreign(Exception):  # noqa: N818 - what somebody else's error said
+    """An exception of another process, in its own words: `ValueError: no threes`."""
+
+
 @dataclass
 class Isolated(Generic[A]):
     """What came back, in order: stretches of records with their answer, and the bad records."""
@@ -69,17 +73,21 @@ def _divide(found: Isolated[A], work: list[Rows], rows: Rows, error: Exception) 
         kind = next(
             (kind for error_type, kind in KINDS.items() if isinstance(error, error_type)), "model_error"
         )
-        found.refuse(rows[0], kind, f"{type(error).__name__}: {error}")
+        found.refuse(rows[0], kind, _words(error))
     elif found.calls >= MOST_CALLS:
         msg = (
             f"the model failed for so many records of one batch that {found.calls} calls did not find them all "
-            f"({len(found.rows)} found); last error: {type(error).__name__}: {error}; "
+            f"({len(found.rows)} found); last error: {_words(error)}; "
             "let the model raise RecordErrors, or check its input"
         )
         raise ComponentError(msg) from error
     else:
         middle = len(rows) // 2
         work += [rows[middle:], rows[:middle]]
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, Foreign) else f"{type(error).__name__}: {error}"
 
 
 def _without_named(found: Isolated[A], rows: Rows, errors: RecordErrors) -> list[int]:

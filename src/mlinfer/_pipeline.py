@@ -30,6 +30,7 @@ from mlinfer._errors import ConfigError
 from mlinfer._guarantee import Level
 from mlinfer._layout import Keep
 from mlinfer._protocols import DataDestination, DataSource, Host, Scope, SideTables, Stateful
+from mlinfer._replay import Choice, open_rejects, replay_of
 from mlinfer._retry import Retry
 from mlinfer._tabular import is_rows, to_arrow
 
@@ -137,6 +138,31 @@ class InferencePipeline:
             ChangedError: stored progress belongs to another model or input.
         """
         return self._engine.run(self.job, until=until, from_start=from_start, stop=stop)
+
+    def replay(self, choice: Choice | None = None, *, stop: Stop | None = None) -> RunReport:
+        """Send rejected records through this pipeline once more, under their own ids.
+
+        What is delivered is marked in the place of the rejects, in the transaction of the answers where they share one, and
+        is not replayed again; what is rejected again stays open. A replay has a progress of its own: the next `run` goes on
+        where the last one ended. An answer that the destination refused is handed to it again as it is.
+
+        Args:
+            choice: which of the open rejects; all of them by default.
+            stop: as for `run`.
+
+        Raises:
+            ConfigError: the rejects cannot be read back, the model has a memory, or none of them holds its record.
+            ChangedError: the model is another one, and `on_change` is not `continue`.
+            RejectsError: all of them were rejected again.
+        """
+        return self._engine.run(replay_of(self.job, choice or Choice()), stop=stop)
+
+    def rejected(self, choice: Choice | None = None) -> pa.Table:
+        """The open rejects, as `REJECTS`: each record once, the oldest first; without those that a replay has delivered.
+
+        Raises ConfigError: there is no place for rejects, or it cannot be read back.
+        """
+        return (choice or Choice()).of(open_rejects(self.job))
 
     def explain(self) -> Plan:
         """The plan: columns read, model, output schema, guarantee and why. Loads the model, writes nothing."""

@@ -5,7 +5,7 @@ it as a frozen dataclass. A *session* (`Reader`, `Model`, `Writer`) is live: it 
 returns and ends when the engine leaves it. Subclass these protocols, and the defaults come along, or match them by
 structure. What only some parts can do is a protocol of its own (`Acknowledges`, `Drains`, `Resumes`, `Joins`,
 `Stateful`, `SideTables`, `InfersArrays`,
-`Counts`, `ReadsBack`): a part has the power by having the methods.
+`Counts`, `ReadsBack`, `Prunes`): a part has the power by having the methods.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from datetime import datetime
 
     import numpy as np
     import pyarrow as pa
@@ -215,7 +216,10 @@ class Resumes(Protocol):
     """A Writer's power, and the duty of one that is transactional: to know what it has committed."""
 
     def committed(self) -> Progress:
-        """What the commits so far have stored, merged; its `epoch` is the one that this writer holds."""
+        """What the commits so far have stored, merged; its `epoch` is the one that this writer holds.
+
+        Opened read-only: the latest epoch if another writer could work under it beside the run that holds it, else 0.
+        """
         ...
 
 
@@ -266,4 +270,13 @@ class ReadsBack(Protocol):
 
         Nothing if there is no output yet. Where other pipelines write to the same place, their records may be among them.
         """
+        ...
+
+
+@runtime_checkable
+class Prunes(Protocol):
+    """A DataDestination's power: to remove old rejects for good, so that `mlinfer rejects purge` can."""
+
+    def prune(self, scope: Scope, before: datetime) -> int:
+        """Remove the rejects of a pipeline with a `rejected_at` before this time, in one step; how many rows these were."""
         ...

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -25,12 +27,60 @@ REJECTS = pa.schema(
         pa.field("record", pa.string()),
         pa.field("raw", pa.binary()),
         pa.field("model", pa.string()),
+        pa.field("pipeline", pa.string()),
         pa.field("run", pa.string()),
         pa.field("rejected_at", pa.timestamp("us", "UTC")),
     ]
 )
-"""The envelope of a reject. `record` is the record as JSON (the columns that were read), `raw` its bytes if it could not
-be decoded; `stage` is decode, conform, infer, answer or write."""
+"""The envelope of a reject. `record` is the record as JSON (the columns that were read; at the stage `write` the answer
+that was refused), `raw` its bytes if it could not be decoded; `stage` is a key of `STAGES`. A row of the stage `replay`
+is a mark: it closes what was rejected under its `record_id` before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage at which a record can be refused.
+
+    `kinds` are the reasons that mlinfer's own parts give; with `more`, parts of others may give reasons of their own.
+    """
+
+    meaning: str
+    kinds: tuple[str, ...]
+    more: bool = False
+
+
+REPLAY = "replay"
+DELIVERED = "delivered"
+STAGES: Mapping[str, Stage] = MappingProxyType(
+    {
+        "decode": Stage(
+            "the source could not make a record of it",
+            ("undecodable", "wrong_type", "wrong_columns", "too_large", "unreadable", "map_error"),
+            more=True,
+        ),
+        "conform": Stage(
+            "it does not fit the model's signature",
+            ("missing_value", "wrong_type", "wrong_length", "not_finite"),
+        ),
+        "infer": Stage(
+            "the model could not answer it",
+            ("model_error", "timeout", "model_died", "out_of_memory"),
+            more=True,
+        ),
+        "answer": Stage("the answer is NaN, infinite or null where that has no meaning", ("bad_answer",)),
+        "write": Stage(
+            "the destination refused it", ("refused", "missing_key", "too_large", "bad_text"), more=True
+        ),
+        REPLAY: Stage("no reject: the mark that a replay has delivered the record since", (DELIVERED,)),
+    }
+)
+"""Every stage, in the order in which a record passes them."""
+
+AGAIN = "replay/"
+"""In front of the name of a partition: its rejected records are asked again."""
+
+ANSWERED = "replay-answers/"
+"""The same for answers that the destination refused: they are delivered as they are, the model is not asked."""
 
 LONGEST_MESSAGE = 1000
 LONGEST_RAW = 65_536
@@ -48,11 +98,21 @@ class Rejected:
     records: pa.RecordBatch | None = None
     raws: Sequence[bytes] = ()
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a stage or a kind that nobody could look up."""
+        known = STAGES.get(self.stage)
+        if known is None:
+            msg = f"wanted one of the stages {', '.join(STAGES)}, found {self.stage!r}"
+            raise ValueError(msg)
+        if not known.more and (strange := set(self.kinds).difference(known.kinds)):
+            msg = f"stage {self.stage}: wanted one of the kinds {', '.join(known.kinds)}, found {', '.join(sorted(strange))}"
+            raise ValueError(msg)
+
     def __len__(self) -> int:
         """The number of records."""
         return len(self.kinds)
 
-    def envelopes(self, model: str, run: str, now: datetime) -> pa.RecordBatch:
+    def envelopes(self, model: str, run: str, now: datetime, *, pipeline: str = "") -> pa.RecordBatch:
         """These records as rows of `REJECTS`."""
         from mlinfer._json_text import json_objects  # pyarrow.compute, which it needs, is slow to import
 
@@ -72,10 +132,17 @@ class Rejected:
             records,
             pa.array(raws, pa.binary()),
             pa.repeat(pa.scalar(model), count),
+            pa.repeat(pa.scalar(pipeline), count),
             pa.repeat(pa.scalar(run), count),
             pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), count),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=REJECTS)
+
+
+def mark_delivered(partition: str, ids: RecordIds) -> Rejected:
+    """The marks that close the rejects of these records: a replay has delivered them."""
+    count = len(ids.array())
+    return Rejected(partition, REPLAY, ids, [DELIVERED] * count, ["a replay has delivered it"] * count)
 
 
 def _tidied(messages: Sequence[str]) -> pa.Array:

@@ -13,7 +13,7 @@ from mlinfer._engine._step import Answers
 from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._failpoints import failpoint
 from mlinfer._progress import Progress
-from mlinfer._rejects import Rejected
+from mlinfer._rejects import Rejected, mark_delivered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,6 +64,8 @@ class Delivery:
         """Write one batch; what the destination names as bad becomes rejects."""
         answers = self._write_main(answers)
         self._write_rejects(answers.rejects)
+        if self._run.replaying and self._marks_join:
+            self._write_rejects(_marks([answers]))
         for name, table in answers.sides.items():
             if (side := self._outputs.sides.get(name)) is not None and table.num_rows:
                 with side.lock:
@@ -95,7 +97,9 @@ class Delivery:
             return
         failpoint("rejects.write.before")
         for group in groups:
-            table = group.envelopes(self._run.model, self._run.run, self._run.clock.now())
+            table = group.envelopes(
+                self._run.model, self._run.run, self._run.clock.now(), pipeline=self._run.pipeline
+            )
             with rejects.lock:
                 rejects.writer.write(Batch(table, group.partition, None, group.ids))
         failpoint("rejects.write.after")
@@ -122,10 +126,25 @@ class Delivery:
                 break
         if self._outputs.checkpoint is not None:
             self._outputs.checkpoint.commit(progress)
+        if self._run.replaying and not self._marks_join:
+            self._mark(progress)
         held, self._held, self._bytes = self._held, [], 0
         self._last_commit = self._run.clock.monotonic()
         self._run.tally.committed(tuple(progress.positions), held, self._last_commit - begun)
         self._run.durable(progress.positions)
+
+    @property
+    def _marks_join(self) -> bool:
+        """Whether the marks of a replay are stored in the transaction of the answers."""
+        return self._outputs.rejects is not None and self._outputs.rejects.joined
+
+    def _mark(self, progress: Progress) -> None:
+        """Close the rejects that a replay has delivered: behind the answers, for a mark without one would lose a record."""
+        rejects = self._outputs.rejects
+        if rejects is not None:
+            self._write_rejects(_marks(self._held))
+            with rejects.lock:
+                rejects.writer.commit(progress)
 
     def _commit_beside(self, progress: Progress) -> None:
         beside = [self._outputs.rejects, *self._outputs.sides.values()]
@@ -177,6 +196,12 @@ class Running:
     spending: Spending
     durable: Callable[[Mapping[str, Position]], None]
     commit_seconds: float = 1.0
+    pipeline: str = ""
+    replaying: bool = False
+
+
+def _marks(held: list[Answers]) -> tuple[Rejected, ...]:
+    return tuple(mark_delivered(one.batch.partition, one.batch.ids) for one in held if len(one.batch))
 
 
 def _without(answers: Answers, errors: RecordErrors) -> Answers:

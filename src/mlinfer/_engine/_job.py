@@ -89,6 +89,8 @@ class Job:
     timeout: float | None = None
     retry: Retry = field(default_factory=Retry)
     observers: tuple[object, ...] = ()
+    replaying: bool = False
+    """The source is the pipeline's own rejects: what is delivered is marked there, and no other run is taken over."""
 
     def lay_out(self, signature: Signature) -> Layout:
         """The columns of a run with a model of this signature. Raises ConfigError or SchemaError; may look at the source."""

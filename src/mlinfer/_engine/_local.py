@@ -11,7 +11,7 @@ from mlinfer._clock import Clock, SystemClock
 from mlinfer._engine._session import Session
 from mlinfer._engine._signals import Stop, stopping_on_signals
 from mlinfer._engine._tally import Spending, Tally
-from mlinfer._errors import ComponentError, MlinferError, TransientError
+from mlinfer._errors import ComponentError, MlinferError, RejectsError, TransientError
 from mlinfer._events import RunEnded, RunStarted, manager
 from mlinfer._protocols import Counts, Scope
 from mlinfer._text import plain
@@ -74,6 +74,23 @@ class Run:
                     break  # asked to stop with nothing in flight: what was committed is the end
             else:
                 break
+        self._refuse_nothing_but_rejects()
+
+    def _refuse_nothing_but_rejects(self) -> None:
+        """However short the run: if no record could be answered, it is not the records that are at fault.
+
+        Raises RejectsError, unless the budget allows that all are bad.
+        """
+        tally = self.tally
+        if tally.delivered or not tally.rejected or self.stop.is_set() or self.job.budget.ratio == 1:
+            return
+        (stage, kind), most = tally.reasons.most_common(1)[0]
+        msg = (
+            f"every record of the run was rejected, {tally.rejected:,} of {tally.rejected:,}; {most:,} of them at the stage "
+            f"{stage!r}: {kind}; they are kept with the rejects, and mended ones can be replayed; "
+            "to allow it: Budget(ratio=1)"
+        )
+        raise RejectsError(msg)
 
     def report(self) -> RunReport:
         """The account so far."""
@@ -111,7 +128,10 @@ class Run:
                 self._session(until, spending, fresh=True, started=started)
                 return
             if self.guarantee == "unknown":
-                self.guarantee, self.resumed = str(session.guarantee), session.resumed
+                self.guarantee, self.resumed = (
+                    str(session.guarantee),
+                    session.resumed and not self.job.replaying,
+                )
                 self._tell(started, session)
             session.run(until, self.stop)
 

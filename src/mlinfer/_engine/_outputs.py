@@ -74,9 +74,12 @@ class Outputs:
         return self._stack.__exit__(*error)  # type: ignore[arg-type]
 
     def _output(self, name: str, destination: DataDestination, schema: pa.Schema) -> Output:
-        scope = replace(self._scope.of(name), epoch=self._epochs.get(name))
+        scope = self._scope.of(name)
         main = self.main.writer if self.main else None
         joined = name != "main" and shares(self._job.destination, destination) and isinstance(main, Joins)
+        if self._job.replaying and not (joined or name in self._epochs or scope.read_only):
+            self._epochs.update(_stored_epoch(name, destination, schema, scope))
+        scope = replace(scope, epoch=self._epochs.get(name))
         opening = main.join(destination, schema, scope) if joined else destination.open(schema, scope)  # type: ignore[union-attr]
         output = Output(self._stack.enter_context(opening), joined)
         if isinstance(output.writer, Resumes) and not scope.read_only:
@@ -92,6 +95,13 @@ class Outputs:
         return Progress()
 
 
+def _stored_epoch(name: str, destination: DataDestination, schema: pa.Schema, scope: Scope) -> dict[str, int]:
+    """The epoch under which a replay may work beside the latest run without taking over from it; nothing if there is none."""
+    with destination.open(schema, replace(scope, read_only=True)) as writer:
+        epoch = writer.committed().epoch if isinstance(writer, Resumes) else 0
+    return {name: epoch} if epoch else {}
+
+
 def resume_from(progress: Progress, fingerprint: str, job: Job) -> bool:
     """Whether a run may go on from this progress; False: it must begin anew.
 
@@ -99,7 +109,7 @@ def resume_from(progress: Progress, fingerprint: str, job: Job) -> bool:
     """
     if not progress.positions or progress.fingerprint == fingerprint or job.on_change == "continue":
         return True
-    if job.on_change == "restart":
+    if job.on_change == "restart" and not job.replaying:
         return False
     msg = (
         f"pipeline {job.name!r}: wanted the model and columns that wrote the output so far, found others; "

@@ -13,6 +13,7 @@ from mlinfer._engine._delivery import Delivery, Running
 from mlinfer._engine._lane import READ_RECORDS, Lane
 from mlinfer._engine._outputs import Outputs, resume_from
 from mlinfer._engine._plan import demand
+from mlinfer._engine._redelivery import Redelivery
 from mlinfer._engine._step import Step
 from mlinfer._engine._workers import Pool, ProcessModel, Timed, open_model
 from mlinfer._failpoints import failpoint
@@ -76,7 +77,8 @@ class Session:
         finds_slow_records = (
             self.job.rejects is not None
         )  # without a place for them the first timeout ends the run
-        return Step(
+        kind = Redelivery if self.job.replaying else Step
+        return kind(
             model,
             self.layout,
             self.job.batching.max_records,
@@ -153,6 +155,7 @@ class Session:
             model=f"{self.layout.signature.model_id}@{self.layout.signature.version}",
             run=self.scope.run, fingerprint=self.fingerprint, clock=self.clock, tally=self.tally,
             spending=self._spending, durable=self._note_durable, commit_seconds=self.job.destination.commit_seconds,
+            pipeline=self.job.name or "", replaying=self.job.replaying,
         )  # fmt: skip
         first = self.outputs.main
         assert first is not None  # noqa: S101 - open() has set it

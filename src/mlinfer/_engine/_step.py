@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from mlinfer._lineage import Lineage
 
 
+READ_ONLY = " is read-only"
+"""What numpy says to who writes into an array that is not its own."""
+
+
 class TimedOut(ComponentError):  # noqa: N818 - the name of what happened
     """The model took too long, and nobody wants to know for which record."""
 
@@ -150,6 +154,12 @@ class Step:
             if isinstance(error, TimeoutError) and not self._finds_slow_records:
                 raise TimedOut(str(error)) from error
             self._out_of_memory |= isinstance(error, MemoryError)
+            if READ_ONLY in str(error):  # no record is to blame, so none is rejected
+                msg = (
+                    f"model {self.layout.signature.model_id!r}: wanted a model that leaves its input as it is, found one that "
+                    f"writes into it ({error}); let it work on a copy: x = x.copy()"
+                )
+                raise ComponentError(msg) from error
             raise
         if self._side_tables is not None:
             sides.append(self._side_tables.drain())

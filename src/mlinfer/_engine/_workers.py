@@ -16,6 +16,7 @@ import pyarrow as pa
 from mlinfer._engine._step import Answers, Step
 from mlinfer._errors import ComponentError, ConfigError, MlinferError, RecordErrors, TransientError
 from mlinfer._failpoints import failpoint
+from mlinfer._isolate import Foreign
 from mlinfer._protocols import SideTables, Stateful
 from mlinfer._signature import Signature
 from mlinfer._text import count
@@ -253,7 +254,7 @@ def _portable(error: Exception) -> Exception:
     """Errors of strangers may not survive the pipe; ours do."""
     if isinstance(error, MlinferError | RecordErrors | MemoryError):
         return error
-    return RuntimeError(f"{type(error).__name__}: {error}")
+    return Foreign(f"{type(error).__name__}: {error}")
 
 
 def _to_bytes(records: pa.RecordBatch) -> bytes:

@@ -67,7 +67,7 @@ class Sidecar:
 class Appended:
     """An open file at whose end this run, and nobody else, writes."""
 
-    def __init__(self, path: Path, file: durable.Raw, sidecar: Sidecar) -> None:
+    def __init__(self, path: Path, file: durable.Raw | None, sidecar: Sidecar) -> None:
         self._path, self._file, self._sidecar = path, file, sidecar
         self._buffer = bytearray()
         self._length = sidecar.length
@@ -93,7 +93,7 @@ class Appended:
         newer = replace(self._sidecar, length=self._length, progress=merged)
         with self._reported():
             failpoint("dest.write.partial")
-            durable.flush(self._file)
+            durable.flush(self._open)
             durable.replace(sidecar_of(self._path), newer.to_bytes())
         self._sidecar = newer
 
@@ -101,11 +101,16 @@ class Appended:
         """All progress so far."""
         return self._sidecar.progress
 
+    @property
+    def _open(self) -> durable.Raw:
+        assert self._file is not None, "opened read-only: nothing is written"  # noqa: S101 - the engine's duty
+        return self._file
+
     def _write(self) -> None:
         rest = memoryview(self._buffer)
         with self._reported():
             while rest:
-                written = self._file.write(rest)
+                written = self._open.write(rest)
                 rest = rest[written:]
                 self._length += written
         self._buffer = bytearray()
@@ -131,8 +136,8 @@ def open_appended(
     if_exists: IfExists,
     *,
     look: Callable[[Path], None] | None = None,
-) -> Iterator[Appended | None]:
-    """Take the file for one run, everything behind the last commit cut off; None when nothing may be created.
+) -> Iterator[Appended]:
+    """Take the file for one run, everything behind the last commit cut off; read-only, what was committed can be asked.
 
     `look` is shown a file of others before anything is appended to it, and raises ConfigError if that cannot be.
 
@@ -146,8 +151,11 @@ def open_appended(
         msg = f"{path}: wanted the name of a file, found something else; name a file"
         raise ConfigError(msg)
     if scope.read_only:
-        _begin(path, schema, scope, if_exists, look=look)
-        yield None
+        found = _begin(path, schema, scope, if_exists, look=look)
+        nobody = replace(
+            found.progress, epoch=0
+        )  # who writes has locked the file: there is no writing beside it
+        yield Appended(path, None, replace(found, progress=nobody))
         return
     with ExitStack() as stack:
         with durable.naming(path):
@@ -165,14 +173,14 @@ def open_appended(
         yield appended
 
 
-def committed_text(path: Path, scope: Scope) -> bytes:
-    """What this pipeline has committed to a file; nothing if it has not written it."""
+def committed_text(path: Path, scope: Scope) -> tuple[bytes, list[tuple[str, str]]]:
+    """What this pipeline has committed to a file, and the names and types of its columns; nothing if it has not written it."""
     found = _stored(path)
     if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
-        return b""
+        return b"", []
     with path.open("rb") as file:
         file.seek(found.foreign)
-        return file.read(found.length - found.foreign)
+        return file.read(found.length - found.foreign), list(found.columns)
 
 
 def sidecar_of(path: Path) -> Path:

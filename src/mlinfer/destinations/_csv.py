@@ -15,7 +15,7 @@ import pyarrow.csv as pacsv
 import pyarrow.types as pt
 
 from mlinfer import Batch, ConfigError, DataDestination, Progress, Scope, json_texts, quoted_texts
-from mlinfer.destinations._appended import Appended, IfExists, open_appended
+from mlinfer.destinations._appended import Appended, IfExists, committed_text, open_appended
 
 FORMULA = r"^[=+\-@\t\r]"
 
@@ -40,6 +40,27 @@ class CsvDestination(DataDestination):
     guard_formulas: bool = False
     transactional = True
 
+    def records(self, scope: Scope) -> Iterator[pa.RecordBatch]:
+        """The committed records, every cell as text. Raises ConfigError: texts were guarded, they are no longer the same."""
+        if self.guard_formulas:
+            msg = f"{self.path}: wanted texts as they were written, found guard_formulas=True, which changes some; read it without mlinfer"
+            raise ConfigError(msg)
+        path = Path(self.path).expanduser()
+        text, columns = committed_text(path, scope)
+        if not text:
+            return
+        names = [name for name, _ in columns]
+        has_header = text.startswith(_header(pa.schema([(name, pa.string()) for name in names])))
+        yield from pacsv.read_csv(
+            pa.BufferReader(text),
+            pacsv.ReadOptions(column_names=names, skip_rows=int(has_header), block_size=max(len(text), 2**20)),
+            pacsv.ParseOptions(newlines_in_values=True),
+            pacsv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), null_values=[""],
+                strings_can_be_null=True, quoted_strings_can_be_null=False,
+            ),
+        ).to_batches()  # fmt: skip
+
     @contextmanager
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[CsvWriter]:
         """Go on behind the last commit.
@@ -54,7 +75,7 @@ class CsvDestination(DataDestination):
             _check_header(foreign, header)
 
         with open_appended(path, schema, scope, self.if_exists, look=look) as file:
-            if file is not None and file.empty:
+            if file.empty and not scope.read_only:
                 file.append(header)
             yield CsvWriter(file, guard_formulas=self.guard_formulas)
 
@@ -62,24 +83,20 @@ class CsvDestination(DataDestination):
 class CsvWriter:
     """Writes batches as records."""
 
-    def __init__(self, file: Appended | None, *, guard_formulas: bool) -> None:
+    def __init__(self, file: Appended, *, guard_formulas: bool) -> None:
         self._file, self._guard = file, guard_formulas
 
     def write(self, batch: Batch) -> None:
         """Append the records. Raises ComponentError: the disk is full, or the like."""
-        self._open().append(csv_lines(batch.records, guard_formulas=self._guard))
+        self._file.append(csv_lines(batch.records, guard_formulas=self._guard))
 
     def commit(self, progress: Progress) -> None:
         """Store records and progress in one step."""
-        self._open().commit(progress)
+        self._file.commit(progress)
 
     def committed(self) -> Progress:
         """All progress so far."""
-        return self._file.committed() if self._file else Progress()
-
-    def _open(self) -> Appended:
-        assert self._file is not None, "opened read-only: nothing is written"  # noqa: S101 - the engine's duty
-        return self._file
+        return self._file.committed()
 
 
 def csv_lines(records: pa.RecordBatch, *, guard_formulas: bool = False) -> memoryview:

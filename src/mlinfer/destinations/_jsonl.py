@@ -15,6 +15,10 @@ from mlinfer import Batch, DataDestination, Progress, Scope, json_objects
 from mlinfer.destinations._appended import Appended, IfExists, committed_text, open_appended
 
 
+SPELLED = {"string", "large_string", "string_view", "binary", "large_binary", "binary_view"}
+"""Types whose values are texts in JSON, also where they look like something else: Arrow would guess times."""
+
+
 @dataclass(frozen=True)
 class JsonLinesDestination(DataDestination):
     """Appends one JSON object a line to one file, in UTF-8.
@@ -33,13 +37,15 @@ class JsonLinesDestination(DataDestination):
     transactional = True
 
     def records(self, scope: Scope) -> Iterator[pa.RecordBatch]:
-        """The committed records, in the types that their JSON shows."""
+        """The committed records, in the types that their JSON shows; a column of texts is one, whatever they look like."""
         import pyarrow.json as pj
 
-        text = committed_text(Path(self.path).expanduser(), scope)
+        text, columns = committed_text(Path(self.path).expanduser(), scope)
         if text:
             whole = pj.ReadOptions(block_size=len(text))  # a record must not lie across the edge of a block
-            yield from pj.read_json(pa.BufferReader(text), whole).to_batches()
+            texts = pa.schema([(name, pa.string()) for name, kind in columns if kind in SPELLED])
+            known = pj.ParseOptions(explicit_schema=texts)
+            yield from pj.read_json(pa.BufferReader(text), whole, known).to_batches()
 
     @contextmanager
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[JsonLinesWriter]:
@@ -55,24 +61,20 @@ class JsonLinesDestination(DataDestination):
 class JsonLinesWriter:
     """Writes batches as lines."""
 
-    def __init__(self, file: Appended | None) -> None:
+    def __init__(self, file: Appended) -> None:
         self._file = file
 
     def write(self, batch: Batch) -> None:
         """Append the records. Raises ComponentError: the disk is full, or the like."""
-        self._open().append(json_lines(batch.records))
+        self._file.append(json_lines(batch.records))
 
     def commit(self, progress: Progress) -> None:
         """Store records and progress in one step."""
-        self._open().commit(progress)
+        self._file.commit(progress)
 
     def committed(self) -> Progress:
         """All progress so far."""
-        return self._file.committed() if self._file else Progress()
-
-    def _open(self) -> Appended:
-        assert self._file is not None, "opened read-only: nothing is written"  # noqa: S101 - the engine's duty
-        return self._file
+        return self._file.committed()
 
 
 def json_lines(records: pa.RecordBatch) -> memoryview | bytes:

@@ -272,7 +272,7 @@ def _epoch(ours: list[Part], scope: Scope, folder: Path) -> int:
     """The epoch of this run: the next one, or the one it holds unless somebody has written since."""
     newest = max((part.mark.epoch for part in ours), default=0)
     if scope.epoch is None:
-        return newest if scope.read_only else newest + 1
+        return 0 if scope.read_only else newest + 1  # 0: nobody can write beside another run
     later = [
         part
         for part in ours

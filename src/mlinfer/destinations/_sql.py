@@ -97,8 +97,8 @@ class SqlDestination(DataDestination):
         chosen = f"FROM {quoted(self.table)} WHERE pipeline = ? AND rejected_at < ?"
         values = (scope.pipeline, f"{before.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}")
         with dialect.connected(read_only=False) as connection, dialect.transaction(connection):
-            ((count,),) = dialect.execute(connection, f"SELECT count(*) {chosen}", values)  # noqa: S608 - a checked name
-            dialect.execute(connection, f"DELETE {chosen}", values)  # noqa: S608 - the same
+            ((count,),) = dialect.execute(connection, f"SELECT count(*) {chosen}", values)
+            dialect.execute(connection, f"DELETE {chosen}", values)
         return int(count)
 
     @contextmanager
