@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlinfer import Batch, DataDestination, FencedError, Progress, Scope
+from mlinfer import Batch, ConfigError, DataDestination, FencedError, Progress, Scope
 
 
 @dataclass(eq=False)
@@ -37,7 +37,7 @@ class MemoryDestination(DataDestination):
 
     @contextmanager
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[MemoryWriter]:
-        """Go on where an earlier run of the same pipeline ended."""
+        """Go on where an earlier run of the same pipeline ended. Raises ConfigError: that one had other fields."""
         key = (scope.pipeline, scope.output)
         with self._lock:
             kept = self._outputs.get(key)
@@ -45,6 +45,9 @@ class MemoryDestination(DataDestination):
                 kept = _Output(schema, epoch=kept.epoch if kept else 0)
                 if not scope.read_only:
                     self._outputs[key] = kept
+            if not kept.schema.equals(schema):
+                msg = f"{scope.output}: wanted the fields of earlier runs, {kept.schema.names}, found {schema.names} or other types; begin anew with run(from_start=True)"
+                raise ConfigError(msg)
             if scope.epoch is None and not scope.read_only:
                 kept.epoch += 1
             if scope.epoch is not None and scope.epoch != kept.epoch:
