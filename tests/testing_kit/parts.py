@@ -1,0 +1,481 @@
+"""A source, two hosts and two destinations that keep the contract, and ten more that break it in one place each."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from mlinfer import (
+    Batch,
+    ConfigError,
+    DataDestination,
+    DataSource,
+    EndOfInput,
+    FencedError,
+    Host,
+    Progress,
+    RecordIds,
+    Signature,
+    batch_from_rows,
+    durable,
+)
+
+# --- sources -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LinesSource(DataSource):
+    """A file of JSON lines; a position is a number of lines."""
+
+    path: str
+    resume = "seek"
+
+    @contextmanager
+    def open(self, partition, after, wanted):
+        lines = Path(self.path).read_text(encoding="utf-8").splitlines()
+        yield self.reader(lines, partition, after or 0, wanted)
+
+    def reader(self, lines, partition, done, wanted):
+        return LinesReader(lines, partition, done, wanted)
+
+
+@dataclass
+class LinesReader:
+    lines: list[str]
+    partition: str
+    done: int
+    wanted: pa.Schema
+
+    def read(self, max_records, timeout):
+        taken = self.lines[self.done : self.done + max_records]
+        if not taken:
+            raise EndOfInput
+        start, self.done = self.done, self.done + len(taken)
+        records, _, _ = batch_from_rows([json.loads(line) for line in taken], self.wanted)
+        return Batch(records, self.partition, self.done, self.ids(start, len(taken)))
+
+    def ids(self, start, count):
+        return RecordIds.ordinals(self.partition, start, count)
+
+
+class SkipsOnResume(LinesSource):
+    """One too far: begins behind the first record that was not delivered."""
+
+    def reader(self, lines, partition, done, wanted):
+        return LinesReader(lines, partition, done + (done > 0), wanted)
+
+
+class LosesTheLast(LinesSource):
+    """Never gives its last record."""
+
+    def reader(self, lines, partition, done, wanted):
+        return LinesReader(lines[:-1], partition, done, wanted)
+
+
+class IdsByBatch(LinesSource):
+    """Counts batches and the records within them."""
+
+    def reader(self, lines, partition, done, wanted):
+        return BatchCounter(lines, partition, done, wanted)
+
+
+class BatchCounter(LinesReader):
+    batches = 0
+
+    def ids(self, start, count):
+        self.batches += 1
+        return RecordIds.ordinals(f"batch {self.batches}", 0, count)
+
+
+@dataclass(frozen=True)
+class QueueSource(DataSource):
+    """A file of JSON lines that is a queue: what is acknowledged is taken out."""
+
+    path: str
+    resume = "acknowledge"
+    eager = False
+
+    @contextmanager
+    def open(self, partition, after, wanted):
+        lines = Path(self.path).read_text(encoding="utf-8").splitlines()
+        yield QueueReader(lines, partition, 0, wanted, Path(self.path), self.eager)
+
+
+@dataclass
+class QueueReader(LinesReader):
+    path: Path
+    eager: bool
+
+    def read(self, max_records, timeout):
+        batch = super().read(max_records, timeout)
+        if self.eager:
+            self.acknowledge(batch.position)
+        return batch
+
+    def ids(self, start, count):
+        return RecordIds.of(pa.array([json.loads(line)["id"] for line in self.lines[start : start + count]]))
+
+    def acknowledge(self, position):
+        self.path.write_text("".join(f"{line}\n" for line in self.lines[position:]), encoding="utf-8")
+
+
+class AcknowledgesOnRead(QueueSource):
+    """Takes records out of the queue before anybody has stored them."""
+
+    eager = True
+
+
+# --- hosts ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Doubler(Host):
+    """Twice the number."""
+
+    @contextmanager
+    def open(self):
+        yield DoublerModel()
+
+
+class DoublerModel:
+    signature = Signature(
+        pa.schema([pa.field("x", pa.float64(), nullable=False)]), pa.schema([("y", pa.float64())]), "doubler"
+    )
+
+    def infer(self, records):
+        with np.errstate(over="ignore"):
+            return self.answers(records, records.column("x").to_numpy(zero_copy_only=False))
+
+    def answers(self, records, x):
+        return pa.record_batch({"y": pa.array(2 * x)})
+
+
+@dataclass(frozen=True)
+class Sorts(Doubler):
+    """Answers from the smallest to the largest."""
+
+    @contextmanager
+    def open(self):
+        model = DoublerModel()
+        model.answers = lambda records, x: pa.record_batch({"y": pa.array(np.sort(2 * x))})
+        yield model
+
+
+@dataclass(frozen=True)
+class DropsARow(Doubler):
+    """Forgets one record of a batch that is not the one it was tried with."""
+
+    @contextmanager
+    def open(self):
+        model = DoublerModel()
+        model.answers = lambda records, x: pa.record_batch({"y": pa.array(2 * (x[:1] if len(x) == 2 else x))})
+        yield model
+
+
+@dataclass(frozen=True)
+class Mutates(Doubler):
+    """Doubles in place, in the memory that the caller keeps."""
+
+    @contextmanager
+    def open(self):
+        model = DoublerModel()
+        model.answers = in_place
+        yield model
+
+
+def in_place(records, x):
+    column = records.column("x")
+    address = (
+        column.buffers()[1].address + 8 * column.offset
+    )  # as a library does that knows no read-only memory
+    whole = np.ctypeslib.as_array((ctypes.c_double * len(column)).from_address(address))
+    answers = pa.record_batch({"y": pa.array(2 * x)})
+    whole[:] = 2 * x
+    return answers
+
+
+@dataclass(frozen=True)
+class Summing(Doubler):
+    """Adds up: a model with a memory."""
+
+    @contextmanager
+    def open(self):
+        yield SummingModel()
+
+
+class SummingModel(DoublerModel):
+    total = 0.0
+
+    def answers(self, records, x):
+        sums = self.total + np.cumsum(x)
+        self.total = float(sums[-1]) if len(sums) else self.total
+        return pa.record_batch({"y": pa.array(sums)})
+
+    def snapshot(self):
+        return repr(self.total).encode()
+
+    def restore(self, state):
+        self.total = float(state)
+
+
+@dataclass(frozen=True)
+class Forgets(Doubler):
+    """A memory that is not in the snapshot."""
+
+    @contextmanager
+    def open(self):
+        model = SummingModel()
+        model.snapshot = lambda: b"0"
+        yield model
+
+
+# --- destinations --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DocumentDestination(DataDestination):
+    """One JSON document with records and progress, replaced as a whole at every commit."""
+
+    path: str
+    transactional = True
+
+    @contextmanager
+    def open(self, schema, scope):
+        path = Path(self.path)
+        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        owner = [scope.pipeline, scope.output]
+        columns = [[field.name, str(field.type)] for field in schema]
+        if stored and stored["owner"] != owner:
+            msg = f"{path}: wanted a file of this output, found one of {stored['owner']}; name another"
+            raise ConfigError(msg)
+        epoch = stored["epoch"] if stored else 0
+        if scope.epoch is not None and scope.epoch != epoch:
+            raise FencedError("another run has taken over")
+        if stored is None or scope.fresh:
+            stored = {"owner": owner, "columns": columns, "rows": [], "progress": Progress().to_json()}
+        if stored["columns"] != columns:
+            raise ConfigError("the file holds other fields")
+        stored["epoch"] = epoch + (scope.epoch is None)
+        writer = self.writer(path, stored, schema)
+        if not scope.read_only:
+            writer.save()
+        yield writer
+
+    def writer(self, path, stored, schema):
+        return DocumentWriter(path, stored)
+
+
+class DocumentWriter:
+    def __init__(self, path, stored):
+        self.path, self.stored, self.waiting = path, stored, []
+
+    def write(self, batch):
+        self.waiting += batch.records.to_pylist()
+
+    def commit(self, progress):
+        self.check_epoch()
+        self.stored["rows"] += self.waiting
+        self.waiting = []
+        self.stored["progress"] = self.merged(progress).to_json()
+        self.save()
+
+    def merged(self, progress):
+        return Progress.from_json(self.stored["progress"], "here").merged(progress)
+
+    def committed(self):
+        return replace(Progress.from_json(self.stored["progress"], "here"), epoch=self.stored["epoch"])
+
+    def check_epoch(self):
+        if json.loads(self.path.read_text(encoding="utf-8"))["epoch"] != self.stored["epoch"]:
+            raise FencedError("another run has taken over")
+
+    def save(self):
+        durable.replace(self.path, json.dumps(self.stored, default=str).encode())
+
+
+class ProgressFirst(DocumentDestination):
+    """Stores how far it came, and then the records."""
+
+    def writer(self, path, stored, schema):
+        return ProgressFirstWriter(path, stored)
+
+
+class ProgressFirstWriter(DocumentWriter):
+    def commit(self, progress):
+        self.check_epoch()
+        self.stored["progress"] = self.merged(progress).to_json()
+        self.save()
+        self.stored["rows"] += self.waiting
+        self.waiting = []
+        self.save()
+
+
+class InPlace(DocumentDestination):
+    """Says that it is transactional, and stores one record after the other."""
+
+    def writer(self, path, stored, schema):
+        return InPlaceWriter(path, stored)
+
+
+class InPlaceWriter(DocumentWriter):
+    def commit(self, progress):
+        self.check_epoch()
+        while self.waiting:
+            self.stored["rows"].append(self.waiting.pop(0))
+            self.save()
+        self.stored["progress"] = self.merged(progress).to_json()
+        self.save()
+
+
+class IgnoresTheEpoch(DocumentDestination):
+    """Lets every run write, the oldest, too."""
+
+    def writer(self, path, stored, schema):
+        return IgnorantWriter(path, stored)
+
+
+class IgnorantWriter(DocumentWriter):
+    def check_epoch(self):
+        pass
+
+
+class ForgetsOldProgress(DocumentDestination):
+    """Stores what the last commit said, and drops what the others had said."""
+
+    def writer(self, path, stored, schema):
+        return ForgetfulWriter(path, stored)
+
+
+class ForgetfulWriter(DocumentWriter):
+    def merged(self, progress):
+        return progress
+
+
+@dataclass(frozen=True)
+class FolderDestination(DataDestination):
+    """One small file per record, named by its id."""
+
+    path: str
+    keyed = True
+
+    @contextmanager
+    def open(self, schema, scope):
+        folder = Path(self.path) / scope.pipeline / scope.output
+        if scope.fresh:
+            for path in folder.glob("*.json"):
+                path.unlink()
+        yield self.writer(folder, scope)
+
+    def writer(self, folder, scope):
+        return FolderWriter(folder)
+
+
+class FolderWriter:
+    def __init__(self, folder):
+        self.folder, self.waiting = folder, []
+
+    def write(self, batch):
+        self.waiting += zip(batch.ids.array().to_pylist(), batch.records.to_pylist(), strict=True)
+
+    def commit(self, progress):
+        durable.make_folder(self.folder)
+        for name, record in self.waiting:
+            durable.replace(self.folder / f"{self.name(name)}.json", json.dumps(record, default=str).encode())
+        self.waiting = []
+
+    def name(self, record_id):
+        return record_id
+
+
+class NamesByNumber(FolderDestination):
+    """Says that it is keyed, and gives every record a name of its own."""
+
+    def writer(self, folder, scope):
+        return NumberingWriter(folder)
+
+
+class NumberingWriter(FolderWriter):
+    def name(self, record_id):
+        return f"{record_id}-{len(list(self.folder.iterdir()))}"
+
+
+class LazyCommit(FolderDestination):
+    """Stores at the end of the session what it had promised at the commit."""
+
+    @contextmanager
+    def open(self, schema, scope):
+        with super().open(schema, scope) as writer:
+            late = LateWriter(writer)
+            yield late
+            late.flush()
+
+
+class LateWriter:
+    def __init__(self, writer):
+        self.writer = writer
+
+    def write(self, batch):
+        self.writer.write(batch)
+
+    def commit(self, progress):
+        pass
+
+    def flush(self):
+        self.writer.commit(Progress())
+
+
+# --- recipes and sessions that break a rule ------------------------------------------------------------------------------
+
+
+@dataclass
+class Thawed(Host):
+    """A recipe that can be changed."""
+
+    number: int = 0
+    open = Doubler.open
+
+
+@dataclass(frozen=True)
+class Curious(Doubler):
+    """Reads a file while it is described."""
+
+    path: str = ""
+
+    def __post_init__(self):
+        Path(self.path).read_bytes()
+
+
+@dataclass(frozen=True, eq=False)
+class Incomparable(Host):
+    """Equal to nothing but itself."""
+
+    open = Doubler.open
+
+
+LEAKED = []
+
+
+@dataclass(frozen=True)
+class Leaks(Doubler):
+    """Leaves a file open behind every session."""
+
+    @contextmanager
+    def open(self):
+        LEAKED.append(Path(__file__).open(encoding="utf-8"))  # noqa: SIM115 - that is what is wrong with it
+        yield DoublerModel()
+
+
+@dataclass(frozen=True)
+class Swallows(Doubler):
+    """Knows of no error."""
+
+    @contextmanager
+    def open(self):
+        with suppress(Exception):
+            yield DoublerModel()

@@ -1,0 +1,118 @@
+"""The kit can see: a part that breaks the contract fails the check of that rule and no other, in words that help."""
+
+import json
+
+import pytest
+
+from mlinfer.testing import check_destination, check_host, check_source
+from testing_kit import parts
+
+RECORDS = [{"id": f"name-{n}", "x": n / 4} for n in range(7)]
+EXAMPLE = {"x": [3.0, 1.0, 2.0, 5.0, 4.0]}
+
+
+def source(kind):
+    def make(folder, records):
+        path = folder / "input.jsonl"
+        lines = "".join(f"{json.dumps(record)}\n" for record in records.to_pylist())
+        path.write_text(lines, encoding="utf-8")
+        return kind(str(path))
+
+    return check_source(make, RECORDS)
+
+
+def destination(kind):
+    name = "out.json" if issubclass(kind, parts.DocumentDestination) else "out"
+    return check_destination(
+        lambda folder: kind(str(folder / name)), documents if name == "out.json" else files
+    )
+
+
+def documents(destination):
+    path = parts.Path(destination.path)
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+
+
+def files(destination):
+    folder = parts.Path(destination.path) / "testing" / "main"
+    return [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+
+
+def failures(checks):
+    """What fails, with the message."""
+    found = {}
+    for name, check in checks:
+        try:
+            check()
+        except AssertionError as error:
+            found[name] = str(error)
+    return found
+
+
+@pytest.mark.parametrize("kind", [parts.LinesSource, parts.QueueSource])
+def test_a_sound_source_passes(kind):
+    assert failures(source(kind)) == {}
+
+
+@pytest.mark.parametrize("kind", [parts.Doubler, parts.Summing])
+def test_a_sound_host_passes(kind):
+    assert failures(check_host(kind, EXAMPLE)) == {}
+
+
+@pytest.mark.parametrize("kind", [parts.DocumentDestination, parts.FolderDestination])
+def test_a_sound_destination_passes(kind):
+    assert failures(destination(kind)) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "check", "said"),
+    [
+        (parts.SkipsOnResume, "resume", "wanted exactly the records behind position 1 of partition 'all', 6 in all, found 1 missing"),
+        (parts.LosesTheLast, "everything", "wanted every record that was put there, once, 7 in all, found 1 missing, such as ('name-6', 1.5)"),
+        (parts.IdsByBatch, "ids", "wanted the id 'batch 2#0' of a record whenever it comes, found 'batch 1#0' read again behind the first position"),
+        (parts.AcknowledgesOnRead, "redelivery", "wanted all that was read and not acknowledged (read 1 batches, acknowledged 0), found that 2 records are gone"),
+    ],
+)  # fmt: skip
+def test_a_broken_source_is_told_what_is_wrong(kind, check, said):
+    found = failures(source(kind))
+    assert found.keys() == {check, "guarantee"}
+    assert found[check].startswith(f"{check}: {said}")
+    assert f"for it fails: {check}; mend that, or claim less" in found["guarantee"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "check", "said"),
+    [
+        (parts.Sorts, "order", "wanted the answers in the order of the records, such as {'y': 10.0} for record 0, found {'y': 2.0}"),
+        (parts.DropsARow, "split", "wanted the same answers in batches of [2, 3], 5 of them, found 4"),
+        (parts.Mutates, "read_only", "wanted records that stay as they were, found that infer() changed them in place"),
+        (parts.Forgets, "memory", "wanted the same answers after restore(), such as"),
+    ],
+)  # fmt: skip
+def test_a_broken_host_is_told_what_is_wrong(kind, check, said):
+    found = failures(check_host(kind, EXAMPLE))
+    assert found.keys() == {check, "guarantee"}
+    assert found[check].startswith(f"{check}: {said}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "check", "said", "earned"),
+    [
+        (parts.ProgressFirst, "killed", "wanted records and progress (3) of one commit after a kill at line", "at-least-once"),
+        (parts.InPlace, "killed", "wanted records and progress (0) of one commit after a kill at line", "at-least-once"),
+        (parts.IgnoresTheEpoch, "epoch", "wanted FencedError when a run writes while a newer one has taken over", "at-least-once"),
+        (parts.ForgetsOldProgress, "progress", "wanted the merged progress", "at-least-once"),
+        (parts.NamesByNumber, "redelivery", "wanted one record for each id, the one that came last", "at-least-once"),
+    ],
+)  # fmt: skip
+def test_a_broken_destination_is_told_what_is_wrong(kind, check, said, earned):
+    found = failures(destination(kind))
+    assert found.keys() == {check, "guarantee"}
+    assert found[check].startswith(f"{check}: {said}")
+    assert f"from a source that can seek, exactly-once, found that it earns {earned}" in found["guarantee"]
+
+
+def test_a_commit_that_promises_too_much_is_seen_by_a_kill_and_by_a_look():
+    found = failures(destination(parts.LazyCommit))
+    assert {"commit", "killed", "guarantee"} <= found.keys()
+    assert "wanted all 3 committed records after a kill at line" in found["killed"]
