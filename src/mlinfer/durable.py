@@ -86,8 +86,16 @@ def read(path: Path) -> bytes | None:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder, and those above it, that only the owner can enter; one that is there is left alone."""
+    """Create a folder, and those above it, that only the owner can enter; one that is there is left alone.
+
+    When this returns, the folder and the names in it are on disk: a run that was killed may have made them and not come
+    to that, and what is built on them must not outlive them.
+    """
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    there = missing[-1].parent if missing else path
+    with suppress(PermissionError):  # who may not look into the folder above has not made this one
+        flush_folder(there.parent)
+    flush_folder(there)
     for folder in reversed(missing):
         with suppress(FileExistsError):  # somebody else was faster
             os.mkdir(folder, PRIVATE_FOLDER)
