@@ -103,7 +103,7 @@ class PostgresServer:
         if self._process is not None:
             pids = self._signal(signal.SIGKILL)
             self._process.wait()
-            while any(map(_alive, pids)):  # the children are not ours to wait for
+            while _at_work(pids):  # the children are not ours to wait for
                 time.sleep(0.005)
             self._process = None
 
@@ -159,15 +159,18 @@ def _installed() -> Path:
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
+def _processes() -> dict[int, tuple[int, str]]:
+    """The parent and the state of each process."""
+    found = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True)
+    lines = (line.split() for line in found.stdout.splitlines())
+    return {int(pid): (int(parent), state) for pid, parent, state in lines}
+
+
 def _children(parent: int) -> list[int]:
-    found = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
-    pairs = (map(int, line.split()) for line in found.stdout.splitlines())
-    return [pid for pid, above in pairs if above == parent]
+    return [pid for pid, (above, _) in _processes().items() if above == parent]
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def _at_work(pids: list[int]) -> bool:
+    """Whether one of them lives; one that is dead and only waits to be noticed does not."""
+    found = _processes()
+    return any(not found[pid][1].startswith("Z") for pid in pids if pid in found)

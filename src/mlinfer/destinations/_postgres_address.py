@@ -11,6 +11,7 @@ from mlinfer import ConfigError
 
 PORT = 5432
 OPTIONS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _URL = re.compile(
     r"postgres(?:ql)?://(?:(?P<user>[^:@/?#]+)(?::(?P<password>[^:@/?#]*))?@)?"
     r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:@/?#\[\]]+)(?::(?P<port>[^:@/?#]+))?/(?P<database>[^:@/?#]+)(?:\?(?P<options>[^#]*))?"
@@ -77,6 +78,8 @@ def _options(text: str, look_up: Callable[[str], str]) -> tuple[tuple[str, str],
         shown = ", ".join(name if name.isidentifier() else "..." for name in wrong)
         msg = f"database: wanted no options in the URL but {', '.join(OPTIONS)}, found {shown}"
         raise ConfigError(msg)
-    return tuple(
-        sorted((name, look_up(value) if "${" in value else unquote(value)) for name, _, value in pairs)
-    )
+    found = {name: look_up(value) if "${" in value else unquote(value) for name, _, value in pairs}
+    if found.get("sslmode", "prefer") not in SSL_MODES and "${" not in text:
+        msg = f"database: wanted sslmode to be one of {', '.join(SSL_MODES)}, found something else"
+        raise ConfigError(msg)
+    return tuple(sorted(found.items()))

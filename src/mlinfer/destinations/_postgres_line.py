@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 ANSWER_SECONDS = 60.0
-LOCK_SECONDS = 30
+LOCK_SECONDS = 30.0
 _KEEPING = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -29,8 +29,8 @@ _KEEPING = {
     "tcp_user_timeout": 30_000,
 }
 _SETTINGS = (
-    "SET statement_timeout = '{answer}s'; SET lock_timeout = '{lock}s';"
-    " SET idle_in_transaction_session_timeout = '{answer}s'; SET TimeZone = 'UTC';"
+    "SET statement_timeout = {answer}; SET lock_timeout = {lock};"
+    " SET idle_in_transaction_session_timeout = {answer}; SET TimeZone = 'UTC';"
     " SET default_transaction_read_only = {read_only};"
     # A commit that has been confirmed is not undone by a power loss right after it.
     " SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
@@ -72,7 +72,7 @@ def connect(where: Address, *, read_only: bool) -> psycopg.Connection[tuple[Any,
         msg = f"database {where}: wanted a connection, found: {said}"
         raise TransientError(msg) from error
     with translating(where), answering(connection):
-        settings = {"answer": int(ANSWER_SECONDS), "lock": LOCK_SECONDS}
+        settings = {"answer": int(ANSWER_SECONDS * 1000), "lock": int(LOCK_SECONDS * 1000)}
         connection.execute(_SETTINGS.format(**settings, read_only="on" if read_only else "DEFAULT"))
     return connection  # type: ignore[no-any-return]
 
