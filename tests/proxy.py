@@ -1,7 +1,7 @@
 """A TCP proxy that breaks a connection at a chosen moment: what networks and failing servers do, on 127.0.0.1.
 
 with Proxy(port_of_the_server) as proxy:
-    proxy.trap = Trap(b"COMMIT", "answered")     # springs once
+    proxy.trap = Trap(b"COPY", "unsent")     # springs once
     ... connect to proxy.port ...
     assert proxy.sprung
 """

@@ -122,7 +122,7 @@ def every_record_once(url):
 @pytest.mark.parametrize("nth", [1, 3])
 def test_a_commit_whose_answer_is_lost_counts_once(url, proxy, then, nth):
     def arm():
-        proxy.trap = Trap(b"COMMIT", then)
+        proxy.trap = Trap(b"COMMIT\0", then)  # not the COMMITTED of BEGIN
 
     pipeline(url, counted()).check()
     made = pipeline(through(proxy, url), counted({0 if nth == 1 else 20: arm}))
@@ -141,7 +141,7 @@ def test_a_line_that_is_cut_anywhere_loses_and_doubles_nothing(url, proxy, after
     assert report.delivered == RECORDS
 
 
-@pytest.mark.parametrize("word", [b"BEGIN", b"COPY", b"COMMIT", b"SET statement_timeout"])
+@pytest.mark.parametrize("word", [b"BEGIN", b"COPY", b"COMMIT\0", b"SET statement_timeout"])
 def test_a_network_that_swallows_everything_is_noticed(url, proxy, word, monkeypatch):
     monkeypatch.setattr(line, "ANSWER_SECONDS", 0.5)
     proxy.trap = Trap(word, "silent")
