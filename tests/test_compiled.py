@@ -1,5 +1,6 @@
 """A compiled form answers as scikit-learn does, without it; where it does not, it is not used, and that is said."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -40,6 +41,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 import mlinfer
 from mlinfer import ConfigError, InferencePipeline
+from mlinfer._cli import main
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import Selected, SklearnHost
 from mlinfer.sources import MemorySource
@@ -350,7 +352,7 @@ def test_thresholds_that_were_rounded_are_found(monkeypatch, tmp_path):
 
 
 def test_never_means_never(packages, tmp_path):
-    assert form(packages("logistic"), compile="never") == "form scikit-learn: compile='never'"
+    assert form(packages("logistic"), compile="never") == "scikit-learn: compile='never'"
     path = mlinfer.save(fitted("logistic"), tmp_path / "m.mlinfer", example=X, compile="never")
     assert not (path / "compiled.arrays").exists()
     assert "scikit-learn" in form(path)
@@ -479,3 +481,27 @@ def test_a_compiled_package_is_a_host_like_any_other(packages):
             fitted("logistic").predict_proba(X[:2])[:, 1].tolist(), abs=1e-12
         )
         assert model.infer(batch.slice(0, 0)).num_rows == 0
+
+
+def test_the_plan_says_what_runs(packages):
+    host = SklearnHost(packages("logistic"))
+    plan = InferencePipeline(MemorySource(X), host, MemoryDestination(), name="plan").explain()
+    assert f"  runs      {FOLDED} (numpy), proven on" in str(plan)
+
+
+def test_inspect_prints_a_package_after_comparing_its_digests(packages, tmp_path, capsys):
+    path = tmp_path / "m.mlinfer"
+    shutil.copytree(packages("one-hot"), path)
+    assert main(["inspect", str(path)]) == 0
+    printed = capsys.readouterr().out
+    digests = [
+        hashlib.sha256((path / name).read_bytes()).hexdigest() for name in ("compiled.arrays", "model.skops")
+    ]
+    for wanted in (FOLDED, "city: string", "3,", "labels identical", "scikit-learn 1.", *digests):
+        assert wanted in printed
+    assert main(["inspect", "--json", str(path)]) == 0
+    assert json.loads(capsys.readouterr().out)["compiled"]["proof"]["ties"] == 0
+    (path / "compiled.arrays").write_bytes(b"something else")
+    assert main(["inspect", str(path)]) == 2
+    assert "wanted the SHA-256" in capsys.readouterr().err
+    assert main(["inspect", str(tmp_path)]) == 2

@@ -29,7 +29,7 @@ from mlinfer._engine import (
 from mlinfer._errors import ConfigError
 from mlinfer._guarantee import Level
 from mlinfer._layout import Keep
-from mlinfer._protocols import DataDestination, DataSource, Host, Scope, SideTables, Stateful
+from mlinfer._protocols import DataDestination, DataSource, Explains, Host, Scope, SideTables, Stateful
 from mlinfer._replay import Choice, open_rejects, replay_of
 from mlinfer._retry import Retry
 from mlinfer._tabular import is_rows, to_arrow
@@ -169,9 +169,10 @@ class InferencePipeline:
         with open_model(self.job.host) as model:
             layout = self.job.lay_out(model.signature)
             found = demand(replace(self.job, require=None), stateful=isinstance(model, Stateful))
+            runs = tuple(model.explain()) if isinstance(model, Explains) else ()
         job = self.job
         return Plan(
-            job.name or "unnamed", repr(job.source), repr(job.host), repr(job.destination), layout, found
+            job.name or "unnamed", repr(job.source), repr(job.host), repr(job.destination), layout, found, runs
         )
 
     def check(self) -> Plan:

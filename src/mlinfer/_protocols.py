@@ -5,7 +5,7 @@ it as a frozen dataclass. A *session* (`Reader`, `Model`, `Writer`) is live: it 
 returns and ends when the engine leaves it. Subclass these protocols, and the defaults come along, or match them by
 structure. What only some parts can do is a protocol of its own (`Acknowledges`, `Drains`, `Resumes`, `Joins`,
 `Stateful`, `SideTables`, `InfersArrays`,
-`Counts`, `ReadsBack`, `Prunes`): a part has the power by having the methods.
+`Counts`, `ReadsBack`, `Prunes`, `Explains`): a part has the power by having the methods.
 """
 
 from __future__ import annotations
@@ -123,6 +123,15 @@ class InfersArrays(Protocol):
         `columns` has one read-only array per input field, in the order of the signature: shape (n,), or (n, k) for lists
         of length k.
         """
+        ...
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A Model's power: to say what runs, for the plan."""
+
+    def explain(self) -> Sequence[str]:
+        """Sentences for people: what runs, and why in this way."""
         ...
 
 

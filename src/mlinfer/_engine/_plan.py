@@ -25,6 +25,7 @@ class Plan:
     destination: str
     layout: Layout
     guarantee: Guarantee
+    runs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Several lines for people."""
@@ -35,6 +36,7 @@ class Plan:
             *_fields("  reads     ", self.layout.wanted),
             f"host        {self.host}",
             f"  model     {signature.model_id}, version {signature.version[:16]}",
+            *(f"  runs      {line}" for line in self.runs),
             f"destination {self.destination}",
             *_fields("  writes    ", self.layout.output),
             f"guarantee   {self.guarantee}",

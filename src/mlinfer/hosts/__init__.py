@@ -1,8 +1,31 @@
-"""What runs a model over records."""
+"""What runs a model over records. A host is imported when it is named, so that the others cost nothing."""
 
-from mlinfer.hosts._function import FunctionHost, host
-from mlinfer.hosts._saving import save
-from mlinfer.hosts._selected import Selected
-from mlinfer.hosts._sklearn import SklearnHost
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["FunctionHost", "Selected", "SklearnHost", "host", "save"]
+if TYPE_CHECKING:
+    from mlinfer.hosts._function import FunctionHost, host
+    from mlinfer.hosts._onnx import OnnxHost
+    from mlinfer.hosts._package import manifest
+    from mlinfer.hosts._saving import save
+    from mlinfer.hosts._selected import Selected
+    from mlinfer.hosts._sklearn import SklearnHost
+
+__all__ = ["FunctionHost", "OnnxHost", "Selected", "SklearnHost", "host", "manifest", "save"]
+
+_WHERE = {
+    "FunctionHost": "mlinfer.hosts._function",
+    "OnnxHost": "mlinfer.hosts._onnx",
+    "Selected": "mlinfer.hosts._selected",
+    "SklearnHost": "mlinfer.hosts._sklearn",
+    "host": "mlinfer.hosts._function",
+    "manifest": "mlinfer.hosts._package",
+    "save": "mlinfer.hosts._saving",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(_WHERE[name]), name)

@@ -25,11 +25,12 @@ def read(path: Path | str, *, within: int | None = None, most: int | None = None
     except OSError as error:
         msg = f"{path}: wanted a model file that can be read, found {error.strerror}"
         raise ConfigError(msg) from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        msg = f"{path}: wanted a regular file, found something else"
+        raise ConfigError(msg)
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            msg = f"{path}: wanted a regular file, found something else"
-            raise ConfigError(msg)
         if most is not None and found.st_size > most:
             msg = f"{path}: wanted at most {most:,} bytes, found {found.st_size:,}"
             raise ConfigError(msg)

@@ -107,6 +107,20 @@ def open_package(
     return replace(package, form=form, runs=runs)
 
 
+def manifest(path: str | os.PathLike[str], sha256: str | None = None) -> dict[str, Any]:
+    """What a package says of itself: its fields, its form and the proof, its files and their SHA-256.
+
+    Every file's digest is compared first; `sha256` is that of the manifest. No model is loaded. Raises ConfigError: this is
+    no package, or it is damaged.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        msg = f"{path}: wanted a package (a folder that mlinfer.save wrote), found {'a file' if path.exists() else 'nothing'}"
+        raise ConfigError(msg)
+    facts, _ = read_package(path, sha256)
+    return facts
+
+
 def read_package(path: Path, sha256: str | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The manifest of a package and its files, every digest compared. Raises ConfigError: they are not what it names."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -77,4 +77,4 @@ class SklearnModel(Asked):
 
     def explain(self) -> list[str]:
         """What runs, and why."""
-        return [f"form {self._form}"]
+        return [self._form]

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mlinfer.hosts._forms._columns import Column, Table
+from mlinfer.hosts._forms._columns import Column, Table, are_plain
 from mlinfer.hosts._forms._leaves import LeafSums
-from mlinfer.hosts._forms._narrow import narrowed
 
 BLOCK = 512
 """Records at a time: their rows of the tables stay in the processor's cache."""
@@ -35,14 +34,14 @@ class Bitmasks:
     def __init__(
         self, arrays: Mapping[str, np.ndarray], columns: Sequence[Column], options: Mapping[str, int]
     ) -> None:
-        self.arrays, self.columns, self.options = dict(arrays), list(columns), dict(options)
+        self.arrays, self.columns, self.options = dict(arrays), tuple(columns), dict(options)
         used = arrays["used"].tolist()
         self._used = [
             (place, arrays[f"thresholds_{n}"], arrays[f"masks_{n}"]) for n, place in enumerate(used)
         ]
         self._sums = LeafSums(arrays, options["divisor"], turns=bool(options["turns"]))
         self._first = arrays["first"][:, None]
-        self._narrow = bool(options["narrow"])
+        self._how = {"narrow": bool(options["narrow"]), "plain": are_plain(columns)}
         self._dtype = np.dtype("<u8" if options["wide"] else "<u4")
         trees = len(self._first)
         if any(
@@ -56,23 +55,23 @@ class Bitmasks:
 
     def scores(self, table: Table) -> np.ndarray:
         """Shape (n,) for one output, else (n, k). Raises RecordErrors: a number too large for trees of float32."""
-        numbers = [table.column(column) for column in self.columns]
-        if self._narrow:
-            numbers = narrowed(numbers)
-        scores = np.empty((self._sums.outputs, len(table.numbers)))
-        for start in range(0, scores.shape[1], BLOCK):
+        numbers = table.matrix(self.columns, **self._how)
+        scores = np.empty((self._sums.outputs, len(numbers)))
+        for start in range(0, len(numbers), BLOCK):
             part = slice(start, start + BLOCK)
-            leaf = self._leaf([numbers[place][part] for place, _, _ in self._used], len(scores[0, part]))
-            self._sums(leaf, scores[:, part])
+            self._sums(self._leaf(numbers[part]), scores[:, part])
         return scores[0] if len(scores) == 1 else np.ascontiguousarray(scores.T)
 
-    def _leaf(self, numbers: Sequence[np.ndarray], rows: int) -> np.ndarray:
-        reached = np.full((rows, len(self._first)), np.iinfo(self._dtype).max, self._dtype)
+    def _leaf(self, numbers: np.ndarray) -> np.ndarray:
+        reached = np.full((len(numbers), len(self._first)), np.iinfo(self._dtype).max, self._dtype)
         row = np.empty_like(reached)
-        for values, (_, thresholds, masks) in zip(numbers, self._used, strict=True):
-            places = np.searchsorted(thresholds, values)  # NaN sorts behind everything
-            places += np.isnan(values)
-            np.take(masks, places, axis=0, out=row, mode="clip")
+        gaps = bool(np.isnan(numbers.sum()))
+        for place, thresholds, masks in self._used:
+            values = numbers[:, place]
+            places = thresholds.searchsorted(values)  # NaN sorts behind everything
+            if gaps:
+                places += np.isnan(values)
+            masks.take(places, 0, row, "clip")
             reached &= row
         leaf: np.ndarray = _lowest_bit(reached).T + self._first
         return leaf

@@ -68,6 +68,35 @@ class Table:
             return values
         return applied(self.numbers[:, column.place].astype(np.float64, copy=False), column.ops)
 
+    def matrix(self, columns: Sequence[Column], *, narrow: bool, plain: bool) -> np.ndarray:
+        """The values of several columns, (n, columns), float64 or float32; `plain`: what `are_plain` says of them.
+
+        Raises RecordErrors: a number is too large for float32.
+        """
+        if plain and self.numbers.shape[1] == len(columns):
+            values = self.numbers
+        else:
+            values = np.empty((len(self.numbers), len(columns)), order="F")
+            for place, column in enumerate(columns):
+                values[:, place] = self.column(column)
+        return narrowed(values) if narrow else values.astype(np.float64, copy=False)
+
+
+def are_plain(columns: Sequence[Column]) -> bool:
+    """Whether these are the first fields, in order and as they are."""
+    return list(columns) == [Number(place) for place in range(len(columns))]
+
+
+def narrowed(values: np.ndarray) -> np.ndarray:
+    """The values as float32, as scikit-learn's trees take them. Raises RecordErrors: one becomes infinite."""
+    with np.errstate(over="ignore"):
+        found = values.astype(np.float32)
+        usual = np.isfinite(found.sum())
+    if not usual and (rows := np.flatnonzero(np.isinf(found).any(axis=1))).size:
+        message = "wanted numbers that fit into float32, found a larger one"
+        raise RecordErrors(rows.tolist(), "too_large", message)
+    return found
+
 
 def applied(values: np.ndarray, ops: Sequence[Op]) -> np.ndarray:
     """What is left after all of it; `values` stay as they are."""

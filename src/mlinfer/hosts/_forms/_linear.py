@@ -26,6 +26,7 @@ class Linear:
     def __init__(self, arrays: Mapping[str, np.ndarray], tables: Sequence[tuple[Lookup, np.ndarray]]) -> None:
         self.arrays, self.tables = dict(arrays), list(tables)
         self._places, self._fills = arrays["places"], arrays["fills"]
+        self._in_order = bool(np.array_equal(self._places, np.arange(len(self._places))))
         weights, bias = arrays["weights"], arrays["bias"]
         self.single = weights.shape[1] == 1
         self._weights: np.ndarray
@@ -43,9 +44,8 @@ class Linear:
     def scores(self, table: Table) -> np.ndarray:
         """Shape (n,) for one output, else (n, k)."""
         numbers = table.numbers
-        places = self._places
-        if len(places) != numbers.shape[1] or not np.array_equal(places, np.arange(len(places))):
-            numbers = numbers[:, places]
+        if not self._in_order or len(self._places) != numbers.shape[1]:
+            numbers = numbers[:, self._places]
         scores: np.ndarray = numbers @ self._weights
         if np.isnan(
             scores.sum()

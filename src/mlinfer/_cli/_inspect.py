@@ -1,0 +1,51 @@
+"""`mlinfer inspect`: what a model's package says of itself, after every digest was compared."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mlinfer._cli._loading import debug
+
+
+def add(verbs: Any) -> None:
+    """Add the verb."""
+    text = "show a model's package: its fields, its compiled form and the proof, its files"
+    more = "Compares the digest of every file and loads no model."
+    parser = verbs.add_parser("inspect", help=text, description=f"{text.capitalize()}. {more}")
+    parser.add_argument("path", metavar="PACKAGE", help="a folder that mlinfer.save wrote")
+    parser.add_argument("--json", action="store_true", help="print the whole manifest as JSON")
+    debug(parser)
+    parser.set_defaults(act=show)
+
+
+def show(asked: argparse.Namespace) -> None:
+    """Print the package."""
+    from mlinfer.hosts import manifest
+
+    facts = manifest(asked.path)
+    print(json.dumps(facts, indent=1) if asked.json else "\n".join(_lines(facts)))
+
+
+def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield f"model      {facts['model_id']}, version {facts['version']}"
+    yield f"estimator  {facts['estimator']}"
+    yield f"asked for  {', '.join(facts['method'])}"
+    for role in ("inputs", "outputs"):
+        for number, field in enumerate(facts["fields"][role]):
+            required = "" if field["nullable"] else " (required)"
+            yield f"{role if number == 0 else '':<10} {field['name']}: {field['type']}{required}"
+    compiled = facts.get("compiled") or {"form": None, "why": "saved by an older mlinfer; save it again"}
+    if compiled["form"] is None:
+        yield f"runs       scikit-learn: {compiled['why']}"
+    else:
+        proof = compiled["proof"]
+        yield f"runs       {compiled['form']}, for {', '.join(compiled['methods'])}"
+        yield f"proof      {proof['records']:,} records: labels identical but for {proof['ties']} ties"
+        yield f"           largest difference {proof['difference']:.2g}, allowed {proof['within']:g}"
+    for number, (name, digest) in enumerate(sorted(facts["files"].items())):
+        yield f"{'files' if number == 0 else '':<10} {name}  sha256 {digest}"
+    for number, (name, version) in enumerate(sorted(facts["libraries"].items())):
+        yield f"{'made with' if number == 0 else '':<10} {name} {version}"
