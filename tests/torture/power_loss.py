@@ -110,7 +110,8 @@ class Keyed(DataDestination):
     @contextmanager
     def open(self, schema, scope):
         if not scope.read_only:
-            durable.make_folder(self.path)
+            with durable.naming(self.path):
+                durable.make_folder(self.path)
         yield KeyedWriter(self.path)
 
 
@@ -124,7 +125,8 @@ class KeyedWriter:
 
     def commit(self, progress):
         for row in self.waiting:
-            durable.replace(self.path / f"{row['id']}.json", json.dumps(row).encode())
+            with durable.naming(self.path):
+                durable.replace(self.path / f"{row['id']}.json", json.dumps(row).encode())
         self.waiting.clear()
 
 
