@@ -16,6 +16,7 @@ import pyarrow.types as pt
 
 from mlinfer._batch import BadRecord, Batch, Position, RecordIds
 from mlinfer._casts import cast, is_bytes, is_list, is_text
+from mlinfer._clock import SystemClock
 from mlinfer._engine import Budget, Job, Outputs, open_model
 from mlinfer._errors import ChangedError, ConfigError, EndOfInput
 from mlinfer._progress import Progress
@@ -154,7 +155,7 @@ def _settle(job: Job, layout: Layout, sides: Any) -> None:
         assert outputs.rejects is not None  # noqa: S101 - looked at before
         for partition, names in pending.items():
             marks = mark_delivered(partition, RecordIds.of(pa.array(names, pa.string())))
-            table = marks.envelopes("", scope.run, datetime.now(UTC), pipeline=job.name or "")
+            table = marks.envelopes("", scope.run, SystemClock().now(), pipeline=job.name or "")
             outputs.rejects.writer.write(Batch(table, partition, None, marks.ids))
         outputs.rejects.writer.commit(Progress())
 
@@ -295,4 +296,6 @@ def _as_rejects(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _moment(time: datetime) -> pa.Scalar:
-    return pa.scalar(time.replace(tzinfo=time.tzinfo or UTC), pa.timestamp("us", "UTC"))
+    return pa.scalar(
+        time if time.tzinfo else datetime.combine(time.date(), time.time(), UTC), pa.timestamp("us", "UTC")
+    )

@@ -19,6 +19,7 @@ import pyarrow as pa
 from mlinfer._cli._ending import stopping
 from mlinfer._cli._loading import pipeline_of, verb
 from mlinfer._cli._table import rendered
+from mlinfer._clock import SystemClock
 from mlinfer._errors import ConfigError
 from mlinfer._protocols import Prunes, Scope
 from mlinfer._replay import Choice, readable_rejects
@@ -112,7 +113,7 @@ def purge(asked: argparse.Namespace) -> None:
             "write rejects to a database, or remove the files with their own tools once `rejects ls` shows nothing you need"
         )
         raise ConfigError(msg)
-    before = datetime.now(UTC) - asked.older_than
+    before = SystemClock().now() - asked.older_than
     if not asked.yes:
         _ask(
             f"This removes all rejects of {job.name} from before {before:%Y-%m-%d %H:%M} UTC, open ones too.",
@@ -162,13 +163,13 @@ def _age(text: str) -> timedelta:
 
 def _time(text: str) -> datetime:
     if AGE.fullmatch(text):
-        return datetime.now(UTC) - _age(text)
+        return SystemClock().now() - _age(text)
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:
         msg = f"wanted a date, a time in ISO 8601 or an age such as 2d, found {text!r}"
         raise argparse.ArgumentTypeError(msg) from error
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    return time if time.tzinfo else datetime.combine(time.date(), time.time(), UTC)
 
 
 def _number(text: str) -> int:

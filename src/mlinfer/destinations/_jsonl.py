@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 from mlinfer import Batch, DataDestination, Progress, Scope, json_objects
 from mlinfer.destinations._appended import Appended, IfExists, committed_text, open_appended
 
-
 SPELLED = {"string", "large_string", "string_view", "binary", "large_binary", "binary_view"}
 """Types whose values are texts in JSON, also where they look like something else: Arrow would guess times."""
 
