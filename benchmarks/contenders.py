@@ -44,6 +44,7 @@ def mlinfer(script: str, name: str = "mlinfer") -> Contender:
 
 J1 = (
     mlinfer("mlinfer_j1"),
+    mlinfer("mlinfer_j1_sklearn", "mlinfer_sklearn"),
     reference("j1_best_by_hand"),
     reference("j1_careful_loop"),
     reference("j1_naive_loop"),
@@ -56,6 +57,12 @@ J1_BAD = (
     reference("j1_careful_loop"),
     reference("j1_naive_loop"),
     reference("j1_bad_polars", "polars", name="polars"),
+)
+J1_HGB = (
+    mlinfer("mlinfer_j1"),
+    mlinfer("mlinfer_j1_sklearn", "mlinfer_sklearn"),
+    reference("j1_careful_loop"),
+    reference("j1_polars", "polars"),
 )
 J2 = (
     mlinfer("mlinfer_j2"),
@@ -82,6 +89,7 @@ JOBS = {
         Job("J1", "wide Parquet, scaler and logistic regression", "J1", 5_000_000, "careful_loop", J1),
         Job("J1-small", "as J1, the cost of starting", "J1", 1_000, "careful_loop", J1, sized=False),
         Job("J1-bad", "as J1, 2 % bad records", "J1-bad", 5_000_000, "careful_loop", J1_BAD),
+        Job("J1-hgb", "as J1, 100 trees of histogram boosting", "J1-hgb", 1_000_000, "careful_loop", J1_HGB),
         Job("J2", "JSON lines in batches of 256", "J2", 500_000, "by_hand_orjson", J2),
         Job("J2-one", "JSON lines one at a time, light model", "J2", 100_000, "by_hand", J2_ONE),
         Job("J3", "short texts, TF-IDF and linear classifier", "J3", 200_000, "hand_loop", J3),

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sklearn
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.pipeline import make_pipeline
@@ -50,11 +51,15 @@ def j1_features(rng: np.random.Generator, rows: int) -> np.ndarray:
     return x
 
 
-def j1_model() -> object:
+def j1_model(*, trees: bool = False) -> object:
     rng = np.random.default_rng(SEED)
     x = j1_features(rng, TRAINING_ROWS)
     z = ((x - x.mean(axis=0)) / x.std(axis=0)) @ rng.standard_normal(len(FEATURES)) / 3
-    return make_pipeline(StandardScaler(), LogisticRegression()).fit(x, rng.random(len(z)) < logistic(z))
+    late = rng.random(len(z)) < logistic(z)
+    if trees:
+        model = HistGradientBoostingClassifier(max_iter=100, early_stopping=False, random_state=SEED)
+        return model.fit(x, late)
+    return make_pipeline(StandardScaler(), LogisticRegression()).fit(x, late)
 
 
 def j1_strings(rng: np.random.Generator, rows: int) -> dict[str, pa.DictionaryArray]:
@@ -87,12 +92,14 @@ def j1_file(path: Path, model: object, ids: range, bad_share: float) -> dict[str
     return {"score": np.where(bad, np.nan, score), **codes}
 
 
-def make_j1(folder: Path, rows: int, bad_share: float = 0.0) -> None:
-    model = j1_model()
+def make_j1(folder: Path, rows: int, bad_share: float = 0.0, *, trees: bool = False) -> None:
+    model = j1_model(trees=trees)
     joblib.dump(model, folder / "model.joblib")
-    scaler, regression = model[0], model[1]
-    weights = regression.coef_[0] / scaler.scale_
-    np.savez(folder / "folded.npz", weights=weights, bias=regression.intercept_[0] - scaler.mean_ @ weights)
+    if not trees:
+        scaler, regression = model[0], model[1]
+        weights = regression.coef_[0] / scaler.scale_
+        bias = regression.intercept_[0] - scaler.mean_ @ weights
+        np.savez(folder / "folded.npz", weights=weights, bias=bias)
     edges = np.linspace(0, rows, 11, dtype=int)
     parts = [
         j1_file(folder / "in" / f"part-{i:02}.parquet", model, range(a, b), bad_share)
@@ -155,6 +162,7 @@ def make_j3(folder: Path, rows: int) -> None:
 MAKERS = {
     "J1": make_j1,
     "J1-bad": lambda folder, rows: make_j1(folder, rows, BAD_SHARE),
+    "J1-hgb": lambda folder, rows: make_j1(folder, rows, trees=True),
     "J2": make_j2,
     "J3": make_j3,
 }

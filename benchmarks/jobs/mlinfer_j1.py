@@ -9,11 +9,11 @@ from mlinfer.hosts import Selected, SklearnHost
 from mlinfer.sources import ParquetSource
 
 
-def main(data: Path, out: Path) -> None:
+def main(data: Path, out: Path, how: str = "auto") -> None:
     InferencePipeline(
         name="j1",
         source=ParquetSource(str(data / "in" / "*.parquet")),
-        host=Selected(SklearnHost(str(data / "model.mlinfer")), {"score": "y_proba_True"}),
+        host=Selected(SklearnHost(str(data / "model.mlinfer"), compile=how), {"score": "y_proba_True"}),
         destination=ParquetDestination(str(out / "answers")),
         rejects=ParquetDestination(str(out / "rejects")),
         keep=["id", *(f"s{i}" for i in range(5))],
