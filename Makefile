@@ -53,7 +53,7 @@ test: $(VENV)/.test $(if $(ARGS),,$(CORE)/.installed) ## run every test and ever
 	$(if $(ARGS),,$(CORE)/bin/python scripts/run_readme_example.py)
 
 .PHONY: torture
-torture: $(VENV)/.test ## kill pipelines hundreds of times and judge what they delivered (ARGS="--kills 25 --seed 1 --destination sqlite")
+torture: $(VENV)/.test ## kill, stop, race and cut pipelines thousands of times, and judge what they delivered (ARGS="--lane 'kill sqlite' --seed 1")
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)
 
 .PHONY: lint

@@ -1,46 +1,105 @@
-"""The long lane: `make torture`, or `PYTHONPATH=tests python -m torture --kills 25 --destination sqlite --seed 7`."""
-# ruff: noqa: T201 - a parent process or a person reads what is printed
+"""The long lanes: `make torture`, or `PYTHONPATH=tests python -m torture --lane "kill sqlite" --seed 7 --scale 0.1`."""
+# ruff: noqa: T201 - a person reads what is printed
 
 import argparse
 import random
 import sys
-import tempfile
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
 
-from torture.harness import POINTS, Torture
+from torture.figures import Figures
+from torture.lanes import LANES, portion
+
+PROCESSES = 2
+HEAD = ("lane", "done", "floor", "lost", "duplicated", "misaligned", "unordered", "wrong", "seconds")
+ROW = "{:26}{:>8}{:>8}{:>7}{:>12}{:>12}{:>11}{:>7}{:>9}"
+
+
+@dataclass
+class Account:
+    """What has come of a lane so far."""
+
+    figures: Figures | None = None
+    failures: list = field(default_factory=list)
+    seconds: float = 0.0
 
 
 def main():
-    arguments = asked()
-    with tempfile.TemporaryDirectory() as folder:
-        torture = Torture(Path(folder) / "run", arguments.destination, arguments.seed)
-        points = [*POINTS, "dest.begin"] if arguments.destination == "sqlite" else POINTS
-        torture.loop(points, arguments.kills)
-        for _ in range(arguments.any_time):
-            torture.kill_at_any_time()
-        verdict = torture.finish(rejects_once=arguments.destination == "sqlite")
-    kills = sum(torture.kills.values())
-    print(f"destination {arguments.destination}, seed {arguments.seed}")
-    for point, count in torture.kills.items():
-        print(f"  {point:24}{count:6} kills")
-    print(
-        f"{kills} kills, {torture.between} of them between the first commit and the last; {verdict.rows:,} answers:"
-    )
-    print(
-        f"  {verdict.lost} lost, {verdict.duplicated} duplicated, {verdict.misaligned} misaligned, {verdict.unordered} out of order"
-    )
-    enough = all(torture.kills[point] >= arguments.kills for point in points) and torture.between >= kills / 2
-    if not enough:
-        print("too few kills, or too many of them before the first commit: this run proves little")
-    return 0 if verdict and enough else 1
+    asked = arguments()
+    lanes = [lane for lane in LANES if lane.name.startswith(asked.lane)]
+    if not lanes:
+        print(f"no lane is called {asked.lane!r}; there are: {', '.join(lane.name for lane in LANES)}")
+        return 2
+    print(f"seed {asked.seed}; do the same again with: make torture ARGS='--seed {asked.seed}'", flush=True)
+    accounts = {lane.name: Account() for lane in lanes}
+    for alone in (False, True):
+        work = [
+            (lane, number, size)
+            for lane in lanes
+            if lane.alone is alone
+            for number, size in enumerate(lane.portions(asked.scale))
+        ]
+        work.sort(
+            key=lambda one: -one[0].floor * (one[2] == one[0].floor)
+        )  # what cannot be divided comes first
+        processes = 1 if alone else PROCESSES
+        # a process for each portion: memory and threads begin anew
+        with ProcessPoolExecutor(processes, get_context("spawn"), max_tasks_per_child=1) as pool:
+            tasks = [
+                (lane, pool.submit(portion, lane.name, lane.seed(asked.seed, n), size))
+                for lane, n, size in work
+            ]
+            for lane, task in tasks:
+                note(accounts[lane.name], lane, task.result())
+    return report(lanes, accounts, asked)
 
 
-def asked():
+def note(account, lane, outcome):
+    """Add a portion to the account of its lane."""
+    figures, failure, seconds = outcome
+    account.seconds += seconds
+    if failure is not None:
+        account.failures.append(failure)
+        print(f"{lane.name}: {failure}", file=sys.stderr, flush=True)
+    else:
+        account.figures = figures if account.figures is None else account.figures + figures
+
+
+def report(lanes, accounts, asked):
+    """Print the table; the exit code is 1 when a floor or a promise was missed."""
+    print(ROW.format(*HEAD))
+    failed, notes = [], []
+    for lane in lanes:
+        account = accounts[lane.name]
+        figures = account.figures or Figures()
+        verdict = figures.verdict
+        counts = (verdict.lost, verdict.duplicated, verdict.misaligned, verdict.unordered, verdict.wrong)
+        wrong = [*account.failures, *lane.missing(figures, asked.scale)]
+        print(
+            ROW.format(
+                lane.name, figures.done, round(lane.floor * asked.scale), *counts, round(account.seconds)
+            )
+        )
+        failed += [f"FAILED  {lane.name}: {sentence}" for sentence in wrong]
+        notes += [f"{lane.name}: {text}" for text in figures.notes]
+        if figures.between:
+            notes.append(f"{lane.name}: {figures.between} of {figures.done} in the middle of a run")
+        if lane.places:
+            notes.append(
+                f"{lane.name}: at least {min(figures.places[place] for place in lane.places)} at each of {len(lane.places)} places"
+            )
+    print(f"seed {asked.seed}", *notes, *failed, sep="\n")
+    return 1 if failed else 0
+
+
+def arguments():
     parser = argparse.ArgumentParser(prog="torture", description=__doc__)
-    parser.add_argument("--kills", type=int, default=25, help="kills at every place")
-    parser.add_argument("--any-time", type=int, default=25, help="kills at moments without a name")
+    parser.add_argument("--lane", default="", help="only the lanes whose names begin so")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="a part of the work, to look for mistakes in a lane"
+    )
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--destination", choices=["sqlite", "parquet", "jsonl"], default="sqlite")
     return parser.parse_args()
 
 

@@ -1,34 +1,70 @@
-"""The kill loop: feed, start, kill, start again; at the end one clean run, and the oracle."""
+"""One pipeline under torture: feed, start, kill, start again; at the end one clean run, and the oracle."""
 
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
+
+from postgres import PostgresServer
 from torture.oracle import answers, judge
-from torture.records import record
+from torture.records import END, PARTITIONS, fate, line
 
 TESTS = Path(__file__).parents[1]
 PATIENCE = 60
-FENCED = 3
+FENCED = 5
+WITH_DATABASE = "CREATE TABLE scores (n bigserial, id text, x float8, y float8)"  # n: the order of storage
 POINTS = (
     "source.open source.read.before source.read.after host.load.before host.load.after host.infer.before "
     "host.infer.after dest.write.before dest.write.after dest.write.partial rejects.write.before rejects.write.after "
-    "dest.commit.before dest.commit.after"
+    "dest.commit.before dest.commit.after drain.begin"
 ).split()
+BY_REPLACING = ["progress.write.tmp", "progress.fsync", "progress.rename"]
+MORE_POINTS = {
+    "sqlite": ["dest.begin"],
+    "postgres": ["dest.begin"],
+    "jsonl": BY_REPLACING,
+    "csv": BY_REPLACING,
+    "queue": ["dest.begin", "source.acknowledge.before", "source.acknowledge.after"],
+}
+HITS = {"host.load.before": 1, "host.load.after": 1, "drain.begin": 1, "source.open": len(PARTITIONS)}
+MOST_HITS = 24
+EXACT_REJECTS = {"sqlite", "postgres", "queue"}
+
+
+def points(kind):
+    """Every place where a run into this kind of destination can be killed."""
+    return [*POINTS, *MORE_POINTS.get(kind, [])]
+
+
+@contextmanager
+def tortured(kind, seed):
+    """A pipeline to torture, in a folder of its own, and with a server of its own where it needs one."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
+        torture = Torture(folder, kind, seed)
+        if kind == "postgres":
+            torture.server = stack.enter_context(PostgresServer.running())
+            url = torture.server.database()
+            with psycopg.connect(url) as connection:
+                connection.execute(WITH_DATABASE)
+            (folder / "url").write_text(url)
+        yield torture
 
 
 @dataclass
 class Torture:
     """One pipeline, its growing input and its output, in a folder.
 
-    `kills` counts them by place, `between` those that fell between the first commit and the last.
+    `kills` counts them by place, `between` those that fell after this run's first commit and with more to come.
     """
 
     folder: Path
@@ -37,38 +73,51 @@ class Torture:
     given: dict = field(default_factory=dict)
     kills: Counter = field(default_factory=Counter)
     between: int = 0
+    server: PostgresServer | None = None
 
     def __post_init__(self):
         self.dice = random.Random(self.seed)
-        (self.folder / "input").mkdir(parents=True)
+        self.input = self.folder / "input"
+        self.input.mkdir(parents=True)
+        if "queue" not in self.kind:
+            for partition in PARTITIONS:
+                (self.input / partition).touch()
 
     # --- input -------------------------------------------------------------------------------------------------------
 
-    def feed(self, files=3, rows=40):
-        """Append to one file and add some new ones; partitions and their records are never taken away."""
-        if self.given:
-            self._append(self.dice.choice(sorted(self.given)), self.dice.randrange(1, rows))
-        for _ in range(files):
-            self._append(f"{len(self.given):04}.jsonl", self.dice.randrange(rows // 2, rows + 1))
+    def feed(self, records):
+        """Append records to partitions chosen by lot, or put messages into the queue."""
+        if "queue" in self.kind:
+            for n in self._numbers("0", records):
+                scratch = self.input / f"{n:08}.new"
+                scratch.write_text(line("0", n), "utf-8")
+                scratch.rename(scratch.with_suffix(".json"))
+            return
+        shares = Counter(self.dice.choices(PARTITIONS, k=records))
+        for partition, share in shares.items():
+            with (self.input / partition).open("a", encoding="utf-8") as file:
+                file.write("".join(line(partition, n) + "\n" for n in self._numbers(partition, share)))
 
-    def feed_queue(self, messages):
-        """Put messages into the queue's folder; one partition, so that the oracle can tell their order."""
-        start = self.given.get("all", 0)
-        for n in range(start, start + messages):
-            scratch = self.folder / "input" / f"{n:06}.new"
-            scratch.write_text(json.dumps(record("all", n)), "utf-8")
-            scratch.rename(scratch.with_suffix(".json"))
-        self.given["all"] = start + messages
+    def _numbers(self, partition, records):
+        start = self.given.get(partition, 0)
+        self.given[partition] = start + records
+        return range(start, start + records)
 
-    def _append(self, name, rows):
-        start = self.given.get(name, 0)
-        with (self.folder / "input" / name).open("a") as file:
-            file.writelines(json.dumps(record(name, n)) + "\n" for n in range(start, start + rows))
-        self.given[name] = start + rows
+    def feed_a_little(self):
+        """What a busy source brings in some milliseconds."""
+        self.feed(self.dice.randint(1, 12))
+        time.sleep(0.004)
+
+    @contextmanager
+    def no_more(self):
+        """While the block runs, the input has an end."""
+        (self.input / END).touch()
+        yield
+        (self.input / END).unlink()
 
     # --- children ----------------------------------------------------------------------------------------------------
 
-    def start(self, failpoints="", pause=0.001):
+    def start(self, failpoints="", *, rows=5, pause=0.001):
         """A child at work."""
         path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
         environment = {
@@ -78,9 +127,8 @@ class Torture:
             "PYTHONPATH": path,
             "TORTURE_CHILD": "1",
         }
-        arguments = [sys.executable, "-m", "torture.job", str(self.folder), self.kind, str(pause)]
         return subprocess.Popen(
-            arguments,
+            [sys.executable, "-m", "torture.job", str(self.folder), self.kind, str(rows), str(pause)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -88,82 +136,106 @@ class Torture:
             cwd=self.folder,
         )
 
-    def run(self, failpoints=""):
-        """A child from its start to its end: exit code and output."""
-        return self.end(self.start(failpoints))
-
-    def end(self, child):
-        """Wait for a child: exit code and output. Any other end than success, SIGKILL or a fence is an error here."""
+    def end(self, child, codes=(0,)):
+        """Wait for a child: exit code, output and complaints. Another end than these is an error."""
         try:
             said, complained = child.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             child.kill()
-            child.communicate()
-            raise
-        if child.returncode not in {0, FENCED, -signal.SIGKILL}:
-            msg = f"seed {self.seed}: the child ended with {child.returncode}: {complained}"
+            complained = f"nothing for {PATIENCE} s; {child.communicate()[1]}"
+            child.returncode = None
+        if child.returncode not in codes:
+            msg = f"{self.kind}, seed {self.seed}: the child ended with {child.returncode}: {complained}"
             raise AssertionError(msg)
-        return child.returncode, said
+        return child.returncode, said, complained
+
+    def end_with_input(self, child):
+        """Let a child that is at work read the rest, and end by itself."""
+        with self.no_more():
+            return self.end(child)
+
+    def clean_run(self):
+        """A child from its start to the input's end: the numbers of delivered and rejected records."""
+        with self.no_more():
+            _, said, _ = self.end(self.start(rows=200, pause=0))
+        return tuple(map(int, said.splitlines()[-1].split()))
 
     # --- rounds ------------------------------------------------------------------------------------------------------
 
-    def kill_at(self, point, hit):
-        """One round: new input, and a run that dies at the n-th time it comes to a place. Says whether it did."""
-        self._more()
-        code, _ = self.run(f"{point}=kill@{hit}")
-        return self._count(point, code)
+    def kill_at(self, point, hit=1):
+        """New input, and a run that dies at the n-th time it comes to a place, while more comes in. Says whether it did."""
+        before = self._begin()
+        child = self.start(f"{point}=kill@{hit}")
+        after = 0.05 + self.dice.random() * 0.1 if point == "drain.begin" else 3.0
+        self.feed_until_dead(child, after, signal.SIGTERM)
+        return self._count(child, point, before)
 
     def kill_at_any_time(self, longest=0.3):
-        """One round: new input, and a run that dies at a moment that no name was given to."""
-        self._more()
+        """The same, at a moment that no name was given to."""
+        before = self._begin()
         child = self.start()
-        wait_for_ready(child)
-        time.sleep(self.dice.random() * longest)
-        child.kill()
-        code, _ = self.end(child)
-        return self._count("any time", code)
+        self.feed_until_dead(child, self.dice.random() * longest, signal.SIGKILL)
+        return self._count(child, "any time", before)
 
-    def loop(self, points, times, most_hits=8):
-        """Kill at every place this many times; a hit that never comes is tried again nearer to the start."""
-        for point in [*points] * times:
-            hit = self.dice.randrange(1, most_hits + 1)
+    def terminate_at_any_time(self, longest=0.3):
+        """New input, and a run that is asked to stop at some moment. Says whether it left records for later."""
+        self.feed(200)
+        child = self.start(pause=0.02)  # slowly, or there is nothing left to stop
+        self.feed_until_dead(child, self.dice.random() * longest, signal.SIGTERM)
+        self.end(child)
+        return self.stored() < self.due()
+
+    def kill(self, times):
+        """Kill at every place in turn; a hit that never comes is tried again nearer to the start."""
+        places = points(self.kind)
+        self.dice.shuffle(places)
+        for n in range(times):
+            point = places[n % len(places)]
+            hit = self.dice.randint(1, HITS.get(point, MOST_HITS))
             while not self.kill_at(point, hit):
                 if hit == 1:
-                    msg = f"seed {self.seed}: no run came to {point}"
+                    msg = f"{self.kind}, seed {self.seed}: no run came to {point}"
                     raise AssertionError(msg)
-                hit = max(1, hit // 2)
+                hit //= 2
 
-    def finish(self, **options):
+    def feed_until_dead(self, child, seconds, number):
+        """Feed a child from its first read on; after so many seconds it gets a signal."""
+        child.stdout.readline()  # it is ready, or dead
+        shot = time.monotonic() + seconds
+        while child.poll() is None and time.monotonic() < shot:
+            self.feed_a_little()
+        if child.poll() is None:
+            child.send_signal(number)
+
+    def finish(self):
         """A clean run to the end, and what the oracle says; a further run must find nothing to do."""
-        assert self.run()[0] == 0
-        code, said = self.run()
-        assert (code, said.splitlines()[-1]) == (0, "0 0"), said
-        return judge(self.folder, self.kind, self.given, **options)
+        self.clean_run()
+        again = self.clean_run()
+        assert again == (0, 0), f"{self.kind}, seed {self.seed}: a second run found {again}"
+        return self.verdict()
 
-    def _more(self):
-        if self.kind in {"queue", "eager-queue"}:
-            self.feed_queue(100)
-        else:
-            self.feed()
+    def verdict(self, **options):
+        """What the oracle says now."""
+        return judge(
+            self.folder, self.kind, self.given, **{"rejects_once": self.kind in EXACT_REJECTS, **options}
+        )
 
-    def _count(self, point, code):
-        if code != -signal.SIGKILL:
+    def _begin(self):
+        self.feed(40)
+        return self.stored()
+
+    def _count(self, child, point, before):
+        code, *_ = self.end(child, {0, -signal.SIGKILL})
+        if not code:
             return False
         self.kills[point] += 1
-        self.between += 0 < self.stored() < self.due()
+        self.between += before < self.stored() < self.due()
         return True
 
     def stored(self):
-        """The number of answers at the destination."""
-        return len(answers(self.folder, self.kind))
+        """The number of answers that were committed."""
+        return len(answers(self.folder, self.kind, committed=True))
 
     def due(self):
         """The number of answers that the input asks for."""
-        records = (record(partition, n) for partition, count in self.given.items() for n in range(count))
-        return sum(one["x"] is not None for one in records)
-
-
-def wait_for_ready(child):
-    """Wait until a child has begun to read."""
-    line = child.stdout.readline()
-    assert line == "ready\n", child.communicate()
+        return sum(fate(n) == "answered" for count in self.given.values() for n in range(count))

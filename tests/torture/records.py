@@ -9,16 +9,33 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mlinfer import Batch, DataSource, EndOfInput, RecordIds
+from mlinfer import BadRecord, Batch, DataSource, EndOfInput, RecordIds
 
 SCHEMA = pa.schema([("id", pa.string()), ("x", pa.float64())])
-BAD_EVERY = 11
+PARTITIONS = ("0", "1", "2", "3")
+END = "end"  # a file of this name in the input's folder: there will be nothing more
 
 
-def record(partition, ordinal):
-    """Every eleventh has no value and must become a reject."""
-    x = None if ordinal % BAD_EVERY == BAD_EVERY - 1 else ordinal * 7919 % 1009 + len(partition) / 16
-    return {"id": f"{partition}#{ordinal}", "x": x}
+def value(partition, ordinal):
+    """What the model is given: no two records have the same, so that an answer tells whose it is."""
+    return int(partition) * 1_000_000 + ordinal + 0.5
+
+
+def fate(ordinal):
+    """What must become of a record: an answer, or a reject of one of three stages."""
+    if ordinal % 11 == 10:
+        return "conform"  # no value
+    if ordinal % 23 == 22:
+        return "decode"  # not JSON
+    return "infer" if ordinal % 37 == 36 else "answered"  # the model refuses it
+
+
+def line(partition, ordinal):
+    """A record as it stands in the input."""
+    x, end = value(partition, ordinal), fate(ordinal)
+    x = None if end == "conform" else -x if end == "infer" else x
+    text = json.dumps({"id": f"{partition}#{ordinal}", "x": x})
+    return text.replace('"x"', "x") if end == "decode" else text
 
 
 def answer(x):
@@ -29,6 +46,19 @@ def answer(x):
 def ready():
     """Tell the parent that it may shoot; in one piece, for several threads read."""
     os.write(1, b"ready\n")
+
+
+def batch_of(partition, lines, names, position):
+    """Lines as a batch; those that are not JSON travel beside it."""
+    rows, ids, bad = [], [], []
+    for text, name in zip(lines, names, strict=True):
+        try:
+            rows.append(json.loads(text))
+            ids.append(name)
+        except ValueError:
+            bad.append(BadRecord(name, "not_json", "not JSON", text.encode()))
+    records = pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+    return Batch(records, partition, position, RecordIds.of(pa.array(ids, pa.string())), tuple(bad))
 
 
 @dataclass(frozen=True)
@@ -44,29 +74,40 @@ class LinesSource(DataSource):
         return SCHEMA
 
     def partitions(self):
-        return sorted(path.name for path in self.folder.glob("*.jsonl"))
+        return PARTITIONS
 
     @contextmanager
     def open(self, partition, after, wanted):
         ready()
-        lines = (self.folder / partition).read_text("utf-8").splitlines()
-        yield LinesReader(self, partition, lines, after or 0)
+        with (self.folder / partition).open("r", encoding="utf-8") as file:
+            yield LinesReader(self, partition, file, after or 0)
 
 
 class LinesReader:
-    def __init__(self, source, partition, lines, start):
-        self._source, self._partition, self._lines, self._at = source, partition, lines, start
+    def __init__(self, source, partition, file, start):
+        self._source, self._partition, self._file, self._at = source, partition, file, start
+        for _ in range(start):
+            file.readline()
 
     def read(self, max_records, timeout):
         time.sleep(self._source.pause)  # so that there are several batches, and moments between them
-        start, rows = self._at, self._lines[self._at : self._at + self._source.rows]
-        if not rows:
-            raise EndOfInput
-        self._at += len(rows)
-        records = pa.RecordBatch.from_pylist([json.loads(row) for row in rows], schema=SCHEMA)
-        return Batch(
-            records, self._partition, self._at, RecordIds.ordinals(self._partition, start, len(rows))
-        )
+        last = (self._source.folder / END).exists()  # asked first: nothing is added after it
+        lines = [line for _ in range(self._source.rows) if (line := self._whole_line())]
+        if not lines:
+            if last:
+                raise EndOfInput
+            return None
+        start, self._at = self._at, self._at + len(lines)
+        names = [f"{self._partition}#{n}" for n in range(start, self._at)]
+        return batch_of(self._partition, lines, names, self._at)
+
+    def _whole_line(self):
+        place = self._file.tell()
+        line = self._file.readline()
+        if not line.endswith("\n"):
+            self._file.seek(place)
+            return ""
+        return line
 
 
 @dataclass(frozen=True)
@@ -77,8 +118,9 @@ class QueueSource(DataSource):
     """
 
     folder: Path
-    eager: bool = False
     rows: int = 5
+    pause: float = 0.001
+    eager: bool = False
     resume = "acknowledge"
 
     def schema(self):
@@ -92,21 +134,20 @@ class QueueSource(DataSource):
 
 class QueueReader:
     def __init__(self, source):
-        self._source = source
-        self._waiting = sorted(source.folder.glob("*.json"))
+        self._source, self._read = source, ""
 
     def read(self, max_records, timeout):
-        time.sleep(0.003)  # so that there are several commits
-        taken, self._waiting = self._waiting[: self._source.rows], self._waiting[self._source.rows :]
+        time.sleep(self._source.pause)
+        last = (self._source.folder / END).exists()
+        waiting = sorted(path.name for path in self._source.folder.glob("*.json"))
+        taken = [name for name in waiting if name > self._read][: self._source.rows]
         if not taken:
-            raise EndOfInput
-        rows = [json.loads(path.read_text("utf-8")) for path in taken]
-        batch = Batch(
-            pa.RecordBatch.from_pylist(rows, schema=SCHEMA),
-            "all",
-            taken[-1].name,
-            RecordIds.of(pa.array([row["id"] for row in rows])),
-        )
+            if last:
+                raise EndOfInput
+            return None
+        self._read = taken[-1]
+        lines = [(self._source.folder / name).read_text("utf-8") for name in taken]
+        batch = batch_of("all", lines, [f"0#{int(name[:-5])}" for name in taken], taken[-1])
         if self._source.eager:
             self.acknowledge(batch.position)
         return batch

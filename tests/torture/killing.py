@@ -1,0 +1,52 @@
+"""Runs that are killed: at every named place, at moments without a name, and while they recover."""
+
+from torture.figures import Figures, check
+from torture.harness import tortured
+
+IN_RECOVERY = "host.load.before host.load.after source.open source.read.before".split()
+IN_RECOVERY_OF_TEXT = "progress.write.tmp progress.fsync progress.rename".split()
+
+
+def at_named_places(kind, seed, kills):
+    """So many kills, at every place in turn."""
+    with tortured(kind, seed) as torture:
+        torture.kill(kills)
+        return _ended(torture)
+
+
+def at_any_time(kind, seed, kills):
+    """So many kills, at moments that nobody has named."""
+    with tortured(kind, seed) as torture:
+        while torture.kills.total() < kills:
+            torture.kill_at_any_time()
+        return _ended(torture)
+
+
+def in_recovery(kind, seed, kills):
+    """A run dies in a commit, and so many in a row that come after it die before they have delivered anything."""
+    with tortured(kind, seed) as torture:
+        torture.feed(200)
+        torture.kill_at("dest.write.partial", 3)
+        places = IN_RECOVERY + (IN_RECOVERY_OF_TEXT if kind in {"jsonl", "csv"} else [])
+        files = []
+        for n in range(kills):
+            check(torture.kill_at(places[n % len(places)]), "it came through", torture)
+            files.append(len(leftovers(torture)))
+        check(max(files) <= files[0] + 2, f"leftovers grow: {files}", torture)
+        before = torture.stored()
+        figures = _ended(torture)
+        check(torture.stored() > before, "no progress was made", torture)
+        check(not leftovers(torture), f"left behind: {leftovers(torture)}", torture)
+        figures.done, figures.between = kills, None
+        return figures
+
+
+def leftovers(torture):
+    """Files that a run makes and takes away again."""
+    names = [path.name for path in torture.folder.rglob("*")]
+    return [name for name in names if name.endswith((".tmp", "-journal"))]
+
+
+def _ended(torture):
+    verdict = torture.finish()
+    return Figures(torture.kills.total(), verdict, torture.kills, torture.between)

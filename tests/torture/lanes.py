@@ -1,0 +1,107 @@
+"""Every promise with the work that proves it: what is done, how often at least, and in which portions."""
+
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torture import bad_records, controls, cost, database, killing, power_loss, soak, stopping
+from torture.figures import Figures
+from torture.harness import points
+from torture.oracle import Verdict
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Work of one kind: `run(seed, amount)` does a portion of it.
+
+    `floor` is how much must be done in all, `each` how much at every place; of what has a middle, half must hit it.
+    `short` is what the test suite does. `alone`: nothing else may be measured meanwhile.
+    """
+
+    name: str
+    unit: str
+    run: Callable[[int, int], Figures]
+    floor: int
+    portion: int
+    short: int
+    places: tuple[str, ...] = ()
+    each: int = 0
+    alone: bool = False
+
+    def portions(self, scale=1.0):
+        """The sizes of the portions that make up the floor, or a part of it."""
+        count = max(1, -(-round(self.floor * scale) // self.portion))
+        return [min(self.portion, max(1, round(self.floor * scale)))] * count
+
+    def seed(self, seed, number):
+        """Every portion has its own dice, that come from the one seed of them all."""
+        return zlib.crc32(f"{seed} {self.name} {number}".encode())
+
+    def missing(self, figures, scale=1.0):
+        """What keeps these figures from proving the promise, as sentences."""
+        wrong, floor = [], round(self.floor * scale)
+        if figures.done < floor:
+            wrong.append(f"{figures.done} {self.unit}, wanted {floor}")
+        if not figures.verdict:
+            wrong.append(str(figures.verdict))
+        few = [name for name in self.places if figures.places[name] < int(self.each * scale)]
+        if few:
+            wrong.append(f"fewer than {int(self.each * scale)} at {', '.join(few)}")
+        if figures.between is not None and scale == 1.0 and figures.between < figures.done / 2:
+            wrong.append(f"only {figures.between} of {figures.done} in the middle of a run")
+        return wrong
+
+
+def kills(kind, floor, each, *, short=4):
+    """Kills at every named place of a kind, the same number at each."""
+    places = points(kind)
+    run = partial(killing.at_named_places, kind)
+    return Lane(f"kill {kind}", "kills", run, floor, 2 * len(places), short, tuple(places), each)
+
+
+def lane(name, unit, run, sizes):
+    """A lane for one kind of destination: the last word of its name."""
+    floor, portion, short = sizes
+    return Lane(name, unit, partial(run, name.split()[-1]), floor, portion, short)
+
+
+def after_power_loss(seed, states):
+    """So many states of the disk after a power loss, over all kinds of files."""
+    found = power_loss.run(seed, states)
+    verdict = Verdict(lost=found.unrecoverable, duplicated=found.forgotten, wrong=found.wrong)
+    return Figures(found.total, verdict, notes=[str(found)])
+
+
+STOPPED = ("sqlite", "parquet", "jsonl", "unkeyed-queue", "tee")
+LANES = [
+    kills("sqlite", 500, 25, short=len(points("sqlite"))),
+    kills("postgres", 500, 25),
+    kills("parquet", 150, 9),
+    kills("jsonl", 150, 8),
+    kills("csv", 150, 8),
+    kills("queue", 150, 8),
+    *(lane(f"any time {kind}", "kills", killing.at_any_time, (75, 25, 2)) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
+    *(lane(f"recovery {kind}", "kills", killing.in_recovery, (30, 10, 4)) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
+    *(lane(f"zombies {kind}", "rounds", stopping.zombies, (25, 13, 1)) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
+    *(lane(f"sigterm {kind}", "stops", stopping.by_sigterm, (40, 20, 2)) for kind in STOPPED),
+    lane("cut commits postgres", "cuts", database.cut_commits, (200, 100, 3)),
+    lane("server killed postgres", "kills", database.server_killed, (30, 15, 1)),
+    *(lane(f"one bad record {stage}", "cases", bad_records.found_alone, (1000, 1000, 30)) for stage in bad_records.STAGES),
+    lane("soak flat", "batches", soak.flat, (86_400, 86_400, 2000)),
+    lane("soak leak", "batches", soak.leak_noticed, (20_000, 20_000, 3000)),
+    *(lane(f"control {kind}", "caught", controls.caught, (1, 1, 1)) for kind in controls.CONTROLS),
+    Lane("power loss", "states", after_power_loss, 10_000, 10_000, 0),  # the short one has a test of its own
+    Lane("cost of safety", "runs", cost.of_safety, cost.RUNS, cost.RUNS, 0, alone=True),
+]  # fmt: skip
+
+
+def portion(name, seed, size):
+    """Run one portion: its figures, or what went wrong; and the seconds it took."""
+    lane = next(lane for lane in LANES if lane.name == name)
+    begun = time.monotonic()
+    try:
+        return lane.run(seed, size), None, time.monotonic() - begun
+    except Exception as error:  # noqa: BLE001 - whatever it is, the others go on and the table tells
+        return None, f"{type(error).__name__}: {error}", time.monotonic() - begun

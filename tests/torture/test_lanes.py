@@ -1,0 +1,21 @@
+"""The lanes of `make torture`, cut short: each does a little of its work and keeps its promise all the same."""
+
+import pytest
+
+from torture.lanes import LANES
+
+SHORT = [lane for lane in LANES if lane.short]
+pytestmark = pytest.mark.timeout(300)  # dozens of processes, on a machine that may be busy
+
+
+@pytest.mark.parametrize("lane", SHORT, ids=lambda lane: lane.name.replace(" ", "-"))
+def test_a_lane_keeps_its_promise(lane):
+    figures = lane.run(lane.seed("tests", 0), lane.short)
+    assert figures.verdict, f"{lane.name}: {figures.verdict}"
+    assert figures.done >= lane.short
+    assert set(figures.places) >= set(lane.places) or lane.short < len(lane.places)
+
+
+def test_every_lane_has_a_name_and_a_floor_of_its_own():
+    assert len({lane.name for lane in LANES}) == len(LANES)
+    assert all(sum(lane.portions()) >= lane.floor > 0 for lane in LANES)
