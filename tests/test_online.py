@@ -232,6 +232,26 @@ def test_a_full_desk_says_so_at_once_and_a_request_larger_than_its_room_gets_in_
         desk.close()
 
 
+def test_an_answer_that_came_too_late_is_not_given_to_the_next_request():
+    opened = threading.Event()
+
+    def gated(records):
+        opened.wait()
+        return double(records)
+
+    with (
+        serving(pipeline(gated).job, "127.0.0.1:0", Patience(answer=0.3)) as server,
+        httpx.Client(base_url=server.url) as client,  # one connection
+        ThreadPoolExecutor(1) as threads,
+    ):
+        assert client.post("/predict", json=row("late")).status_code == 503
+        asked = threads.submit(client.post, "/predict", json=row("next"))
+        while server.waiting < 1:
+            threading.Event().wait(0.001)
+        opened.set()
+        assert asked.result().json()["whose"] == "next"
+
+
 # --- what comes back ------------------------------------------------------------------------------------------------
 
 

@@ -161,14 +161,17 @@ class Connection(asyncio.Protocol):
 
     # --- answers ---------------------------------------------------------------------------------------------------
 
-    def answer(self, data: bytes, kind: str, more: tuple[str, ...] = ()) -> None:
-        """Send what the request asked for, and look at the next one."""
-        if self._answering:
+    def answer(self, order: Order, data: bytes, kind: str, more: tuple[str, ...] = ()) -> None:
+        """Send what the request asked for, and look at the next one.
+
+        An answer that comes too late is nobody's: another request may be under way by now.
+        """
+        if self._answering and self._order is order:
             self._send(200, lambda close: reply(200, data, close=close, kind=kind, more=more))
 
-    def refuse(self, refused: Refused) -> None:
+    def refuse(self, order: Order, refused: Refused) -> None:
         """Send why there is no answer, and look at the next request."""
-        if self._answering:
+        if self._answering and self._order is order:
             self._send(refused.status, lambda close: refusal(refused, close=close))
 
     def _send(self, status: int, text: Any) -> None:
@@ -209,7 +212,7 @@ class Connection(asyncio.Protocol):
             self._refuse(Refused(408, f"wanted the whole body within {self._listener.patience.body:g} s"))
         elif self.phase == "answer" and self._order is not None:
             self._order.abandon()
-            self.refuse(Refused(503, "too much to do; ask again in a moment"))
+            self.refuse(self._order, Refused(503, "too much to do; ask again in a moment"))
         elif self.phase == "parting":
             self._close()
         else:

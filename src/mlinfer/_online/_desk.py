@@ -75,6 +75,11 @@ class Desk:
         """Whether anybody waits for an answer."""
         return self._begun
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for their batch."""
+        return len(self._waiting)
+
     def put(self, ask: Ask) -> None:
         """Take a request; its form answers it, or its caller is refused. Raises Refused: too much is waiting."""
         if self._waiting and self._rows + ask.rows > self._max_rows:

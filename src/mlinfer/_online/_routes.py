@@ -51,11 +51,11 @@ class Order:
 
     def answer(self, data: bytes, kind: str = JSON, more: tuple[str, ...] = ()) -> None:
         """Give the answer."""
-        self._connection.answer(data, kind, more)
+        self._connection.answer(self, data, kind, more)
 
     def refuse(self, refused: Refused) -> None:
         """Give the reason why there is none."""
-        self._connection.refuse(refused)
+        self._connection.refuse(self, refused)
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more."""

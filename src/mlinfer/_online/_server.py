@@ -29,9 +29,15 @@ HIGHEST_PORT = 65_535
 class Server:
     """A pipeline's host online. `url` is where it listens."""
 
-    def __init__(self, listening: socket.socket) -> None:
+    def __init__(self, listening: socket.socket, desk: Desk) -> None:
         host, port = listening.getsockname()[:2]
         self.url = f"http://{host}:{port}"
+        self._desk = desk
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for the model."""
+        return self._desk.waiting
 
 
 @contextmanager
@@ -68,7 +74,7 @@ def serving(job: Job, bind: str, patience: Patience | None = None) -> Iterator[S
         desk, listener = thread.do(open_all)
         stack.callback(desk.close)
         try:
-            yield Server(listening)
+            yield Server(listening, desk)
         finally:
             thread.do(listener.close)
 
