@@ -49,6 +49,11 @@ class Inbox:
         with self._changed:
             return self._ended and not self._batches
 
+    def holds_less(self, records: int) -> bool:
+        """Whether there is room to go on reading until there are so many records; for one that reads and takes by itself."""
+        with self._changed:
+            return self._records < records and 2 * self._bytes < self._max_bytes
+
     def take(self, max_records: int, timeout: float) -> Batch | None:
         """What has piled up, as one batch of about `max_records` or fewer; None if nothing came in time or ever will."""
         with self._changed:

@@ -24,7 +24,7 @@ class Batching:
     A batch is what has piled up while the model was busy, so it may be smaller; nobody waits for it to fill.
     """
 
-    max_records: int = 32_768
+    max_records: int = 65_536
     max_bytes: int = 32 * 2**20
 
     def __post_init__(self) -> None:

@@ -1,13 +1,13 @@
-"""One partition at a time from reader to destination: a thread that reads ahead, and one that delivers in order."""
+"""One partition at a time from reader to destination, in order: on one thread, or with threads beside it that read and infer ahead."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
-from mlinfer._engine._step import Answers, Step
 from mlinfer._engine._workers import open_model
 from mlinfer._errors import EndOfInput
 from mlinfer._failpoints import failpoint
@@ -15,13 +15,15 @@ from mlinfer._inbox import Inbox
 from mlinfer._protocols import Acknowledges, Drains, Reader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
-    from mlinfer._batch import Position
+    from mlinfer._batch import Batch, Position
     from mlinfer._engine._delivery import Delivery
     from mlinfer._engine._session import Session
+    from mlinfer._engine._step import Answers
 
-READ_RECORDS = 32_768
+READ_RECORDS = 65_536
 IDLE_SECONDS = 0.2
 
 
@@ -46,20 +48,52 @@ class Lane(threading.Thread):
     def _deliver(self, partition: str) -> None:
         self.idle = False
         feeder = Feeder(self._session, partition)
-        feeder.start()
         try:
             with ExitStack() as stack:
                 infer = self._sequential(partition, stack) if self._session.stateful else None
-                self._pass_on(feeder, infer)
-                if not self._session.aborted.is_set():
-                    self._delivery.commit()
+                if self._session.plenty_waits():
+                    self._straight(feeder, infer or self._session.pool)
+                else:
+                    self._read_ahead(feeder, infer)
+        finally:
+            self.idle = True
+
+    def _straight(self, feeder: Feeder, infer: Callable[[Batch], Answers]) -> None:
+        """Read, infer and write on this thread: the other lanes keep the other cores busy, handing over only costs."""
+        session, inbox, more = self._session, feeder.inbox, True
+        with feeder.opened():
+            while not session.aborted.is_set():
+                while more and inbox.holds_less(session.take_records):
+                    more = feeder.try_on()
+                    if feeder.idle:
+                        break
+                batch = inbox.take(session.take_records, 0)
+                if batch is not None:
+                    self._hand_over(infer(batch))
+                elif not more:
+                    break
+                self._delivery.commit_if_due()
+            self._commit()  # also in front of a failure: what was read before it counts
+            if feeder.error is not None:
+                raise feeder.error
+            feeder.acknowledge()
+
+    def _read_ahead(self, feeder: Feeder, infer: Callable[[Batch], Answers] | None) -> None:
+        """Read on a thread beside this one, and infer on those of the pool."""
+        feeder.start()
+        try:
+            self._pass_on(feeder, infer)
+            self._commit()
         finally:
             feeder.settle()
-            self.idle = True
         if feeder.error is not None:
             raise feeder.error
 
-    def _pass_on(self, feeder: Feeder, infer: Step | None) -> None:
+    def _commit(self) -> None:
+        if not self._session.aborted.is_set():
+            self._delivery.commit()
+
+    def _pass_on(self, feeder: Feeder, infer: Callable[[Batch], Answers] | None) -> None:
         session, inbox = self._session, feeder.inbox
         flying: deque[Future[Answers]] = deque()
         while not session.aborted.is_set():
@@ -68,7 +102,7 @@ class Lane(threading.Thread):
                 if batch is None:
                     break
                 if infer is not None:
-                    self._hand_over(session.timed(infer, batch))
+                    self._hand_over(infer(batch))
                     break
                 flying.append(session.pool.submit(batch))
             self.idle = not flying and feeder.idle
@@ -82,38 +116,39 @@ class Lane(threading.Thread):
         if not self._session.aborted.is_set():  # else the destination may be closed already
             self._delivery.deliver(answers)
 
-    def _sequential(self, partition: str, stack: ExitStack) -> Step:
+    def _sequential(self, partition: str, stack: ExitStack) -> Callable[[Batch], Answers]:
         """A model of its own for this partition, with the memory that an earlier run left."""
         model = stack.enter_context(open_model(self._session.job.host))
         step = self._session.step(model)
         step.resume(self._session.progress.states.get(partition))
-        return step
+        return partial(self._session.timed, step)
 
 
 class Feeder(threading.Thread):
-    """Reads one partition ahead of its lane; the only thread that touches its reader."""
+    """Reads one partition for its lane, on the lane's own thread or ahead of it; one thread touches the reader."""
 
     def __init__(self, session: Session, partition: str) -> None:
         super().__init__(name=f"mlinfer-read-{partition}"[:60], daemon=True)
         self._session, self._partition = session, partition
         batching = session.job.batching
         self._records = max(batching.max_records, READ_RECORDS)
-        self.inbox = Inbox(2 * self._records, batching.max_bytes)
+        self.inbox = Inbox(self._records, batching.max_bytes)
         self.error: BaseException | None = None
         self.idle = False
+        self._reader: Reader
+        self._draining = False
         self._settled = threading.Event()
 
     def run(self) -> None:
         """Read until the end, then wait until all is durable so that it can be acknowledged."""
-        session = self._session
         try:
-            failpoint("source.open")
-            after = session.progress.positions.get(self._partition)
-            with session.job.source.open(self._partition, after, session.layout.wanted) as reader:
-                self._read_all(reader)
+            with self.opened():
+                # Settled before the end: the lane has failed, and waits for this thread before it says so.
+                while not (self._session.aborted.is_set() or self._settled.is_set()) and self.read_on():
+                    pass
                 self.inbox.end()
                 self._settled.wait()
-                self._acknowledge(reader)
+                self.acknowledge()
         except BaseException as error:  # noqa: BLE001 - handed to the lane
             self.error = error
         finally:
@@ -125,31 +160,49 @@ class Feeder(threading.Thread):
         self._settled.set()
         self.join()
 
-    def _read_all(self, reader: Reader) -> None:
-        session, draining = self._session, False
-        # Settled before the end: the lane has failed, and waits for this thread before it says so.
-        while not (session.aborted.is_set() or self._settled.is_set()):
-            if session.draining.is_set() and not draining:
-                draining = True
-                if not isinstance(reader, Drains):
-                    return
-                reader.drain()
-            begun = session.clock.monotonic()
-            failpoint("source.read.before")
-            try:
-                batch = reader.read(self._records, IDLE_SECONDS)
-            except EndOfInput:
-                return
-            failpoint("source.read.after")
-            self.idle = batch is None
-            if batch is not None:
-                session.tally.read(self._partition, len(batch), session.clock.monotonic() - begun)
-                self.inbox.put(batch)
-            self._acknowledge(reader)
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Open the partition behind what is durable of it; for the thread that reads."""
+        session = self._session
+        failpoint("source.open")
+        after = session.progress.positions.get(self._partition)
+        with session.job.source.open(self._partition, after, session.layout.wanted) as self._reader:
+            yield
 
-    def _acknowledge(self, reader: Reader) -> None:
+    def try_on(self) -> bool:
+        """Like `read_on`, with a failure as an end; it is kept in `error`."""
+        try:
+            return self.read_on()
+        except BaseException as error:  # noqa: BLE001 - raised by the lane when what came before is durable
+            self.error, self.idle = error, False
+            return False
+
+    def read_on(self) -> bool:
+        """Put what comes next into the inbox, and acknowledge what is durable; False: there is nothing more."""
+        session = self._session
+        if session.draining.is_set() and not self._draining:
+            self._draining = True
+            if not isinstance(self._reader, Drains):
+                return False
+            self._reader.drain()
+        begun = session.clock.monotonic()
+        failpoint("source.read.before")
+        try:
+            batch = self._reader.read(self._records, IDLE_SECONDS)
+        except EndOfInput:
+            return False
+        failpoint("source.read.after")
+        self.idle = batch is None
+        if batch is not None:
+            session.tally.read(self._partition, len(batch), session.clock.monotonic() - begun)
+            self.inbox.put(batch)
+        self.acknowledge()
+        return True
+
+    def acknowledge(self) -> None:
+        """Tell the reader how far its records have become durable."""
         position: Position | None = self._session.take_durable(self._partition)
-        if position is not None and isinstance(reader, Acknowledges):
+        if position is not None and isinstance(self._reader, Acknowledges):
             failpoint("source.acknowledge.before")
-            reader.acknowledge(position)
+            self._reader.acknowledge(position)
             failpoint("source.acknowledge.after")

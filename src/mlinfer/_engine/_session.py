@@ -149,6 +149,7 @@ class Session:
     def _lanes(self) -> list[Lane]:
         count = max(self.job.workers.count, os.cpu_count() or 1)
         lanes = min(count, len(self._waiting)) if self.job.source.bounded else MOST_LANES
+        self._lane_count = max(count, 1)
         # every model busy, and for each lane one batch more to write meanwhile
         self.most_flying = 1 + -(-self.pool.size // max(lanes, 1))
         running = Running(
@@ -213,6 +214,11 @@ class Session:
                     return None
             if self.draining.is_set() or self.clock.wait(self.aborted, POLL_SECONDS):
                 return None
+
+    def plenty_waits(self) -> bool:
+        """Whether there is a partition for every other lane as well: then all cores are busy without reading ahead."""
+        with self._lock:
+            return not self._more_may_come and len(self._waiting) >= self._lane_count - 1
 
     def lane_ended(self) -> None:
         """Wake the thread that waits for the lanes."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
+import os
 import queue
 import random
+import sys
 import threading
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
@@ -53,19 +56,32 @@ def open_model(host: Host) -> Iterator[Model]:
 
 
 class Pool:
-    """Infers batches on a number of threads; the caller puts the results in order by keeping the futures in order."""
+    """The models at work: each for one batch at a time, on the caller's thread or on one of a number of threads.
+
+    Whoever submits batches puts the results in order by keeping the futures in order.
+    """
 
     def __init__(self, steps: list[Step], timed: Timed) -> None:
         self.size = len(steps)
         self._timed = timed
+        self._free: queue.SimpleQueue[Step] = queue.SimpleQueue()
+        for step in steps:
+            self._free.put(step)
         self._work: queue.SimpleQueue[tuple[Future[Answers], Batch] | None] = queue.SimpleQueue()
         # daemons, unlike those of ThreadPoolExecutor: a model that is busy must not keep an interrupted program alive
         self._threads = [
-            threading.Thread(target=self._serve, args=(step,), name="mlinfer-infer", daemon=True)
-            for step in steps
+            threading.Thread(target=self._serve, name="mlinfer-infer", daemon=True) for _ in steps
         ]
         for thread in self._threads:
             thread.start()
+
+    def __call__(self, batch: Batch) -> Answers:
+        """Infer a batch here, as soon as a model is free."""
+        step = self._free.get()
+        try:
+            return self._timed(step, batch)
+        finally:
+            self._free.put(step)
 
     def submit(self, batch: Batch) -> Future[Answers]:
         """Infer a batch when a model is free."""
@@ -84,11 +100,11 @@ class Pool:
             for thread in self._threads:
                 thread.join()
 
-    def _serve(self, step: Step) -> None:
+    def _serve(self) -> None:
         while (item := self._work.get()) is not None:
             future, batch = item
             try:
-                future.set_result(self._timed(step, batch))
+                future.set_result(self(batch))
             except BaseException as error:  # noqa: BLE001 - handed to the lane that asked
                 future.set_exception(error)
             del item, future, batch  # nothing is kept while there is nothing to do
@@ -170,7 +186,7 @@ class ProcessModel:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._child = context.Process(
-            target=_serve, args=(theirs, self._host), name="mlinfer-model", daemon=True
+            target=_live, args=(theirs, self._host), name="mlinfer-model", daemon=True
         )
         try:
             self._child.start()
@@ -211,6 +227,14 @@ class ProcessModel:
         self._start()
 
 
+def _live(pipe: Connection, host: Host) -> None:
+    """The child's whole life. It ends at once, as a forked child does: to take its libraries apart takes long."""
+    _serve(pipe, host)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
+    os._exit(0)
+
+
 def _serve(pipe: Connection, host: Host) -> None:
     """The child: load the model, say what it is, answer until the parent is gone."""
     import signal
@@ -226,6 +250,7 @@ def _serve(pipe: Connection, host: Host) -> None:
         if isinstance(model, Stateful | SideTables):
             pipe.send(ConfigError(_REMEMBERS))
             return
+        gc.freeze()  # what was loaded stays: it need not be searched for garbage again and again
         pipe.send(model.signature)
         while True:
             try:
