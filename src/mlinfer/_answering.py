@@ -35,11 +35,20 @@ class Answering:
         self.model, self._stack = model, stack
         self.lock = threading.Lock()
         self.unused = model.snapshot() if isinstance(model, Stateful) else None
+        self._last: tuple[pa.Schema, Layout, Step] | None = None
 
     @property
     def signature(self) -> Signature:
         """The model's."""
         return self.model.signature
+
+    def prepared(self, schema: pa.Schema, job: Job) -> tuple[Layout, Step]:
+        """The columns and the step for tables of this schema; whoever asks again with such a table finds them made."""
+        if self._last is None or not self._last[0].equals(schema, check_metadata=True):
+            keep = _present(job.keep, schema.names)
+            layout = lay_out(self.signature, schema, keep, job.columns, lineage=job.lineage)
+            self._last = schema, layout, Step(self.model, layout, job.batching.max_records)
+        return self._last[1:]
 
     def close(self) -> None:
         """Let go of the model."""
@@ -50,10 +59,17 @@ def answer(
     answering: Answering, data: Any, job: Job, on_reject: Literal["raise", "null"], *, clock: Clock
 ) -> pa.Table:
     """One answer per record, in order; `data` is an Arrow table or a list of dicts. Raises RecordErrors as asked."""
-    layout, batch = _layout_and_batch(answering.signature, data, job)
-    with answering.lock:
+    if isinstance(data, pa.Table):
+        layout, step = answering.prepared(data.schema, job)
+        batch = numbered(_one_batch(data.select(list(dict.fromkeys(layout.wanted.names)))))
+    else:
+        layout = lay_out(answering.signature, None, _typed(job, data), job.columns, lineage=job.lineage)
+        step = Step(answering.model, layout, job.batching.max_records)
+        batch = rows_batch(data, layout.wanted)
+    if layout.lineage.names:
         lineage = Lineage(answering.signature, secrets.token_hex(8), clock, in_hand=True)
         step = Step(answering.model, layout, job.batching.max_records, lineage=lineage)
+    with answering.lock:
         step.resume(answering.unused)  # every call begins like a run does
         answers = step(batch)
     errors = in_order(answers)
@@ -82,17 +98,6 @@ def in_order(answers: Answers) -> RecordErrors:
 
 def _named(group: Rejected) -> zip[tuple[str, str, str]]:
     return zip(group.ids.array().to_pylist(), group.kinds, group.messages, strict=True)
-
-
-def _layout_and_batch(signature: Signature, data: Any, job: Job) -> tuple[Layout, Batch]:
-    if isinstance(data, pa.Table):
-        layout = lay_out(
-            signature, data.schema, _present(job.keep, data.schema.names), job.columns, lineage=job.lineage
-        )
-        picked = data.select(list(dict.fromkeys(layout.wanted.names)))
-        return layout, numbered(_one_batch(picked))
-    layout = lay_out(signature, None, _typed(job, data), job.columns, lineage=job.lineage)
-    return layout, rows_batch(data, layout.wanted)
 
 
 def rows_batch(rows: Any, wanted: pa.Schema) -> Batch:
