@@ -33,7 +33,7 @@ from mlinfer import (
 from mlinfer._engine import Step
 from mlinfer._isolate import KINDS
 from mlinfer._layout import lay_out
-from mlinfer._online import serving
+from mlinfer._online import Serving, serving
 from mlinfer._online._desk import Ask, Desk
 from mlinfer._online._listener import LoopThread
 from mlinfer._online._predict import Rows
@@ -240,7 +240,7 @@ def test_an_answer_that_came_too_late_is_not_given_to_the_next_request():
         return double(records)
 
     with (
-        serving(pipeline(gated).job, "127.0.0.1:0", Patience(answer=0.3)) as server,
+        serving(pipeline(gated).job, Serving("127.0.0.1:0"), Patience(answer=0.3)) as server,
         httpx.Client(base_url=server.url) as client,  # one connection
         ThreadPoolExecutor(1) as threads,
     ):
@@ -448,7 +448,7 @@ def test_a_log_that_cannot_be_opened_is_told_before_the_server_listens():
 @pytest.mark.timeout(20)
 def test_an_idle_connection_does_not_hold_up_the_end():
     with httpx.Client() as client:
-        with serving(pipeline().job, "127.0.0.1:0", Patience(idle=40, stop=40)) as server:
+        with serving(pipeline().job, Serving("127.0.0.1:0"), Patience(idle=40, stop=40)) as server:
             client.get(f"{server.url}/live")  # and the connection stays open
         with pytest.raises(httpx.ConnectError):
             client.get(f"{server.url}/live")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from mlinfer import InferencePipeline
-from mlinfer._online import serving
+from mlinfer._online import Serving, serving
 from mlinfer._online._wire import MOST_BYTES, MOST_BYTES_AT_ONCE, MOST_CONNECTIONS, MOST_ROWS, Patience
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
@@ -338,7 +338,7 @@ def test_there_are_so_many_connections_and_no_more():
     ids=["silent", "request line", "headers", "body"],
 )
 def test_whoever_drips_is_cut_off(begun, patience, statuses):
-    with serving(made().job, "127.0.0.1:0", patience) as server, connected(server) as connection:
+    with serving(made().job, Serving("127.0.0.1:0"), patience) as server, connected(server) as connection:
         connection.sendall(begun)
         connection.settimeout(0.02)
         text, drips = b"", 0
@@ -362,7 +362,7 @@ def test_whoever_drips_is_cut_off(begun, patience, statuses):
 def test_a_request_that_still_comes_in_does_not_hold_up_the_end():
     before = set(threading.enumerate())
     with ExitStack() as stack:
-        with serving(made().job, "127.0.0.1:0", Patience(stop=0.1)) as server:
+        with serving(made().job, Serving("127.0.0.1:0"), Patience(stop=0.1)) as server:
             connection = stack.enter_context(connected(server))
             connection.sendall(HEAD + b"Expect: 100-continue\r\nContent-Length: 99\r\n\r\n")
             assert connection.recv(25, socket.MSG_WAITALL).endswith(b"Continue\r\n\r\n")

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import pyarrow as pa
 
@@ -36,7 +36,7 @@ from mlinfer._tabular import is_rows, to_arrow
 
 if TYPE_CHECKING:
     from mlinfer._checkpoint import Checkpoint
-    from mlinfer._online import Server
+    from mlinfer._online import Server, ServingOptions
     from mlinfer._report import RunReport
 
 
@@ -233,23 +233,31 @@ class InferencePipeline:
         return answer(self._answers(), data, self.job, on_reject, clock=self._engine.clock)
 
     @contextmanager
-    def serving(self, bind: str = "127.0.0.1:0") -> Iterator[Server]:
+    def serving(self, bind: str = "127.0.0.1:0", **options: Unpack[ServingOptions]) -> Iterator[Server]:
         """Serve while the block runs: `with pipeline.serving() as server: ... server.url`. Port 0 takes a free one.
 
         `POST /predict` takes a record (a JSON object by column name) or a list of records. A request is atomic: one bad
         record fails it, naming the record. The destination becomes the prediction log, under the name NAME/serve.
 
-        Raises ConfigError: the address is taken, or not a loopback address.
-        """
-        from mlinfer._online import serving
+        Args:
+            bind: HOST:PORT. An address that others can reach needs `tls`, `keys` and `names`.
+            options: `tls=("cert.pem", "key.pem")`: speak HTTPS. `keys="keys.toml"`: answer those who show a key that this
+                file names. `names=["scores.example"]`: the host names by which clients ask. `insecure=True`: listen where
+                others can reach it, without TLS or keys.
 
-        with serving(self.job, bind) as server:
+        Raises ConfigError: the address is taken, or others can reach it and it lacks what that needs.
+        """
+        from mlinfer._online import Serving, serving
+
+        with serving(self.job, Serving(bind, **options)) as server:
             yield server
 
-    def serve(self, bind: str = "127.0.0.1:8080", *, stop: Stop | None = None) -> None:
-        """Serve until SIGTERM or SIGINT; then finish what was accepted, write the log, and return."""
+    def serve(
+        self, bind: str = "127.0.0.1:8080", *, stop: Stop | None = None, **options: Unpack[ServingOptions]
+    ) -> None:
+        """Serve until SIGTERM or SIGINT; then finish what was accepted, write the log, and return. Options: see `serving`."""
         stop = stop or Stop()
-        with stopping_on_signals(stop), self.serving(bind):
+        with stopping_on_signals(stop), self.serving(bind, **options):
             while not stop.wait(0.2):
                 pass
 

@@ -1,4 +1,4 @@
-"""`mlinfer run`, `check`, `explain`, `preview` and `serve`."""
+"""`mlinfer run`, `check`, `explain` and `preview`."""
 
 from __future__ import annotations
 
@@ -35,11 +35,6 @@ def add(verbs: Any) -> None:
     parser = verb(verbs, "preview", preview, "answer the first records; deliver nothing")
     parser.add_argument("file", type=Path, metavar="pipeline.toml", help=FILE_HELP)
     parser.add_argument("-n", type=_positive, default=10, metavar="N", help="how many records (10)")
-    parser = verb(verbs, "serve", serve, "answer over HTTP; the destination becomes the log")
-    parser.add_argument("file", type=Path, metavar="pipeline.toml", help=FILE_HELP)
-    parser.add_argument(
-        "--bind", default="127.0.0.1:8080", metavar="HOST:PORT", help="where to listen (127.0.0.1:8080)"
-    )
 
 
 def _add_run(verbs: Any) -> None:
@@ -100,14 +95,6 @@ def preview(asked: argparse.Namespace) -> None:
     """Print the first answers."""
     with pipeline_of(asked, asked.file) as pipeline:
         print(rendered(pipeline.preview(asked.n)))
-
-
-def serve(asked: argparse.Namespace) -> None:
-    """Serve until a signal comes."""
-    pipeline = pipeline_of(asked, asked.file)
-    print(f"serving at http://{asked.bind}/predict; Ctrl-C ends it", file=sys.stderr)
-    with stopping() as stop:
-        pipeline.serve(asked.bind, stop=stop)
 
 
 class JsonLines(logging.Formatter):

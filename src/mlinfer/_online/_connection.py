@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
             self._close()
         elif not self._answering and not self._stuck:
             self._go_on()
-        return True
+        return not self._listener.secure  # TLS knows no half-closed connections
 
     def connection_lost(self, error: Exception | None) -> None:
         """Whatever was asked, nobody waits for it any more."""
@@ -128,8 +128,9 @@ class Connection(asyncio.Protocol):
             return False
         raw = bytes(buffer[: end + 4])
         self._unread = True
-        if self._last_head is not None and self._last_head[0] == raw:  # as clients do: the same head again
-            order = self._last_head[1].again()
+        last = self._last_head
+        if last is not None and last[0] == raw and self._listener.routes.allows(last[1]):
+            order = last[1].again()  # as clients do: the same head again
         else:
             failpoint("server.parse")
             order = self._listener.routes.order(_head.read(raw), self)
@@ -236,7 +237,7 @@ class Connection(asyncio.Protocol):
             return
         self._enter("parting")
         self._transport.resume_reading()
-        if self._transport.can_write_eof():
+        if self._transport.can_write_eof():  # not with TLS
             self._transport.write_eof()
 
     def _close(self) -> None:

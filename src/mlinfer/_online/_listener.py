@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from mlinfer._online._routes import Routes
 from mlinfer._online._wire import MOST_BYTES_AT_ONCE, MOST_CONNECTIONS, Patience, Refused
 
 LOOK_SECONDS = 0.05
+KEYS_SECONDS = 1.0
 BACKLOG = 128
 
 
@@ -22,19 +24,25 @@ class Listener:
     def __init__(self, patience: Patience) -> None:
         self.patience = patience
         self.routes: Routes
-        self.stopping = False
+        self.stopping = self.secure = False
         self.statuses: dict[int, int] = {}
         self._connections: set[Connection] = set()
         self._held = 0
         self._server: Any = None
         self._loop = asyncio.get_running_loop()
 
-    async def open(self, listening: socket.socket) -> None:
+    async def open(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Accept connections."""
+        self.secure = tls is not None
         self._server = await self._loop.create_server(
-            lambda: Connection(self), sock=listening, backlog=BACKLOG
+            lambda: Connection(self),
+            sock=listening,
+            backlog=BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=self.patience.head if tls else None,
         )
         self._look()
+        self._look_at_keys()
 
     async def close(self) -> None:
         """Stop accepting, and return when every request that was accepted has its answer."""
@@ -83,6 +91,10 @@ class Listener:
             if connection.until < now:
                 connection.expire()
         self._loop.call_later(LOOK_SECONDS, self._look)
+
+    def _look_at_keys(self) -> None:
+        self.routes.look()
+        self._loop.call_later(KEYS_SECONDS, self._look_at_keys)
 
 
 class LoopThread:

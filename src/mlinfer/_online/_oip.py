@@ -276,8 +276,8 @@ def oip_routes(desk: Desk, layout: Layout, model: str, version: str) -> dict[str
     server = {"name": "mlinfer", "version": "2", "extensions": ["binary_tensor_data"]}
     routes = {
         "/v2": Route("GET", said(dump(server))),
-        "/v2/health/live": Route("GET", said(dump({"live": True}))),
-        "/v2/health/ready": Route("GET", said(dump({"ready": True}))),
+        "/v2/health/live": Route("GET", said(dump({"live": True})), open=True),
+        "/v2/health/ready": Route("GET", said(dump({"ready": True})), open=True),
     }
     for path in (f"/v2/models/{model}", f"/v2/models/{model}/versions/{version}"):
         routes[path] = Route("GET", said(dump(metadata)))

@@ -14,38 +14,43 @@ from mlinfer._online._wire import JSON, Refused
 if TYPE_CHECKING:
     from mlinfer._online._connection import Connection
     from mlinfer._online._desk import Ask
+    from mlinfer._online._keys import Key, Keys
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """What is done for one path. `handle` answers or refuses the order it is given, now or later; it may raise Refused.
 
-    `kinds`: what the body may be; "" among them: what is not said, as some clients do.
+    `kinds`: what the body may be; "" among them: what is not said, as some clients do. `open`: to anybody, without a key.
     """
 
     method: str
     handle: Callable[[Order, bytes], None]
     kinds: tuple[str, ...] = (JSON,)
+    open: bool = False
 
 
 class Order:
     """One request: what its head asked for, and the way back to whoever asked."""
 
-    __slots__ = ("_connection", "_route", "ask", "head", "length")
+    __slots__ = ("_connection", "ask", "head", "key", "length", "route")
 
     def __init__(self, head: Head, length: int, route: Route, connection: Connection) -> None:
-        self.head, self.length = head, length
-        self._route, self._connection = route, connection
+        self.head, self.length, self.route = head, length, route
+        self._connection = connection
         self.ask: Ask | None = None
+        self.key: Key | None = None
 
     def again(self) -> Order:
-        """The order that the same head means when it comes again."""
-        return Order(self.head, self.length, self._route, self._connection)
+        """The order that the same head means when it comes again; whether its key is still valid must be asked anew."""
+        order = Order(self.head, self.length, self.route, self._connection)
+        order.key = self.key
+        return order
 
     def begin(self, body: bytes) -> None:
         """The body is there."""
         try:
-            self._route.handle(self, body)
+            self.route.handle(self, body)
         except Exception as error:  # noqa: BLE001 - told and logged as any other failure; the connection goes on
             self.refuse(refusal(error))
 
@@ -64,19 +69,36 @@ class Order:
 
 
 class Routes:
-    """The paths there are, and the names under which this server may be asked."""
+    """The paths there are, the names under which this server may be asked, and the keys of those who may ask."""
 
-    def __init__(self, names: set[str], routes: Mapping[str, Route]) -> None:
-        self._names, self._routes = names, routes
+    def __init__(self, names: set[str], routes: Mapping[str, Route], keys: Keys | None = None) -> None:
+        self._names, self._routes, self._keys = names, routes, keys
+
+    def allows(self, order: Order) -> bool:
+        """Whether an order of a while ago may be repeated."""
+        return order.key is None or self._keys is None or self._keys.holds(order.key)
+
+    def look(self) -> None:
+        """Notice keys that have changed."""
+        if self._keys is not None:
+            self._keys.look()
 
     def order(self, head: Head, connection: Connection) -> Order:
         """What a head asks for. Raises Refused."""
         self._check_name(head)
         route = self._routes.get(head.path)
+        key = None
+        if self._keys is not None and (route is None or not route.open):
+            key = self._keys.holder(head.one("authorization"))
+        order = self._order(head, route, connection)
+        order.key = key
+        return order
+
+    def _order(self, head: Head, route: Route | None, connection: Connection) -> Order:
         if route is None:
             raise Refused(404, "there is nothing here; ask POST /predict, GET /live, GET /ready or GET /v2")
         if head.method != route.method:
-            raise Refused(405, f"wanted {route.method} {head.path}", allow=route.method)
+            raise Refused(405, f"wanted {route.method} {head.path}", header=f"Allow: {route.method}")
         if route.method == "GET":
             no_body(head)
             return Order(head, 0, route, connection)

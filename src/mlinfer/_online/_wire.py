@@ -39,9 +39,9 @@ class Patience:
 class Refused(Exception):  # noqa: N818 - an answer, not a failure
     """What the client is told instead of an answer."""
 
-    def __init__(self, status: int, text: str, *, allow: str | None = None, **more: Any) -> None:
+    def __init__(self, status: int, text: str, *, header: str | None = None, **more: Any) -> None:
         super().__init__(text)
-        self.status, self.allow = status, allow
+        self.status, self.header = status, header
         self.data = dump({"error": text, **more})
 
 
@@ -66,7 +66,7 @@ def reply(
 
 def refusal(refused: Refused, *, close: bool, bodiless: bool = False) -> bytes:
     """A refusal as it goes over the wire; the answer to HEAD has no body."""
-    more = () if refused.allow is None else (f"Allow: {refused.allow}",)
+    more = () if refused.header is None else (refused.header,)
     answer = reply(refused.status, refused.data, close=close, more=more)
     return answer[: -len(refused.data)] if bodiless else answer
 

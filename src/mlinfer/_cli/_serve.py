@@ -1,0 +1,121 @@
+"""`mlinfer serve` and `mlinfer keys`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlinfer._batch import Batch
+from mlinfer._cli._ending import stopping
+from mlinfer._cli._loading import debug, pipeline_of, verb
+from mlinfer._errors import ConfigError
+from mlinfer._pipeline import InferencePipeline
+from mlinfer._progress import Progress
+from mlinfer._protocols import DataDestination, Scope
+from mlinfer.hosts import SklearnHost
+from mlinfer.sources import IterableSource
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlinfer._online import ServingOptions
+
+
+def add(verbs: Any) -> None:
+    """Add the verbs."""
+    _add_serve(verbs)
+    keys = verbs.add_parser(
+        "keys", help="keys for those who may ask a server", description="Keys for a server."
+    )
+    actions = keys.add_subparsers(metavar="ACTION", required=True)
+    text = "make a key: print it once, with the line for the file of keys"
+    parser = actions.add_parser("new", help=text, description=text)
+    parser.set_defaults(act=new_key)
+    parser.add_argument("name", metavar="NAME", help="whose key it is")
+    debug(parser)
+
+
+def _add_serve(verbs: Any) -> None:
+    parser = verb(verbs, "serve", serve, "answer over HTTP; the destination becomes the log")
+    parser.add_argument(
+        "file", type=Path, metavar="pipeline.toml|model.mlinfer",
+        help="a pipeline in TOML, or a saved model alone, which is served without a log",
+    )  # fmt: skip
+    parser.add_argument(
+        "--bind", default="127.0.0.1:8080", metavar="HOST:PORT", help="where to listen (127.0.0.1:8080)"
+    )
+    parser.add_argument("--tls-cert", metavar="FILE", help="speak HTTPS with this certificate (PEM)")
+    parser.add_argument("--tls-key", metavar="FILE", help="... and its key (PEM)")
+    parser.add_argument(
+        "--keys", metavar="FILE", help="answer those who show a key of this file; see `mlinfer keys`"
+    )
+    parser.add_argument(
+        "--name",
+        metavar="HOST",
+        action="append",
+        default=[],
+        help="a host name by which clients ask; may come again",
+    )
+    parser.add_argument(
+        "--insecure-bind", action="store_true", help="listen where others can reach it without TLS or keys"
+    )
+
+
+def serve(asked: argparse.Namespace) -> None:
+    """Serve until a signal comes."""
+    pipeline = _alone(asked.file) if asked.file.is_dir() else pipeline_of(asked, asked.file)
+    options = _options(asked)
+    with stopping() as stop, pipeline.serving(asked.bind, **options) as server:
+        print(f"serving at {server.url}/predict; Ctrl-C ends it", file=sys.stderr)
+        while not stop.wait(0.2):
+            pass
+
+
+def _options(asked: argparse.Namespace) -> ServingOptions:
+    if (asked.tls_cert is None) != (asked.tls_key is None):
+        msg = "--tls-cert, --tls-key: wanted both or none, found one"
+        raise ConfigError(msg)
+    tls = None if asked.tls_cert is None else (asked.tls_cert, asked.tls_key)
+    return {"tls": tls, "keys": asked.keys, "names": asked.name, "insecure": asked.insecure_bind}
+
+
+def new_key(asked: argparse.Namespace) -> None:
+    """Print a fresh key, and what the file needs to know of it."""
+    from mlinfer._online import new_key
+
+    key, line = new_key(asked.name)
+    print("The key, for its holder; it is shown this once and stored nowhere:", file=sys.stderr)
+    print(key)
+    print(
+        "The line for the file of keys; `expires = 2027-01-01` may stand beside the digest:", file=sys.stderr
+    )
+    print(line)
+
+
+class Nowhere(DataDestination):
+    """Keeps nothing: a model alone has no log."""
+
+    @contextmanager
+    def open(self, schema: pa.Schema, scope: Scope) -> Iterator[Nowhere]:
+        """Nothing to open."""
+        del schema, scope
+        yield self
+
+    def write(self, batch: Batch) -> None:
+        """Forget it."""
+
+    def commit(self, progress: Progress) -> None:
+        """Nothing to keep."""
+
+
+def _alone(package: Path) -> InferencePipeline:
+    """A saved model without a pipeline around it."""
+    return InferencePipeline(IterableSource(_nothing), SklearnHost(package), Nowhere(), name=package.stem)
+
+
+def _nothing() -> Iterator[object]:
+    yield from ()

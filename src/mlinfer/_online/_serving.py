@@ -1,0 +1,149 @@
+"""Where a server listens, and whom it answers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_address
+from typing import TypedDict
+
+from mlinfer._errors import ConfigError
+from mlinfer._online._keys import Keys
+from mlinfer._text import shown
+
+HIGHEST_PORT = 65_535
+_HOST_NAME = re.compile("[A-Za-z0-9._-]{1,253}")
+_logger = logging.getLogger("mlinfer")
+File = str | os.PathLike[str]
+
+
+class ServingOptions(TypedDict, total=False):
+    """What `serve` and `serving` take beside the address; see `Serving`."""
+
+    tls: tuple[File, File] | None
+    keys: File | None
+    names: Sequence[str]
+    insecure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How to serve.
+
+    Args:
+        bind: HOST:PORT, the host as a numeric IPv4 address or `localhost`; port 0 takes a free one.
+        tls: the files of a certificate (its chain in it) and of its key, both PEM.
+        keys: a file of keys, see `mlinfer keys new`: every request but `live` and `ready` must show one.
+        names: host names by which clients ask. The address itself and, on this machine, `localhost` are always among them.
+        insecure: listen where others can reach it, without TLS or without keys.
+
+    Raises:
+        ConfigError: the options contradict each other.
+    """
+
+    bind: str = "127.0.0.1:8080"
+    tls: tuple[File, File] | None = None
+    keys: File | None = None
+    names: Sequence[str] = ()
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what cannot work, or should not."""
+        address, _ = self._address()
+        if isinstance(self.names, str) or not all(map(_HOST_NAME.fullmatch, self.names)):
+            msg = f"names: wanted a list of host names without ports, such as ['scores.example'], found {shown(self.names)}"
+            raise ConfigError(msg)
+        if not address.is_loopback:
+            self._check_reachable()
+
+    def _check_reachable(self) -> None:
+        lacking = self._lacking()
+        if lacking and not self.insecure:
+            msg = (
+                f"bind: wanted a loopback address, such as 127.0.0.1:8080, or TLS and keys, found {self.bind!r} without "
+                f"{' and '.join(lacking)}; give tls= and keys= (--tls-cert, --tls-key, --keys), or put a proxy that has "
+                "them in front and allow it by insecure=True (--insecure-bind)"
+            )
+            raise ConfigError(msg)
+        if not self.names:
+            msg = f"names: wanted the host names by which clients ask {self.bind}, found none; give names= (--name)"
+            raise ConfigError(msg)
+
+    def _warn(self) -> None:
+        address, _ = self._address()
+        lacking = self._lacking()
+        if lacking and not address.is_loopback:
+            _logger.warning(
+                "serving at %s without %s: whoever reaches this address may ask",
+                self.bind,
+                " and ".join(lacking),
+            )
+
+    @property
+    def allowed_names(self) -> set[str]:
+        """What a Host header may say, in lower case."""
+        address, _ = self._address()
+        here = {"localhost", "127.0.0.1"} if address.is_loopback else set()
+        return {*here, str(address), *(name.lower() for name in self.names)}
+
+    def open_keys(self) -> Keys | None:
+        """The keys. Raises ConfigError."""
+        return None if self.keys is None else Keys(self.keys)
+
+    def open_tls(self) -> ssl.SSLContext | None:
+        """TLS 1.2 or newer with this certificate. Raises ConfigError: the files are not what they should be."""
+        if self.tls is None:
+            return None
+        certificate, key = (os.fspath(file) for file in self.tls)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        try:
+            context.load_cert_chain(certificate, key, password=_no_password)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            found = getattr(error, "strerror", None) or error
+            msg = f"tls: wanted a certificate and its key (PEM, without a password), found {certificate} and {key}: {found}"
+            raise ConfigError(msg) from error
+        return context
+
+    def listening(self) -> socket.socket:
+        """A socket at the address. Raises ConfigError: it is taken, or there is none such."""
+        # asyncio sets TCP_NODELAY for TCP only
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._warn()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        address, port = self._address()
+        try:
+            listening.bind((str(address), port))
+        except OSError as error:
+            listening.close()
+            msg = f"bind: wanted to listen at {self.bind}, found that this is not possible: {error.strerror}"
+            raise ConfigError(msg) from error
+        return listening
+
+    def _lacking(self) -> list[str]:
+        return [what for what, there in (("TLS", self.tls), ("keys", self.keys)) if there is None]
+
+    def _address(self) -> tuple[IPv4Address, int]:
+        host, _, port = self.bind.rpartition(":")
+        try:
+            address = ip_address({"localhost": "127.0.0.1"}.get(host, host))
+        except ValueError as error:
+            raise ConfigError(self._no_address()) from error
+        if not (port.isascii() and port.isdigit()) or int(port[:6]) > HIGHEST_PORT or address.version == 6:  # noqa: PLR2004
+            raise ConfigError(self._no_address())
+        return address, int(port)
+
+    def _no_address(self) -> str:
+        return f"bind: wanted HOST:PORT with a numeric IPv4 address, such as 127.0.0.1:8080, found {shown(self.bind)}"
+
+
+def _no_password() -> str:
+    """Instead of asking the terminal, which would wait for ever."""
+    msg = "the key has a password"
+    raise ValueError(msg)

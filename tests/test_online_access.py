@@ -1,0 +1,354 @@
+"""Where the server may listen, and who may ask it."""
+
+import datetime as dt
+import hashlib
+import ipaddress
+import logging
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pyarrow as pa
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+
+import mlinfer
+from mlinfer import ConfigError, InferencePipeline
+from mlinfer._cli import main
+from mlinfer._online import new_key
+from mlinfer._online._keys import Keys
+from mlinfer._online._serving import Serving
+from mlinfer.destinations import MemoryDestination
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import MemorySource
+
+PREDICT = (
+    b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 8\r\n"
+)
+
+
+def made():
+    host = FunctionHost(lambda x: x + 1, {"x": pa.float64()}, {"y": pa.float64()}, takes="numpy", version="1")
+    return InferencePipeline(MemorySource({"x": [0.0]}), host, MemoryDestination())
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    """A certificate for localhost, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(x509.random_serial_number()).not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1)).add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True).sign(key, hashes.SHA256())
+    )  # fmt: skip
+    files = folder / "cert.pem", folder / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return files
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """A file with the key of `ann`, and the key."""
+    key, line = new_key("ann")
+    path = tmp_path / "keys.toml"
+    path.write_text(line + "\n")
+    return path, key
+
+
+def shows(key):
+    return {"Authorization": f"Bearer {key}"}
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_lets_in_and_nothing_else_does(keys):
+    path, key = keys
+    with made().serving(keys=path) as server, httpx.Client(base_url=server.url) as client:
+        assert client.post("/predict", json={"x": 1}, headers=shows(key)).json() == {"y": 2.0}
+        for wrong in ({}, shows(key[:-1]), shows(key + "a"), {"Authorization": "Bearer"}, {"Authorization": f"Basic {key}"},
+                      {"Authorization": key}, shows(hashlib.sha256(key.encode()).hexdigest())):  # fmt: skip
+            found = client.post("/predict", json={"x": 1}, headers=wrong)
+            assert found.status_code == 401, wrong
+            assert found.headers["WWW-Authenticate"] == "Bearer"
+        twice = [("Authorization", f"Bearer {key}"), ("Authorization", "Bearer other")]
+        assert client.post("/predict", json={"x": 1}, headers=twice).status_code == 401
+
+
+def test_without_a_key_a_stranger_learns_that_it_lives_and_nothing_more(keys):
+    path, key = keys
+    with made().serving(keys=path) as server, httpx.Client(base_url=server.url) as client:
+        for at in ("/live", "/ready", "/v2/health/live", "/v2/health/ready"):
+            assert client.get(at).status_code == 200
+        for at in (
+            "/v2",
+            "/predict",
+            "/openapi.json",
+            "/docs",
+            "/nothing",
+            "/metrics",
+            "/v2/models/anything",
+        ):
+            assert client.get(at).status_code == 401, at
+        assert client.get("/v2", headers=shows(key)).status_code == 200
+
+
+def test_a_key_is_valid_until_it_expires_also_for_a_connection_that_is_open(keys):
+    path, key = keys
+    end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=1.2)
+    path.write_text(path.read_text().replace(" }", f", expires = {end.isoformat()} }}"))
+    with made().serving(keys=path) as server:
+        address = server.url.removeprefix("http://").split(":")
+        with socket.create_connection(address) as connection:
+            sent = (
+                PREDICT + f"Authorization: Bearer {key}\r\n\r\n".encode() + b'{"x": 1}'
+            )  # the same head each time
+            file, statuses = connection.makefile("rb"), []
+            while not statuses or (statuses[-1] == 200 and len(statuses) < 500):
+                asked = dt.datetime.now(dt.UTC)
+                connection.sendall(sent)
+                statuses.append(_status(file))
+                time.sleep(0.02)
+    assert statuses.count(200) > 1
+    assert statuses[-1] == 401
+    assert asked >= end - dt.timedelta(seconds=0.05)
+
+
+def test_a_key_that_was_struck_out_is_refused_also_on_a_connection_that_is_open(keys, caplog):
+    path, key = keys
+    other, line = new_key("bob")
+    with made().serving(keys=path) as server, httpx.Client(base_url=server.url) as client:
+        assert client.post("/predict", json={"x": 1}, headers=shows(key)).status_code == 200
+        path.write_text("this is no file of keys")
+        _until(lambda: "the keys stay as they were" in caplog.text)
+        assert client.post("/predict", json={"x": 1}, headers=shows(key)).status_code == 200
+        path.write_text(line)
+        _until(lambda: client.post("/predict", json={"x": 1}, headers=shows(key)).status_code == 401)
+        assert client.post("/predict", json={"x": 1}, headers=shows(other)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ann = 7", 'ann = "KEY"', 'ann = { sha256 = "KEY" }', "ann = {}", 'ann = { sha256 = "%s", more = 1 }' % ("0" * 64),
+     'ann = { sha256 = "%s", expires = "tomorrow" }' % ("0" * 64), '"a b" = { sha256 = "%s" }' % ("0" * 64), "= 1", None],
+)  # fmt: skip
+def test_a_file_that_holds_anything_else_is_refused_without_showing_it(tmp_path, text):
+    path = tmp_path / "keys.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match="keys: wanted") as raised, made().serving(keys=path):
+        pass
+    assert "KEY" not in str(raised.value)
+
+
+def test_a_short_key_does_not_get_in_whatever_the_file_says(tmp_path):
+    path = tmp_path / "keys.toml"
+    for length, status in ((21, 401), (22, 200)):
+        key = "k" * length
+        path.write_text(f'ann = {{ sha256 = "{hashlib.sha256(key.encode()).hexdigest()}" }}')
+        with made().serving(keys=path) as server:
+            found = httpx.post(f"{server.url}/predict", json={"x": 1}, headers=shows(key))
+        assert found.status_code == status
+
+
+def test_a_date_ends_a_key_with_its_beginning_and_a_time_without_a_zone_is_utc(tmp_path):
+    path = tmp_path / "keys.toml"
+    lines = [f'{name} = {{ sha256 = "{"0" * 64}", expires = {end} }}' for name, end in
+             {"a": "2030-01-02", "b": "2030-01-02T00:00:00", "c": "2030-01-02T01:00:00+01:00"}.items()]  # fmt: skip
+    path.write_text("\n".join(lines))
+    moment = dt.datetime(2030, 1, 2, tzinfo=dt.UTC).timestamp()
+    assert [key.until for key in Keys(path)._keys] == [moment] * 3
+
+
+def test_a_new_key_is_printed_once_and_its_line_lets_it_in(tmp_path, capsys):
+    assert main(["keys", "new", "web-shop"]) == 0
+    key, line = capsys.readouterr().out.splitlines()
+    assert len(key) >= 43, "256 bits in base64"
+    assert key not in line
+    (tmp_path / "keys.toml").write_text(line)
+    with made().serving(keys=tmp_path / "keys.toml") as server:
+        assert httpx.get(f"{server.url}/v2", headers=shows(key)).status_code == 200
+    assert main(["keys", "new", "web shop"]) == 2
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------------
+
+
+def test_over_tls_a_client_that_checks_the_certificate_gets_its_answers(tls):
+    trust = ssl.create_default_context(cafile=tls[0])
+    with made().serving(tls=tls) as server, httpx.Client(base_url=server.url, verify=trust) as client:
+        assert server.url.startswith("https://")
+        for n in range(20):
+            assert client.post("/predict", json={"x": n}).json() == {"y": n + 1.0}
+        large = client.post("/predict", json=[{"x": n} for n in range(20_000)])
+        assert [one["y"] for one in large.json()] == [n + 1.0 for n in range(20_000)]
+        refused = client.post("/predict", content=b"{}", headers={"Content-Type": "text/plain"})
+        assert refused.status_code == 415, "a client that is refused must see why"
+
+
+def test_a_client_that_hangs_up_over_tls_disturbs_nobody(tls, caplog):
+    trust = ssl.create_default_context(cafile=tls[0])
+    with made().serving(tls=tls) as server, caplog.at_level(logging.WARNING):
+        address = server.url.removeprefix("https://").split(":")
+        for sent in (b"", b"POST ", PREDICT + b"\r\n"):
+            with trust.wrap_socket(
+                socket.create_connection(address), server_hostname="localhost"
+            ) as connection:
+                connection.sendall(sent)
+        with socket.create_connection(address) as connection:
+            connection.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")  # without TLS
+            assert b"HTTP" not in connection.makefile("rb").read()
+        assert httpx.get(f"{server.url}/live", verify=trust).status_code == 200
+    assert not caplog.records
+
+
+def test_tls_before_1_2_is_not_spoken(tls):
+    old = ssl.create_default_context(cafile=tls[0])
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with made().serving(tls=tls) as server:
+        address = server.url.removeprefix("https://").split(":")
+        with socket.create_connection(address) as plain, pytest.raises(ssl.SSLError):
+            old.wrap_socket(plain, server_hostname="localhost")
+
+
+def test_a_certificate_that_is_none_is_a_mistake_of_the_configuration(tls, tmp_path):
+    locked = tmp_path / "locked.pem"
+    key = serialization.load_pem_private_key(tls[1].read_bytes(), None)
+    password = serialization.BestAvailableEncryption(b"secret")
+    locked.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, password)
+    )
+    for files in ((tls[0], tls[0]), (tls[0], tmp_path / "none.pem"), (tls[0], locked)):
+        with pytest.raises(ConfigError, match="tls: wanted a certificate"), made().serving(tls=files):
+            pass
+
+
+# --- where ----------------------------------------------------------------------------------------------------------
+
+
+def test_where_others_can_reach_it_a_server_needs_tls_and_keys_and_names(tls, keys, caplog):
+    everywhere, path = "0.0.0.0:0", keys[0]
+    for lacking in ({}, {"tls": tls}, {"keys": path}):
+        with (
+            pytest.raises(ConfigError, match="insecure"),
+            made().serving(everywhere, names=["a.example"], **lacking),
+        ):
+            pass
+    for more in ({"tls": tls, "keys": path}, {"insecure": True}):
+        with pytest.raises(ConfigError, match="names"), made().serving(everywhere, **more):
+            pass
+    trust = ssl.create_default_context(cafile=tls[0])
+    with made().serving(everywhere, tls=tls, keys=path, names=["localhost"]) as server:
+        port = server.url.rpartition(":")[2]
+        found = httpx.get(f"https://localhost:{port}/v2", verify=trust, headers=shows(keys[1]))
+        assert found.status_code == 200
+    assert not caplog.records, "nothing to warn of"
+    with made().serving(everywhere, names=["a.example"], insecure=True) as server:
+        port = server.url.rpartition(":")[2]
+        assert httpx.get(f"http://127.0.0.1:{port}/v2", headers={"Host": "a.example"}).status_code == 200
+        assert httpx.get(f"http://127.0.0.1:{port}/v2", headers={"Host": "b.example"}).status_code == 400
+        assert httpx.get(f"http://127.0.0.1:{port}/v2").status_code == 400, (
+            "the address is not among the names"
+        )
+    assert "without TLS and keys" in caplog.text
+
+
+def test_a_name_given_is_one_more_by_which_a_loopback_server_may_be_asked():
+    with made().serving(names=["Scores.example"]) as server:
+        for host, status in {
+            "scores.example": 200,
+            "SCORES.example:80": 200,
+            "localhost": 200,
+            "x.example": 400,
+        }.items():
+            assert httpx.get(f"{server.url}/live", headers={"Host": host}).status_code == status
+
+
+@pytest.mark.parametrize("names", ["a.example", ["a.example:80"], ["http://a.example"], [""], ["*"]])
+def test_what_is_no_host_name_is_refused(names):
+    with pytest.raises(ConfigError, match="names: wanted"):
+        Serving(names=names)
+
+
+def test_no_answer_lets_a_page_from_elsewhere_read_it():
+    with made().serving() as server:
+        for found in (
+            httpx.get(f"{server.url}/live", headers={"Origin": "https://evil.example"}),
+            httpx.request("OPTIONS", f"{server.url}/predict", headers={"Origin": "https://evil.example"}),
+        ):
+            assert not [name for name in found.headers if name.startswith("access-control")]
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_model_is_served_alone_over_tls_with_keys(tmp_path, tls, keys):
+    x, y = load_iris(return_X_y=True)
+    mlinfer.save(
+        LogisticRegression(max_iter=500).fit(x, y), tmp_path / "iris.mlinfer", example=x, name="iris"
+    )
+    command = [sys.executable, "-m", "mlinfer", "serve", "iris.mlinfer", "--bind", "127.0.0.1:0",
+               "--tls-cert", tls[0], "--tls-key", tls[1], "--keys", keys[0], "--name", "iris.example"]  # fmt: skip
+    server = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ)
+    try:
+        url = re.search(r"https://\S+:\d+", server.stderr.readline())[0]
+        trust = ssl.create_default_context(cafile=tls[0])
+        with httpx.Client(base_url=url, verify=trust, headers=shows(keys[1])) as client:
+            assert client.post("/predict", json={"x": list(x[149])}).json() == {"y_pred": 2}
+            model = client.get("/v2/models/iris", headers={"Host": "iris.example"}).json()
+            assert [one["name"] for one in model["inputs"]] == ["x"]
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+    finally:
+        server.kill()
+        server.communicate()
+    assert sorted(path.name for path in Path(tmp_path).iterdir()) == ["iris.mlinfer", "keys.toml"], "no log"
+
+
+def test_half_of_a_certificate_is_a_mistake(tmp_path, capsys):
+    (tmp_path / "model.mlinfer").mkdir()
+    assert main(["serve", str(tmp_path / "model.mlinfer"), "--tls-cert", "cert.pem"]) == 2
+    assert "--tls-key" in capsys.readouterr().err
+
+
+def _status(file):
+    status = int(file.readline().split()[1])
+    length = 0
+    while (line := file.readline()) != b"\r\n":
+        if line.lower().startswith(b"content-length:"):
+            length = int(line.split(b":")[1])
+    file.read(length)
+    return status
+
+
+def _until(true):
+    for _ in range(500):
+        if true():
+            return
+        time.sleep(0.01)
+    pytest.fail("it did not come true")
