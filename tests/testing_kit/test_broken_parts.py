@@ -98,8 +98,8 @@ def test_a_broken_host_is_told_what_is_wrong(kind, check, said):
 @pytest.mark.parametrize(
     ("kind", "check", "said", "earned"),
     [
-        (parts.ProgressFirst, "killed", "wanted records and progress (3) of one commit after a kill at line", "at-least-once"),
-        (parts.InPlace, "killed", "wanted records and progress (0) of one commit after a kill at line", "at-least-once"),
+        (parts.ProgressFirst, "killed", "wanted records and progress (5) of one commit after a kill at line", "at-least-once"),
+        (parts.InPlace, "killed", "wanted records and progress (3) of one commit after a kill at line", "at-least-once"),
         (parts.IgnoresTheEpoch, "epoch", "wanted FencedError when a run writes while a newer one has taken over", "at-least-once"),
         (parts.ForgetsOldProgress, "progress", "wanted the merged progress", "at-least-once"),
         (parts.NamesByNumber, "redelivery", "wanted one record for each id, the one that came last", "at-least-once"),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mlinfer import ConfigError
-from mlinfer.testing import check_host, check_source
+from mlinfer.destinations import MemoryDestination
+from mlinfer.testing import _kills, check_destination, check_host, check_source
 from testing_kit import parts
 from testing_kit.test_broken_parts import EXAMPLE, RECORDS, failures, source
 
@@ -51,6 +52,24 @@ def test_the_guarantee_is_in_the_words_of_explain():
     assert lines[0] == (
         "  into a transactional destination: exactly-once (main: records and progress are stored in one atomic step)"
     )
+
+
+def test_a_guarantee_without_a_kill_says_so():
+    checks = check_destination(lambda folder: MemoryDestination(), lambda destination: destination.table())
+    assert dict(checks)["guarantee"]().splitlines()[-1] == (
+        "  but it was never killed in a process of its own: the destination does not pickle, so it dies with this one"
+    )
+
+
+def test_kills_reach_each_line_before_any_line_twice_and_what_is_called_too():
+    places = [(file, line, commits) for commits in range(3) for file in ("own", "lent") for line in range(40)]
+    few = _kills.chosen(places, "own", 40)
+    assert [sum(file == name for file, _, _ in few) for name in ("own", "lent")] == [30, 10]
+    assert {commits for _, _, commits in few} == {1}  # there is something to lose, and something to come
+    many = _kills.chosen(places, "own", 100)
+    assert {place[:2] for place in many} == {place[:2] for place in places}
+    assert len(many) == 100
+    assert _kills.chosen(places, "own", 1000) == places
 
 
 def test_records_that_prove_nothing_are_refused():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlinfer import Batch, DataDestination, Progress, RecordErrors, RecordIds, Resumes, Scope, Writer, durable
+from mlinfer import Batch, DataDestination, Progress, RecordErrors, RecordIds, Resumes, Scope, Writer
 from mlinfer.testing._copies import another
 from mlinfer.testing._kit import Crashed, Skip, expect, refuse
 
@@ -32,11 +32,12 @@ class DestinationCase:
 
     factory: Factory
     read_back: ReadBack
+    kills: int
 
     def make(self, folder: Path, name: str = "output") -> DataDestination:
         """A destination in a new folder."""
         place = folder / name
-        durable.make_folder(place)
+        place.mkdir()
         return self.factory(place)
 
     def found(self, destination: DataDestination) -> list[Row]:

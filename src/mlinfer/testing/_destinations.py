@@ -52,7 +52,11 @@ LAST = COMMITS[-1][1]
 
 
 def check_destination(
-    factory: Factory, read_back: ReadBack, *, expected_failures: Mapping[str, str] | None = None
+    factory: Factory,
+    read_back: ReadBack,
+    *,
+    kills: int = 40,
+    expected_failures: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[str, Check]]:
     """Checks for a destination, as pairs of a name and a check. Some run in child processes that are killed.
 
@@ -61,13 +65,14 @@ def check_destination(
             place there, say a table called after the folder. A destination with a key has the column `id` for it.
         read_back: `read_back(destination)` gives the records of its main output, a dict each or an Arrow table, nothing
             where there is no output yet; through a second channel: the database's own client, the format's own reader.
+        kills: how often it is killed at most, at lines spread over a run: those of its own file and those that these call.
         expected_failures: names of checks that fail, each with the reason; one that passes is an error.
 
     The columns are `id` (a text), `number` (an integer) and `text`; in the checks `types` one column of each Arrow type.
 
     Raises ConfigError: `expected_failures` names no check.
     """
-    yield from trials(_CHECKS, DestinationCase(factory, read_back), expected_failures, _sum_up)
+    yield from trials(_CHECKS, DestinationCase(factory, read_back, kills), expected_failures, _sum_up)
 
 
 def _recipe(case: DestinationCase, folder: Path) -> None:
@@ -148,7 +153,8 @@ def _check_progress(found: Progress, when: str) -> None:
 
 def _killed(case: DestinationCase, folder: Path) -> None:
     """Killed at one line after the other: what was promised is there, and a restart makes it whole."""
-    for destination, killed in kill_at_every_step(lambda number: case.make(folder, f"output{number}")):
+    runs = kill_at_every_step(lambda number: case.make(folder, f"output{number}"), case.kills)
+    for destination, killed in runs:
         if destination.transactional:
             _check_exact(case, destination, killed)
         else:

@@ -21,13 +21,13 @@ from typing import Any
 from mlinfer import DataDestination
 from mlinfer.testing._copies import pickled, unpickled
 from mlinfer.testing._delivering import SCHEMA, SCOPE, batch, progress
-from mlinfer.testing._kit import Skip, expect
+from mlinfer.testing._kit import Untried, expect
 
 COMMITS = ((0, 3), (3, 5), (5, 9))
 """What each commit of a killed run delivers: records from, to."""
-MOST_KILLS = 40
 PATIENCE_SECONDS = 50
 NOT_IMPORTED = 3
+UNTRIED = "it was never killed in a process of its own"
 
 Place = tuple[str, int, int]
 """One line of code while so many commits were done: file, line, commits."""
@@ -41,16 +41,18 @@ class Killed:
     promised: int
 
 
-def kill_at_every_step(make: Callable[[int], DataDestination]) -> list[tuple[DataDestination, Killed]]:
-    """Deliver to one new destination per kill. Raises Skip: it cannot travel to a process of its own.
+def kill_at_every_step(
+    make: Callable[[int], DataDestination], kills: int
+) -> list[tuple[DataDestination, Killed]]:
+    """Deliver to one new destination per kill. Raises Untried: it cannot travel to a process of its own.
 
     `make(n)` makes the n-th destination.
     """
-    recipes = [make(number) for number in range(MOST_KILLS + 1)]
+    recipes = [make(number) for number in range(kills + 1)]
     texts = [pickled(recipe) for recipe in recipes]
     if None in texts:
-        msg = "the destination does not pickle, so it dies with its process"
-        raise Skip(msg)
+        msg = f"{UNTRIED}: the destination does not pickle, so it dies with this one"
+        raise Untried(msg)
     asked = json.dumps({"path": sys.path, "recipes": [text.hex() for text in texts if text is not None]})
     # -P: the folder that this happens to run in is not searched for modules
     command = [sys.executable, "-P", "-m", "mlinfer.testing._kills"]
@@ -65,8 +67,8 @@ def kill_at_every_step(make: Callable[[int], DataDestination]) -> list[tuple[Dat
         check=False,
     )
     if done.returncode == NOT_IMPORTED:
-        msg = f"another process cannot import the destination: {done.stdout.strip()}"
-        raise Skip(msg)
+        msg = f"{UNTRIED}: another one cannot import the destination: {done.stdout.strip()}"
+        raise Untried(msg)
     expect(not done.returncode, "a run in a process of its own", done.stderr[-2000:], "see what it says")
     killed = [Killed(**one) for one in json.loads(done.stdout)]
     expect(killed, "lines of the destination's code to be killed at", "none", "is it written in Python?")
@@ -119,12 +121,18 @@ def places_of(destination: DataDestination) -> list[Place]:
     return list(seen)
 
 
-def chosen(places: Sequence[Place], own: str) -> list[Place]:
-    """The lines to be killed at, in order: those of the destination's own file first, then some of the others."""
-    mine = [place for place in places if place[0] == own]
-    others = [place for place in places if place[0] != own]
-    few = _spread(mine, MOST_KILLS)
-    keep = {*few, *_spread(others, MOST_KILLS - len(few))}
+def chosen(places: Sequence[Place], own: str, most: int) -> list[Place]:
+    """The lines to be killed at, in order: each line once before any of them again.
+
+    A line is best passed while there is something to lose and something to come: after the first commit. Of many lines
+    three quarters are the destination's own; the others are those that it calls, where files are written.
+    """
+    once = {place[:2]: place for place in sorted(places, key=lambda place: place[2] == 1)}.values()
+    mine = [place for place in once if place[0] == own]
+    others = [place for place in once if place[0] != own]
+    keep = {*_spread(mine, max(most - len(others), most * 3 // 4))}
+    keep |= {*_spread(others, most - len(keep))}
+    keep |= {*_spread([place for place in places if place not in {*once}], most - len(keep))}
     return [place for place in places if place in keep]
 
 
@@ -177,7 +185,7 @@ def main() -> int:
     if status:
         return 1
     own = getattr(sys.modules[type(first).__module__], "__file__", "") or ""
-    places = chosen([tuple(place) for place in json.loads(said)], own)
+    places = chosen([tuple(place) for place in json.loads(said)], own, len(recipes) - 1)
     killed = []
     for recipe, place in zip(recipes[1:], places, strict=False):
         status, dots = in_a_child(lambda pipe, recipe=recipe, place=place: kill_at(recipe, place, pipe))  # type: ignore[misc]

@@ -21,6 +21,10 @@ class Skip(Exception):  # noqa: N818 - not an error: the check does not concern 
     """Raised inside a check: it does not concern this part."""
 
 
+class Untried(Skip):
+    """Raised inside a check: it concerns this part and cannot be made here. The guarantee says so, in these words."""
+
+
 class Crashed(Exception):  # noqa: N818 - the name of what happens
     """What a session sees when the run dies around it."""
 
@@ -44,6 +48,7 @@ class Trial:
     function: Callable[[Any, Path], None]
     case: Any
     excuse: str | None = None
+    untried: str | None = None
     _outcome: list[str | AssertionError | None] = field(default_factory=list)
 
     def __call__(self) -> str | None:
@@ -70,6 +75,7 @@ class Trial:
             try:
                 self.function(self.case, Path(folder))
             except Skip as why:
+                self.untried = str(why) if isinstance(why, Untried) else None
                 return f"{SKIPPED}{why}"
             except AssertionError as error:
                 error.args = (f"{self.name}: {error}",)
@@ -117,4 +123,5 @@ class _Guarantee:
         )
         said: list[str] = []
         outcome = summary()
-        return said[0] if said and self.excuse is None else outcome
+        untried = [f"  but {trial.untried}" for trial in self.trials if trial.untried is not None]
+        return "\n".join([*said, *untried]) if said and self.excuse is None else outcome

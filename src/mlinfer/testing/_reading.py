@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlinfer import Batch, ComponentError, DataSource, EndOfInput, Position, Reader, durable, to_arrow
+from mlinfer import Batch, ComponentError, DataSource, EndOfInput, Position, Reader, to_arrow
 from mlinfer.testing._copies import another
 from mlinfer.testing._kit import Crashed, expect
 
@@ -53,7 +53,7 @@ class SourceCase:
     def make(self, folder: Path, name: str = "input", records: pa.Table | None = None) -> DataSource:
         """A source over records in a new folder."""
         place = folder / name
-        durable.make_folder(place)
+        place.mkdir()
         return self.factory(place, self.records if records is None else records)
 
     def sources(self, folder: Path) -> Iterator[DataSource]:
