@@ -65,7 +65,6 @@ _ERRORS: dict[str, Callable[[], Exception]] = {
 }
 ACTIONS = {
     "kill": "the process ends as by SIGKILL",
-    "stop": "the process sleeps as by SIGSTOP, until somebody sends SIGCONT",
     "stop": "the process stands still as by SIGSTOP, until it is sent SIGCONT",
     "exit(CODE)": "the process ends at once with this code (1)",
     "sleep(SECONDS)": "the thread waits",
@@ -101,8 +100,8 @@ class _Failpoint:
     def _act(self) -> None:
         if self.action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.action == "stop":  # until somebody sends SIGCONT
-            os.kill(os.getpid(), signal.SIGSTOP)
+        if self.action == "stop":  # sent to the process, another thread could take it while this one ran on
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         if self.action == "exit":
             os._exit(int(self.argument or 1))
         if self.action in {"sleep", "hang"}:

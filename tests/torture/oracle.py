@@ -104,7 +104,7 @@ def _unordered(names):
 def _sqlite(path, query):
     if not path.exists():
         return []
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(sqlite3.connect(path, timeout=60)) as connection:
         try:
             return connection.execute(query).fetchall()
         except sqlite3.OperationalError as error:
