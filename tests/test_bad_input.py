@@ -126,17 +126,19 @@ def rejected():
     ("file", "data", "code", "wanted", "found", "advice"),
     [
         ("a.csv", None, 2, "wanted files at 'in/a.csv'", "found no file", "correct the path"),
-        ("a.parquet", b"", 2, "a.parquet: wanted a Parquet file", "found an empty file", "restore it"),
+        ("a.parquet", b"", 4, "a.parquet: wanted a Parquet file", "found an empty file", "restore it"),
+        ("a.csv", "", 2, "wanted the names of the columns", "found an empty file", "first line of in/a.csv"),
+        ("a.csv", "x,id\n", 2, "keep: the first records of CsvSource(path='in/a.csv'", "there are none", "keep={'id'"),
         ("a.csv", LINES.replace(",", ";"), 2, "separated by ','", "found a single column", "delimiter=';'"),
         (
             "a.csv.gz", gzip.compress(LINES.encode())[:-9], 4,
             "a.csv.gz: wanted to read on at byte", "cut or damaged", "restore it",
         ),
-        ("a.parquet", PARQUET[:-20], 2, "a.parquet: wanted a Parquet file", "corrupted", "restore it"),
+        ("a.parquet", PARQUET[:-20], 4, "a.parquet: wanted a Parquet file", "corrupted", "restore it"),
         ("a.csv", LINES.replace("x,id", "id,z"), 2, "field 'x': wanted double", "columns there are: id, z", "rename"),
         ("a.parquet", parquet(x=[b"a"], id=["r0"]), 2, "field 'x': wanted double", "found binary", "convert"),
     ],
-    ids=["missing", "empty", "delimiter", "cut gzip", "cut parquet", "other column", "other type"],
+    ids=["missing", "empty", "empty csv", "header only", "delimiter", "cut gzip", "cut parquet", "other column", "other type"],
 )  # fmt: skip
 def test_an_unusable_file_says_what_was_wanted_what_was_found_and_what_to_do(
     folder, capsys, *, file, data, code, wanted, found, advice

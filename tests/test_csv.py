@@ -99,12 +99,25 @@ def test_marks_line_ends_and_empty_lines_do_not_matter(content, tmp_path):
 
 
 def test_files_without_records_have_none(tmp_path):
-    empty = CsvSource(written(tmp_path, b"", "empty.csv"))
-    assert (empty.schema(), rows(batches(empty))) == (None, [])
+    assert rows(batches(CsvSource(written(tmp_path, b"", "empty.csv")))) == []
     for content in (b"a,b", b"a,b\n", b"a,b\r\n\r\n"):
         header_only = CsvSource(written(tmp_path, content, "header.csv"))
         assert rows(batches(header_only)) == []
         assert header_only.schema() == pa.schema([("a", pa.null()), ("b", pa.null())])
+
+
+def test_an_empty_file_alone_is_named_and_among_others_passed_over(tmp_path):
+    source = CsvSource(tmp_path)
+    written(tmp_path, b"", "1.csv")
+    with pytest.raises(
+        SchemaError, match=r"wanted the names of the columns, found an empty file; .* of \S+/1\.csv"
+    ):
+        source.schema()
+    assert CsvSource(tmp_path, follow=True).schema() is None
+    written(tmp_path, b"a,b\n", "2.csv")
+    assert source.schema() == pa.schema([("a", pa.null()), ("b", pa.null())])
+    written(tmp_path, b"a,b\n1,x\n", "3.csv")
+    assert source.schema() == pa.schema([("a", pa.int64()), ("b", pa.string())])
 
 
 @pytest.mark.parametrize(

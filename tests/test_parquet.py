@@ -367,7 +367,7 @@ def test_a_followed_folder_may_be_empty_and_fill_later(tmp_path):
 def test_a_file_that_is_not_parquet_is_named(tmp_path, content, message):
     path = tmp_path / "a.parquet"
     path.write_bytes(content)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ComponentError) as error:
         ParquetSource(path).schema()
     assert message in str(error.value)
     with pytest.raises(ComponentError) as later, ParquetSource(path).open("a.parquet", None, XY):
@@ -380,7 +380,7 @@ def test_a_file_cut_short_anywhere_is_an_error_and_never_fewer_rows(tmp_path):
     for length in range(0, len(whole), 97):
         path = tmp_path / "cut.parquet"
         path.write_bytes(whole[:length])
-        with pytest.raises(ConfigError, match=r"cut.parquet: wanted a Parquet file"):
+        with pytest.raises(ComponentError, match=r"cut.parquet: wanted a Parquet file"):
             read(ParquetSource(path))
 
 
@@ -761,3 +761,23 @@ def test_paths_may_name_environment_variables(tmp_path, monkeypatch):
     into = ParquetDestination("${FLIGHTS}/out")
     InferencePipeline(ParquetSource("${FLIGHTS}/in/*.parquet"), DOUBLE, into, name="n", keep=["x", "s"]).run()
     assert answers(tmp_path / "out") == expected(range(3))
+
+
+def test_a_file_whose_other_columns_are_damaged_runs_to_its_end(tmp_path):
+    table = pa.table(
+        {"x": [float(n) for n in range(100)], "s": [f"s{n}" for n in range(100)], "other": range(100)}
+    )
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, compression="none", use_dictionary=False, row_group_size=10)
+    metadata, content = pq.read_metadata(path), bytearray(path.read_bytes())
+    for group in range(metadata.num_row_groups):
+        chunk = metadata.row_group(group).column(2)
+        end = chunk.data_page_offset + chunk.total_compressed_size
+        content[chunk.data_page_offset : end] = b"\xff" * chunk.total_compressed_size
+    path.write_bytes(content)
+    with pytest.raises(OSError):  # noqa: PT011 - Arrow has many words for a damage
+        pq.read_table(path, columns=["other"])
+    into = ParquetDestination(tmp_path / "out")
+    report = InferencePipeline(ParquetSource(path), DOUBLE, into, name="n", keep=["s"]).run()
+    assert report.delivered == 100
+    assert sorted(pq.read_table(tmp_path / "out").column("s").to_pylist()) == sorted(table["s"].to_pylist())

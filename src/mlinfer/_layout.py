@@ -41,17 +41,18 @@ def lay_out(
     columns: Mapping[str, str] | None = None,
     *,
     lineage: Sequence[str] = (),
+    where: str = "the source",
 ) -> Layout:
-    """Decide on the columns. `known` is the source's schema, None if it has none before it is read.
+    """Decide on the columns.
 
-    Raises SchemaError when a column that is needed is missing or of another type, ConfigError when names clash.
+    `known` is the schema of the source that `where` names, None if it has none before it is read. Raises SchemaError when a column that is needed is missing or of another type, ConfigError when names clash.
     """
     columns = dict(columns or {})
     unknown = sorted(set(columns) - set(signature.inputs.names))
     if unknown:
         msg = f"columns: wanted names of the model's inputs ({', '.join(signature.inputs.names)}), found {', '.join(unknown)}"
         raise ConfigError(msg)
-    kept = _kept(signature, known, keep)
+    kept = _kept(signature, known, keep, where)
     origin = _lineage(lineage, kept, signature)
     if known is not None:
         Conform(signature.inputs, columns).bind(known)
@@ -75,7 +76,7 @@ def _lineage(names: Sequence[str], kept: pa.Schema, signature: Signature) -> pa.
     return found
 
 
-def _kept(signature: Signature, known: pa.Schema | None, keep: Keep) -> pa.Schema:
+def _kept(signature: Signature, known: pa.Schema | None, keep: Keep, where: str) -> pa.Schema:
     if isinstance(keep, str):
         msg = f"keep: wanted a list of columns, found the text {keep!r}; write keep=[{keep!r}]"
         raise ConfigError(msg)
@@ -86,16 +87,16 @@ def _kept(signature: Signature, known: pa.Schema | None, keep: Keep) -> pa.Schem
             "rename the column in the source (Mapped), or do not keep it"
         )
         raise ConfigError(msg)
-    return pa.schema([pa.field(name, _kept_type(name, known, keep)) for name in dict.fromkeys(keep)])
+    return pa.schema([pa.field(name, _kept_type(name, known, keep, where)) for name in dict.fromkeys(keep)])
 
 
-def _kept_type(name: str, known: pa.Schema | None, keep: Keep) -> pa.DataType:
+def _kept_type(name: str, known: pa.Schema | None, keep: Keep, where: str) -> pa.DataType:
     if isinstance(keep, Mapping):
         kind = keep[name]
         return pa.type_for_alias(kind) if isinstance(kind, str) else kind
     if known is None:
         msg = (
-            f"keep: the source does not know its columns before it is read, so {name!r} needs a type: "
+            f"keep: {where} does not know its columns before it is read, so {name!r} needs a type: "
             f"keep={{{name!r}: pa.string()}}"
         )
         raise ConfigError(msg)
@@ -106,8 +107,8 @@ def _kept_type(name: str, known: pa.Schema | None, keep: Keep) -> pa.DataType:
     kind = known.field(name).type
     if pt.is_null(kind):
         msg = (
-            f"keep: the first records do not tell the type of {name!r} (it is empty in them, or of several types), so it "
-            f"needs one: keep={{{name!r}: pa.string()}}"
+            f"keep: the first records of {where} do not tell the type of {name!r} (there are none, or it is empty in them or of "
+            f"several types), so it needs one: keep={{{name!r}: pa.string()}}"
         )
         raise ConfigError(msg)
     return kind.value_type if pt.is_dictionary(kind) else kind

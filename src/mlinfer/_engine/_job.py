@@ -12,9 +12,15 @@ from mlinfer._layout import Keep, Layout, lay_out
 from mlinfer._protocols import DataDestination, DataSource, Host
 from mlinfer._retry import Retry
 from mlinfer._signature import Signature
+from mlinfer._text import shown
 
 OnChange = Literal["stop", "continue", "restart"]
 Until = Literal["end", "idle"]
+SUCH_AS = {
+    "source": "ParquetSource(path) or MemorySource(records)",
+    "host": "SklearnHost(model)",
+    "destination": "SqlDestination(url, table=...)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,25 @@ class Job:
     replaying: bool = False
     """The source is the pipeline's own rejects: what is delivered is marked there, and no other run is taken over."""
 
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what is no part, such as a path or an estimator."""
+        outputs = (self.destination, self.rejects, *self.side.values())
+        found = [
+            ("source", self.source),
+            ("host", self.host),
+            *(("destination", one) for one in outputs if one),
+        ]
+        for role, part in found:
+            if isinstance(part, type) or not hasattr(part, "partitions" if role == "source" else "open"):
+                what = (
+                    f"the class {part.__name__}"
+                    if isinstance(part, type)
+                    else f"{type(part).__name__} {shown(part, 80)}"
+                )
+                msg = f"wanted a {role}, such as {SUCH_AS[role]}, found {what}"
+                raise ConfigError(msg)
+
     def lay_out(self, signature: Signature) -> Layout:
         """The columns of a run with a model of this signature. Raises ConfigError or SchemaError; may look at the source."""
-        return lay_out(signature, self.source.schema(), self.keep, self.columns, lineage=self.lineage)
+        known, where = self.source.schema(), repr(self.source)
+        return lay_out(signature, known, self.keep, self.columns, lineage=self.lineage, where=where)

@@ -59,13 +59,16 @@ class CsvSource(DataSource):
         return not self.follow
 
     def schema(self) -> pa.Schema | None:
-        """The columns of the first file, with the types that its first records (up to 1 MiB) tell.
+        """The columns of the first file that holds records, with the types that its first ones (up to 1 MiB) tell.
 
-        The type is null where they do not: the column is empty, or holds numbers and other things. Raises SchemaError:
-        two columns have one name, or the delimiter is another.
+        The type is null where they do not: the column is empty, or holds numbers and other things. None while a followed
+        directory holds no header row. Raises SchemaError: no file has one, two columns have one name, or the delimiter is
+        another.
         """
+        only_header = path = None
         for partition in self.partitions():
-            with open_tape(file_of(self.path, partition), None) as tape:
+            path = file_of(self.path, partition)
+            with open_tape(path, None) as tape:
                 header = _header(tape, self.delimiter)
                 if header is None:
                     continue
@@ -73,10 +76,13 @@ class CsvSource(DataSource):
                 tape.fill_to(CHUNK_BYTES)
                 places = splitter.ends(tape.data, tape.start, final=tape.ended).places
                 block = tape.data[tape.start : places[-1]] if len(places) else b""
-            if not block.strip():
-                return pa.schema([pa.field(name, pa.null()) for name in header])
-            return Cells(header, pa.schema([]), self.delimiter).infer(block)
-        return None
+            if block.strip():
+                return Cells(header, pa.schema([]), self.delimiter).infer(block)
+            only_header = only_header or pa.schema([pa.field(name, pa.null()) for name in header])
+        if only_header is None and path is not None and not self.follow:
+            advice = f"write the names of the columns into the first line of {path}, or remove the file from the input"
+            raise SchemaError(HEADER, "the names of the columns", "an empty file", advice)
+        return only_header
 
     def partitions(self) -> Sequence[str]:
         """The files."""

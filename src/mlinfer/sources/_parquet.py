@@ -16,7 +16,6 @@ from mlinfer import (
     Batch,
     ChangedError,
     ComponentError,
-    ConfigError,
     DataSource,
     EndOfInput,
     Position,
@@ -60,10 +59,10 @@ class ParquetSource(DataSource):
     def schema(self) -> pa.Schema | None:
         """The columns of the first file; None while a followed directory is empty.
 
-        Raises ConfigError: there is no file, or the first one is damaged.
+        Raises ConfigError: there is no file. ComponentError: the first one is damaged.
         """
         for name, file in self._files():
-            with read_footer(file, ConfigError) as footer:
+            with read_footer(file) as footer:
                 schema: pa.Schema = footer.file.schema_arrow.remove_metadata()
                 self._check_id_column(schema, name)
                 return schema
@@ -72,7 +71,7 @@ class ParquetSource(DataSource):
     def partitions(self) -> Sequence[str]:
         """The files by name; a large one as runs of row groups, `big.parquet[0:8]`.
 
-        Raises ConfigError: there is no file, or a large one is damaged.
+        Raises ConfigError: there is no file. ComponentError: a large one is damaged.
         """
         return [run for name, file in self._files() for run in row_group_runs(name, file)]
 
@@ -84,7 +83,7 @@ class ParquetSource(DataSource):
         ComponentError: it is damaged.
         """
         run = run_of(self.path, partition)
-        with read_footer(run.file, ComponentError) as footer:
+        with read_footer(run.file) as footer:
             start, end = footer.rows_of(run)
             if after is not None:
                 start = _check_unchanged(after, footer, (start, end))
@@ -101,7 +100,7 @@ class ParquetSource(DataSource):
     def remaining(self, partition: str, after: Position | None) -> int:
         """The number of rows behind a position, as the footer tells it. Raises what `open` raises."""
         run = run_of(self.path, partition)
-        with read_footer(run.file, ComponentError) as footer:
+        with read_footer(run.file) as footer:
             start, end = footer.rows_of(run)
             return end - (start if after is None else _check_unchanged(after, footer, (start, end)))
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from mlinfer import ChangedError, ComponentError, ConfigError, MlinferError
+from mlinfer import ChangedError, ComponentError
 from mlinfer.sources._files import file_of
 
 if TYPE_CHECKING:
@@ -130,15 +130,15 @@ class Footer:
 
 
 @contextmanager
-def read_footer(path: Path, kind: type[MlinferError]) -> Iterator[Footer]:
-    """Open a file and read its footer. Raises `kind`: it is not there, not Parquet, or damaged."""
+def read_footer(path: Path) -> Iterator[Footer]:
+    """Open a file and read its footer. Raises ComponentError: it is not there, not Parquet, or damaged."""
     import pyarrow.parquet as pq
 
     try:
         source = pa.OSFile(os.fspath(path))
     except OSError as error:
         msg = f"{path}: wanted to read a Parquet file, found {said(error)}; put it back, or allow this user to read it"
-        raise kind(msg) from error
+        raise ComponentError(msg) from error
     with source:
         try:
             identity = _identity(path.stat())
@@ -146,9 +146,9 @@ def read_footer(path: Path, kind: type[MlinferError]) -> Iterator[Footer]:
             _check_counts(file.metadata)
             file.schema_arrow  # noqa: B018 - decodes the types, which may fail as well
         except (OSError, pa.ArrowException, ValueError) as error:
-            found = "an empty file" if not source.size() else said(error)
+            found = "an empty file" if not source.size() else said(error).rstrip(".")
             msg = f"{path}: wanted a Parquet file, found {found}; restore it, or remove it from the input"
-            raise kind(msg) from error
+            raise ComponentError(msg) from error
         yield Footer(path, source, file, identity)
 
 
@@ -158,10 +158,10 @@ def said(error: Exception) -> str:
 
 
 def row_group_runs(name: str, path: Path) -> list[str]:
-    """The names of a file's partitions; they follow from the file alone. Raises ConfigError: it is damaged."""
+    """The names of a file's partitions; they follow from the file alone. Raises ComponentError: it is damaged."""
     if path.stat().st_size <= SPLIT_OVER:
         return [name]
-    with read_footer(path, ConfigError) as footer:
+    with read_footer(path) as footer:
         metadata = footer.file.metadata
         cuts, size = [0], 0
         for n in range(metadata.num_row_groups):
