@@ -8,10 +8,11 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from sklearn.linear_model import LinearRegression
 
 from mlinfer import Budget, ComponentError, ConfigError, InferencePipeline, RecordErrors, SchemaError
 from mlinfer.destinations import MemoryDestination
-from mlinfer.hosts import FunctionHost
+from mlinfer.hosts import FunctionHost, SklearnHost
 from mlinfer.sources import MemorySource
 
 
@@ -313,3 +314,35 @@ def test_a_model_that_calls_sys_exit_fails_for_its_record_alone():
     answers = pipeline(host).infer({"x": [1.0, 2.0, 3.0]}, on_reject="null")
     assert answers["y"].to_pylist() == [1.0, None, 3.0]
     assert answers["status_detail"][1].as_py() == "RuntimeError: the model called sys.exit(3)"
+
+
+@pytest.mark.parametrize("on_reject", ["raise", "null"])
+def test_a_matrix_of_another_width_is_one_error_not_one_for_each_record(on_reject):
+    fitted = LinearRegression().fit(np.eye(4), np.arange(4.0))
+    host = SklearnHost(fitted, example=np.eye(4))
+    with InferencePipeline(MemorySource(np.eye(4)), host, MemoryDestination()) as pipeline:
+        for narrow in (np.ones((100, 3)), np.ones((1, 5))):
+            with pytest.raises(
+                SchemaError, match=rf"found .*\[{narrow.shape[1]}\]; give each record the 4 values"
+            ):
+                pipeline.infer(narrow, on_reject=on_reject)
+        assert pipeline.infer(np.ones((2, 4))).num_rows == 2
+
+
+@pytest.mark.parametrize(
+    ("role", "part", "message"),
+    [
+        (0, "flights.csv", r"wanted a source, such as ParquetSource\(path\) or .*, found str 'flights.csv'"),
+        (1, LinearRegression(), r"wanted a host, such as SklearnHost\(model\), found LinearRegression"),
+        (
+            2,
+            MemoryDestination,
+            "wanted a destination, such as SqlDestination.*, found the class MemoryDestination",
+        ),
+    ],
+)
+def test_what_is_no_part_is_refused_at_once(role, part, message):
+    parts = [MemorySource({"x": [1.0]}), SklearnHost("model.mlinfer"), MemoryDestination()]
+    parts[role] = part
+    with pytest.raises(ConfigError, match=message):
+        InferencePipeline(*parts)

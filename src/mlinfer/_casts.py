@@ -51,6 +51,8 @@ def compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
         found = found.value_type
     if found == wanted or pt.is_null(found):
         return True
+    if pt.is_fixed_size_list(found) and pt.is_fixed_size_list(wanted) and found.list_size != wanted.list_size:
+        return False
     if is_list(found) and is_list(wanted):
         return compatible(found.value_type, wanted.value_type)
     if is_text(found) and is_moment(wanted):

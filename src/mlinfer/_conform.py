@@ -77,8 +77,11 @@ class Conform:
                 advice = f"columns there are: {', '.join(schema.names) or 'none'}; rename with columns={{{field.name!r}: ...}}"
                 raise SchemaError(name, _spelled(field), what, advice)
             if not compatible(schema.field(found[0]).type, field.type):
+                kind = schema.field(found[0]).type
                 advice = "convert the column in the source, or wrap the source in Mapped"
-                raise SchemaError(name, _spelled(field), schema.field(found[0]).type, advice)
+                if pt.is_fixed_size_list(kind) and pt.is_fixed_size_list(field.type):
+                    advice = f"give each record the {field.type.list_size} values that the model was made for, in their order"
+                raise SchemaError(name, _spelled(field), kind, advice)
             places += found
         self._places, self._bound = places, schema
 
