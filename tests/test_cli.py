@@ -290,13 +290,50 @@ def test_output_that_nobody_reads_is_no_traceback(folder):
     assert child.returncode == 141
 
 
-def test_a_system_without_posix_locks_is_refused_clearly():
-    code = "import sys; sys.modules['fcntl'] = None; import mlinfer"
+NOT_HERE = "mlinfer needs Linux or macOS: it locks and flushes files in ways that Windows lacks; there, run it in WSL"
+
+
+@pytest.fixture
+def no_locks(tmp_path):
+    """The environment of a Python without POSIX locks, as on Windows."""
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['fcntl'] = None")
+    return os.environ | {"PYTHONPATH": str(tmp_path)}
+
+
+@pytest.mark.parametrize("command", [MLINFER, [sys.executable, "-m", "mlinfer"]], ids=["script", "module"])
+def test_a_system_without_posix_locks_is_refused_in_one_line(command, no_locks):
     found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+        [*command, "plugins"], capture_output=True, text=True, timeout=50, check=False, env=no_locks
     )
-    assert found.returncode == 1
-    assert found.stderr.splitlines()[-1].startswith("ImportError: mlinfer needs Linux or macOS")
+    assert (found.returncode, found.stdout, found.stderr) == (2, "", f"mlinfer: error: {NOT_HERE}\n")
+
+
+def test_a_system_without_posix_locks_is_refused_by_an_import_error(no_locks):
+    code = "try:\n import mlinfer\nexcept ImportError as error:\n print(error)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True, env=no_locks
+    )
+    assert found.stdout == f"{NOT_HERE}\n"
+
+
+def test_what_cannot_be_previewed_or_found_says_what_to_do(folder, capsys):
+    for number in ("0", "-1", "ten"):
+        with pytest.raises(SystemExit) as ended:
+            main(["preview", "pipeline.toml", f"-n={number}"])
+        assert ended.value.code == 2
+        assert (
+            f"argument -n: wanted a number of records of 1 or more, found '{number}'"
+            in capsys.readouterr().err
+        )
+    assert main(["state", "show", "tripled"]) == 2
+    err = capsys.readouterr().err
+    assert f"wanted one pipeline called 'tripled' in the .toml files of {folder}, found none" in err
+    assert "the pipelines here: doubled (pipeline.toml); go to its folder, or name the file itself" in err
+    with (
+        mlinfer.load_pipeline("pipeline.toml") as pipeline,
+        pytest.raises(ConfigError, match="1 or more, found 0"),
+    ):
+        pipeline.preview(0)
 
 
 @pytest.fixture

@@ -190,6 +190,25 @@ def test_what_is_wrong_is_named(write, old, new, message):
         load_pipeline(write(WHOLE.replace(old, new)), ALLOW)
 
 
+@pytest.mark.parametrize(
+    ("role", "kind", "name"),
+    [("source", "mapped", "Mapped"), ("host", "selected", "Selected"), ("destination", "tee", "Tee")],
+)
+def test_a_wrapper_is_for_python_only_and_says_so(role, kind, name, tmp_path):
+    parts = {
+        "source": 'type = "memory", data = {}',
+        "host": 'type = "sklearn", model = "m.mlinfer"',
+        "destination": 'type = "memory"',
+    }
+    parts[role] = f'type = "{kind}"'
+    path = tmp_path / "p.toml"
+    path.write_text("".join(f"{key} = {{ {text} }}\n" for key, text in parts.items()))
+    with pytest.raises(
+        ConfigError, match=rf"\[{role}\]: {name} can be written in Python only; .*module:attr"
+    ):
+        load_pipeline(path)
+
+
 def test_a_part_that_nobody_installed_lists_the_others(write):
     with pytest.raises(PluginNotFound, match=r"no destination is called 'kafka'; installed: .*memory"):
         load_pipeline(

@@ -18,7 +18,18 @@ ROOT = Path(__file__).parents[1] / "src/mlinfer"
 # A package stands for everything inside it.
 FLOORS = [
     # 0: no I/O
-    ["_arrays", "_errors", "_batch", "_casts", "_clock", "_envelope", "_progress", "_signature", "_text"],
+    [
+        "_arrays",
+        "_errors",
+        "_batch",
+        "_casts",
+        "_clock",
+        "_envelope",
+        "_progress",
+        "_signature",
+        "_system",
+        "_text",
+    ],
     # 1: the promises
     ["_protocols"],
     # 2: pure where possible

@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from mlinfer import _system  # noqa: F401 - before anything that Windows lacks
+
+# isort: split
 from mlinfer._arrays import as_column, as_numpy
 from mlinfer._batch import BadRecord, Batch, Position, RecordIds
 from mlinfer._checkpoint import Checkpoint
@@ -41,6 +44,7 @@ from mlinfer._protocols import (
     DataDestination,
     DataSource,
     Drains,
+    Exemplifies,
     Explains,
     Host,
     InfersArrays,
@@ -65,6 +69,7 @@ from mlinfer._signature import Signature, finite, nonfinite
 from mlinfer._tabular import to_arrow
 
 if TYPE_CHECKING:
+    from mlinfer._config import load_pipeline
     from mlinfer._json_text import json_objects, json_texts, quoted_texts
     from mlinfer.hosts import host, save
 
@@ -91,6 +96,7 @@ __all__ = [
     "DataSource",
     "Drains",
     "EndOfInput",
+    "Exemplifies",
     "Explains",
     "FencedError",
     "Guarantee",
@@ -137,6 +143,7 @@ __all__ = [
     "host",
     "json_objects",
     "json_texts",
+    "load_pipeline",
     "nonfinite",
     "observer",
     "quoted_texts",
@@ -147,11 +154,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What is imported when it is used: hosts stand above the core, and JSON texts need slow libraries."""
+    """What is imported when it is used: hosts stand above the core, and JSON and TOML texts need slow libraries."""
     if name in {"host", "save"}:
         from mlinfer import hosts
 
         return getattr(hosts, name)
+    if name == "load_pipeline":
+        from mlinfer import _config
+
+        return _config.load_pipeline
     if name in {"json_objects", "json_texts", "quoted_texts"}:
         from mlinfer import _json_text
 

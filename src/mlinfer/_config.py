@@ -37,6 +37,9 @@ TABLES = {"checkpoint": Checkpoint, "budget": Budget, "batching": Batching, "ret
 PARTS = {"source": "source", "host": "host", "destination": "destination", "rejects": "destination"}
 """Tables that name a part with `type`, and its role."""
 
+WRAPPERS = {"mapped": "Mapped", "selected": "Selected", "tee": "Tee"}
+"""Parts around other parts, which no table can describe."""
+
 OTHERS = ("keep", "workers", "side", "observers", "engine")
 
 
@@ -148,6 +151,12 @@ class _Definition:
         kind = options.pop("type", None)
         if not isinstance(kind, str):
             msg = f'{where}: wanted type = "..." to say which {role} it is, found {shown(kind) if kind else "none"}'
+            raise ConfigError(msg)
+        if kind in WRAPPERS:
+            msg = (
+                f"{where}: {WRAPPERS[kind]} can be written in Python only; put the part that it makes into a module and name "
+                'it: type = "module:attr", allowed with --allow module:attr'
+            )
             raise ConfigError(msg)
         found = self.imported(kind) if ":" in kind else load(role, kind)
         if hasattr(found, "open") and not isinstance(

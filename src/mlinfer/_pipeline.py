@@ -73,6 +73,19 @@ class InferencePipeline:
         ConfigError: the arguments contradict each other.
 
     The constructor does no I/O.
+
+    >>> import mlinfer
+    >>> from mlinfer.destinations import MemoryDestination
+    >>> from mlinfer.sources import MemorySource
+    >>> @mlinfer.host(inputs={"n": "double"}, outputs={"half": "double"}, takes="numpy", version="1")
+    ... def half(n):
+    ...     return n / 2
+    >>> answers = MemoryDestination()
+    >>> pipeline = InferencePipeline(MemorySource({"n": [1.0, 4.0]}), half, answers, name="halves", keep=["n"])
+    >>> print(pipeline.run())
+    2 delivered, 0 rejected, exactly-once ...
+    >>> answers.table().to_pylist()
+    [{'n': 1.0, 'half': 0.5}, {'n': 4.0, 'half': 2.0}]
     """
 
     def __init__(  # noqa: PLR0913 - the one place where a pipeline is put together; all but three by keyword
@@ -172,7 +185,13 @@ class InferencePipeline:
             runs = tuple(model.explain()) if isinstance(model, Explains) else ()
         job = self.job
         return Plan(
-            job.name or "unnamed", repr(job.source), repr(job.host), repr(job.destination), layout, found, runs
+            job.name or "unnamed",
+            repr(job.source),
+            repr(job.host),
+            repr(job.destination),
+            layout,
+            found,
+            runs,
         )
 
     def check(self) -> Plan:
@@ -191,7 +210,13 @@ class InferencePipeline:
         return plan
 
     def preview(self, records: int = 10) -> pa.Table:
-        """Answers for the first records of the source; nothing is delivered and no progress is kept."""
+        """Answers for the first records of the source; nothing is delivered and no progress is kept.
+
+        Raises ConfigError: fewer than one record is asked for.
+        """
+        if records < 1:
+            msg = f"preview: wanted a number of records of 1 or more, found {records}"
+            raise ConfigError(msg)
         answering = self._answers()
         job = self.job
         layout = job.lay_out(answering.signature)
@@ -243,7 +268,8 @@ class InferencePipeline:
             bind: HOST:PORT. An address that others can reach needs `tls`, `keys` and `names`.
             options: `tls=("cert.pem", "key.pem")`: speak HTTPS. `keys="keys.toml"`: answer those who show a key that this
                 file names. `names=["scores.example"]`: the host names by which clients ask. `insecure=True`: listen where
-                others can reach it, without TLS or keys.
+                others can reach it, without TLS or keys. `log="before_reply"`: give an answer only when the destination has
+                made it durable. `access_log=True`: tell the logger `mlinfer.access` about every request.
 
         Raises ConfigError: the address is taken, or others can reach it and it lacks what that needs.
         """

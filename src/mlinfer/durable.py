@@ -8,6 +8,7 @@ else, so that a test can see each step, refuse it, or lose it.
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import secrets
@@ -17,12 +18,6 @@ from typing import IO, TYPE_CHECKING
 from mlinfer._envelope import Envelope
 from mlinfer._errors import ComponentError, FencedError
 from mlinfer._failpoints import failpoint, spared
-
-try:
-    import fcntl
-except ImportError as error:  # the first thing that Windows lacks
-    _msg = "mlinfer needs Linux or macOS: it locks and flushes files in ways that Windows lacks; there, run it in WSL"
-    raise ImportError(_msg) from error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -57,7 +57,7 @@ def file_named(text: str) -> Path:
         return found[0]
     known = ", ".join(f"{name} ({path})" for path, name in names.items() if name) or "none"
     what = " and ".join(map(str, found)) if found else f"none; the pipelines here: {known}"
-    msg = f"wanted one pipeline called {text!r} in the .toml files of this folder, found {what}"
+    msg = f"wanted one pipeline called {text!r} in the .toml files of {Path.cwd()}, found {what}; go to its folder, or name the file itself"
     raise ConfigError(msg)
 
 

@@ -65,7 +65,7 @@ def run(asked: argparse.Namespace) -> None:
     watching: list[object] = []
     with ExitStack() as stack:
         if asked.log:
-            stack.enter_context(_logging_to_stderr(asked.log, debug=asked.debug))
+            stack.enter_context(logging_to_stderr(asked.log, debug=asked.debug))
             watching.append(LogObserver(asked.log))
         elif not asked.no_progress:
             watching.append(ProgressBar())
@@ -109,7 +109,8 @@ class JsonLines(logging.Formatter):
 
 
 @contextmanager
-def _logging_to_stderr(kind: str, *, debug: bool) -> Iterator[None]:
+def logging_to_stderr(kind: str, *, debug: bool) -> Iterator[None]:
+    """Show the log while the block runs, as `text` or as `json`."""
     handler = logging.StreamHandler()
     handler.setFormatter(
         JsonLines() if kind == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
@@ -126,7 +127,7 @@ def _logging_to_stderr(kind: str, *, debug: bool) -> Iterator[None]:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        msg = f"wanted a number of records of 1 or more, found {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
