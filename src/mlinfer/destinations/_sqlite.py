@@ -56,7 +56,7 @@ class Sqlite:
         if not url.startswith("sqlite:"):
             msg = (
                 f"database {redacted(url)!r}: wanted sqlite:///PATH, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE "
-                "with  pip install 'mlinfer[postgres]'"
+                "with pip install 'mlinfer[postgres]'"
             )
             raise ConfigError(msg)
         path = url.removeprefix(PREFIX)

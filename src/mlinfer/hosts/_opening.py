@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from mlinfer import ConfigError, Signature
 from mlinfer.hosts import _code_formats, _skops_files
 from mlinfer.hosts._answers_of import METHODS, Answer, asked
@@ -42,6 +44,7 @@ class Opened:
     answers: tuple[Answer, ...]
     signature: Signature
     form: str
+    example: pa.RecordBatch | None = None
 
 
 def open_estimator(
@@ -102,7 +105,7 @@ def _packaged(package: Package, method: Methods, *, expand: bool) -> Opened:
         msg = f"model {own.model_id!r}: wanted the answers {own.outputs.names} that its package names, found {study.outputs.names}"
         raise ConfigError(msg)
     signature = Signature(own.inputs, study.outputs, own.model_id, own.version, own.digest)
-    return Opened(feed, study.answers, signature, package.runs)
+    return Opened(feed, study.answers, signature, package.runs, package.example)
 
 
 def study_again(package: Package, methods: Sequence[str], *, expand: bool) -> Study:
@@ -126,8 +129,9 @@ def _from_file(path: Path, loading: Loading) -> tuple[Any, str]:
     suffix = path.suffix.lower()
     if suffix not in {".skops", *_code_formats.SUFFIXES}:
         known = ", ".join([".skops", *_code_formats.SUFFIXES])
-        msg = f"{path}: wanted a package (a folder) or a file ending in {known}, found {suffix or 'no ending'!r}"
-        raise ConfigError(msg if path.exists() else f"{msg}, and nothing is there")
+        found = (suffix or "no ending") if path.exists() else "nothing there"
+        msg = f"{path}: wanted a package (a folder, as mlinfer.save makes it) or a file ending in {known}, found {found}"
+        raise ConfigError(msg)
     if suffix in _code_formats.SUFFIXES and (loading.code_format != "pickle" or loading.sha256 is None):
         msg = (
             f"{path}: wanted a format that cannot hold code (save the model with mlinfer.save), found {suffix}, which runs "

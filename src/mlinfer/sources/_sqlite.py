@@ -25,8 +25,8 @@ def database(url: str) -> Path:
     path = url.removeprefix("sqlite:///")
     if path in {url, "", ":memory:"} or "?" in path or "\0" in path:
         msg = (
-            f"database {redacted(url)!r}: wanted sqlite:///relative.db or sqlite:////absolute.db, the only kind there is "
-            "today; others will come with  pip install 'mlinfer[sql]'"
+            f"database {redacted(url)!r}: wanted sqlite:///relative.db or sqlite:////absolute.db, the only "
+            "kind that SqlSource reads"
         )
         raise ConfigError(msg)
     return Path(path)
