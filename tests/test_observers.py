@@ -248,3 +248,21 @@ def test_a_source_that_does_not_count_its_records_tells_nothing():
             observers=[listener],
         ).run()  # fmt: skip
         assert listener.expected is None
+
+
+def test_every_run_has_hooks_of_its_own():
+    heard = {"outer": [], "inner": []}
+
+    class Hears:
+        def __init__(self, name):
+            self.name = name
+
+        @observer
+        def run_started(self, event):
+            heard[self.name].append(event)
+            if self.name == "outer":
+                run(Hears("inner"), name="inner")  # while the outer run is under way
+
+    run(Hears("outer"), name="outer")
+    assert [event.name for event in heard["outer"]] == ["outer"]
+    assert [event.name for event in heard["inner"]] == ["inner"]

@@ -90,6 +90,11 @@ class Batch:
     `position` is where the partition resumes once this batch is delivered (None: a source that cannot resume).
     `ids` may be left out as long as nobody asks who the records are: rejects do, and destinations with a key.
     `bad` are records between these that could not be decoded.
+
+    >>> records = pa.record_batch({"n": [1, 2]})
+    >>> batch = Batch(records, "monday.csv", position=12, ids=RecordIds.ordinals("monday.csv", 10, 2))
+    >>> len(batch), batch.ids.array().to_pylist()
+    (2, ['monday.csv#10', 'monday.csv#11'])
     """
 
     records: pa.RecordBatch

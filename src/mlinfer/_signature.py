@@ -20,6 +20,12 @@ class Signature:
     `inputs`: a field that is not nullable needs a value in every record (NaN counts as no value).
     `outputs`: a NaN or an infinity in an answer makes its record a reject unless the field is marked `nonfinite`.
     `digest` (hex) changes whenever the answers could: it decides whether stored progress still belongs to the model.
+
+    >>> inputs = pa.schema([pa.field("age", pa.float64(), nullable=False)])
+    >>> outputs = pa.schema([pa.field("risk", pa.float64(), nullable=False)])
+    >>> first, second = (Signature(inputs, outputs, "risk", version) for version in ("1", "2"))
+    >>> first.fingerprint() == second.fingerprint()
+    False
     """
 
     inputs: pa.Schema

@@ -18,6 +18,16 @@ class MemoryDestination(DataDestination):
     """Keeps answers as a list of batches; `table()` gives them as one table. For tests and notebooks.
 
     Records and progress live as long as this object does.
+
+    >>> import mlinfer
+    >>> from mlinfer.sources import MemorySource
+    >>> @mlinfer.host(inputs={"n": "int64"}, outputs={"square": "int64"}, takes="numpy", version="1")
+    ... def squared(n):
+    ...     return n * n
+    >>> answers = MemoryDestination()
+    >>> report = mlinfer.InferencePipeline(MemorySource({"n": [2, 3]}), squared, answers, name="squares").run()
+    >>> answers.table().to_pydict()
+    {'square': [4, 9]}
     """
 
     transactional = True

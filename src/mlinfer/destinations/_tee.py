@@ -18,6 +18,18 @@ class Tee(DataDestination):
     between the commits repeats the last records at those that came first. Where all are keyed that does no harm, and
     the Tee is keyed. Records are handed on at the commit, to one destination after the other. A record that one of them
     refuses becomes a reject and is not handed to the next ones: put the strictest first.
+
+    >>> import mlinfer
+    >>> from mlinfer.destinations import MemoryDestination
+    >>> from mlinfer.sources import MemorySource
+    >>> @mlinfer.host(inputs={"n": "int64"}, outputs={"square": "int64"}, takes="numpy", version="1")
+    ... def squared(n):
+    ...     return n * n
+    >>> here, there = MemoryDestination(), MemoryDestination()
+    >>> print(mlinfer.InferencePipeline(MemorySource({"n": [3]}), squared, Tee(here, there), name="both").run())
+    1 delivered, 0 rejected, at-least-once ...
+    >>> here.table() == there.table()
+    True
     """
 
     transactional = False

@@ -31,6 +31,11 @@ class FunctionHost(Host):
         outputs: the fields it answers, likewise.
         version: changes when the answers change. By default a digest of the function's source text.
         shared: whether several threads may call the function at the same time.
+
+    >>> twice = FunctionHost(lambda x: 2 * x, {"x": "double"}, {"y": "double"}, takes="numpy", version="1")
+    >>> with twice.open() as model:
+    ...     model.infer(pa.record_batch({"x": [1.5]})).to_pylist()
+    [{'y': 3.0}]
     """
 
     function: Callable[..., Any]

@@ -51,6 +51,16 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     has given the same answers to the example as the model in hand.
 
     Raises ConfigError: something is at the path, the estimator cannot answer its example or cannot be stored as data.
+
+    >>> import tempfile
+    >>> from mlinfer.hosts import SklearnHost
+    >>> from sklearn.linear_model import LinearRegression
+    >>> fitted = LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     package = save(fitted, f"{folder}/twice.mlinfer")
+    ...     with SklearnHost(package).open() as model:
+    ...         print(model.signature.model_id)
+    twice
     """
     path = Path(path)
     check_free(path)

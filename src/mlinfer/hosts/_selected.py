@@ -20,6 +20,14 @@ class Selected(Host):
     Args:
         host: the host that answers.
         answers: the wanted columns, `{new_name: name}`, in this order.
+
+    >>> import mlinfer
+    >>> @mlinfer.host(inputs={"n": "double"}, outputs={"low": "double", "high": "double"}, takes="numpy", version="1")
+    ... def interval(n):
+    ...     return {"low": n - 1, "high": n + 1}
+    >>> with Selected(interval, {"at_most": "high"}).open() as model:
+    ...     model.infer(pa.record_batch({"n": [1.0]})).to_pylist()
+    [{'at_most': 2.0}]
     """
 
     host: Host

@@ -24,6 +24,14 @@ class IterableSource(DataSource):
     Args:
         make: called once per run; yields records in order.
         bounded: whether it ends by itself.
+
+    >>> def counted(after=0):
+    ...     for n in range(after, 3):
+    ...         yield {"n": [n]}
+    >>> IterableSource(counted).resume
+    'seek'
+    >>> IterableSource(lambda: [{"n": [1, 2]}]).resume
+    'none'
     """
 
     make: Callable[..., Iterable[Any]]

@@ -42,6 +42,14 @@ class Mapped(DataSource):
         fn: the function; of a module, where the pipeline is pickled.
         reads: the columns of the source that `fn` needs: names, or names with types where the source knows none. By
             default all that it knows.
+
+    >>> import pyarrow.compute as pc
+    >>> from mlinfer.sources import MemorySource
+    >>> def with_log(records):
+    ...     return records.append_column("log_n", pc.log2(records["n"]))
+    >>> Mapped(MemorySource({"n": [1.0, 8.0]}), with_log).schema()
+    n: double
+    log_n: double
     """
 
     source: DataSource

@@ -20,6 +20,10 @@ class MemorySource(DataSource):
 
     Its identity is its content: the same records are the same partition, wherever they are, so a second run of a named
     pipeline delivers nothing twice.
+
+    >>> MemorySource([{"name": "a", "n": 1}, {"name": "b", "n": 2}]).schema()
+    name: string
+    n: int64
     """
 
     data: Any
