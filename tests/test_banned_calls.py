@@ -190,12 +190,13 @@ def test_every_rule_catches_its_own_name(banned):
         ("source.open(partition, after, wanted)", "_engine/_lane.py"),
         ("destination.open(schema, scope)", "_engine/_outputs.py"),
         ("text.replace('a', 'b')", "_text.py"),
-        ("moment.replace(tzinfo=zone, hour=0)", "_text.py"),
+        ("moment.replace(tzinfo=zone)", "_text.py"),
         ("from dataclasses import replace\nreplace(batch, ids=ids)", "_engine/_step.py"),
         ("from mlinfer import durable\ndurable.replace(path, content)", "destinations/_appended.py"),
         ("from mlinfer import durable\ndurable.rename(path)", "destinations/_appended.py"),
         ("import os\nos.open(path, os.O_RDONLY)", "hosts/_model_files.py"),
         ("import os\nos.open(os.devnull, os.O_WRONLY)", "_cli/_ending.py"),
+        ("import os\nopen(os.devnull, 'w')", "_cli/__init__.py"),
         ("import os\nos.write(2, b'text')", "_cli/_ending.py"),
         ("import os\nos.fsync(descriptor)", DURABLE),
         ("path.unlink()", DURABLE),
@@ -263,7 +264,7 @@ def writes(call, called):
     """Whether this call opens a file for writing, or is a method of a path that writes."""
     keywords = {keyword.arg: keyword.value for keyword in call.keywords}
     if isinstance(call.func, ast.Attribute) and not called.startswith("mlinfer."):
-        method, count = call.func.attr, len(call.args) + len(call.keywords)
+        method, count = call.func.attr, len(call.args) if not call.keywords else 0
         if method in WRITING_METHODS and WRITING_METHODS[method] in {None, count}:
             return True
     if called == "os.open":
@@ -275,6 +276,8 @@ def writes(call, called):
         mode = keywords.get("mode") or (call.args[0] if call.args else None)
         mode = mode if isinstance(mode, ast.Constant) and MODE.fullmatch(str(mode.value)) else None
     else:
+        return False
+    if any(getattr(argument, "attr", "") == "devnull" for argument in call.args):
         return False
     return mode is not None and not (isinstance(mode, ast.Constant) and set(str(mode.value)) <= set("rbt"))
 

@@ -42,6 +42,8 @@ def test_the_nth_hit_is_the_one_that_fails():
         ("nowhere=kill", "wanted NAME=ACTION(ARGUMENT)@WHEN with a known name, found 'nowhere=kill'"),
         ("source.open=eval(x)", "found 'source.open=eval(x)'"),
         ("source.open", "found 'source.open'"),
+        ("source.open=partial(many)", "found 'source.open=partial(many)'"),
+        ("source.open=sleep(0)@p.", "wanted a number in brackets and behind @p"),
         ("source.open=raise(nothing)", "wanted one of the errors component, eio, enospc"),
     ],
 )
@@ -73,3 +75,23 @@ def test_a_process_stops_where_it_is_told_to_and_goes_on_when_it_is_woken():
     assert os.WIFSTOPPED(status)
     child.send_signal(signal.SIGCONT)
     assert child.communicate()[0] == "awake\n"
+
+
+def written_by(spec, tmp_path):
+    code = f"from pathlib import Path; from mlinfer import durable; durable.replace(Path({str(tmp_path / 'f')!r}), b'x' * 100)"
+    environment = {**os.environ, "MLINFER_FAILPOINTS": spec, "MLINFER_TEST": "1"}
+    child = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    return child, {path.name[:2]: path.stat().st_size for path in tmp_path.iterdir()}
+
+
+def test_a_process_can_die_in_the_middle_of_a_write(tmp_path):
+    child, sizes = written_by("progress.write.tmp=partial(30)", tmp_path)
+    assert (child.returncode, sizes) == (-9, {".f": 30})
+
+
+def test_a_disk_can_be_full_after_some_bytes(tmp_path):
+    child, sizes = written_by("progress.write.tmp=enospc(30)", tmp_path)
+    assert "No space left on device" in child.stderr
+    assert (child.returncode, sizes) == (1, {})

@@ -676,7 +676,7 @@ def test_looking_creates_nothing(tmp_path, stack):
 @pytest.mark.parametrize("origin", ["another program", "another pipeline", "another output"])
 def test_files_of_another_origin_are_refused_left_or_replaced_as_the_user_says(tmp_path, stack, origin):
     if origin == "another program":
-        put(tmp_path / "part-00000000.parquet", range(100, 103))
+        put(tmp_path / "part-0.parquet", range(100, 103))
     else:
         scope = (
             Scope("other", run="r0") if origin == "another pipeline" else Scope("pipe", "rejects", run="r0")
@@ -684,7 +684,7 @@ def test_files_of_another_origin_are_refused_left_or_replaced_as_the_user_says(t
         with ParquetDestination(tmp_path).open(XY, scope) as other:
             deliver(other, range(100, 103))
     with pytest.raises(
-        ConfigError, match=r"of another origin, found part-00000000.parquet and 0 more; .*if_exists="
+        ConfigError, match=r"of another origin, found part-0+.parquet and 0 more; .*if_exists="
     ):
         open_writer(tmp_path, stack)
     added = open_writer(tmp_path, stack, recipe=ParquetDestination(tmp_path, if_exists="append"))
@@ -695,6 +695,14 @@ def test_files_of_another_origin_are_refused_left_or_replaced_as_the_user_says(t
     assert pq.read_table(tmp_path).num_rows == 6
     deliver(replaced, range(3, 6))
     assert sorted(pq.read_table(tmp_path)["x"].to_pylist()) == list(range(6))
+
+
+@pytest.mark.parametrize("if_exists", ["fail", "append", "replace"])
+def test_a_file_that_is_named_like_a_part_but_has_no_mark_is_refused(tmp_path, stack, if_exists):
+    """It may be a damaged part of ours: to go on without it would deliver its records again."""
+    put(tmp_path / "part-00000000.parquet", range(3))
+    with pytest.raises(ChangedError, match="without its mark; restore it, or rename it"):
+        open_writer(tmp_path, stack, recipe=ParquetDestination(tmp_path, if_exists=if_exists))
 
 
 def test_two_outputs_in_one_folder_are_an_error_that_says_so(tmp_path, stack):

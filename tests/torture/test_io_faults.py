@@ -128,21 +128,26 @@ def answered(kind, folder):
     return len(ids), len(set(ids))
 
 
+def define(folder, kind, more=""):
+    """A pipeline in a file, from in.csv to an output of this kind."""
+    (folder / "model.py").write_text("def double(x):\n    return x * 2\n")
+    (folder / "p.toml").write_text(
+        'name = "p"\nkeep = { id = "int64" }\nsource = { type = "csv", path = "in.csv" }\n'
+        'host = { type = "function", function = "model:double", inputs = { x = "double" }, outputs = { y = "double" }, '
+        f'takes = "numpy", version = "1" }}\ndestination = {OUTPUTS[kind][0]}\n{more}'
+    )
+
+
 @pytest.mark.parametrize("kind", OUTPUTS)
 def test_a_full_disk_is_exit_code_4_and_the_next_run_completes(kind, tmp_path):
     (tmp_path / "in.csv").write_text("id,x\n" + "".join(f"{n},{n}\n" for n in range(30_000)))
-    (tmp_path / "model.py").write_text("def double(x):\n    return x * 2\n")
-    (tmp_path / "p.toml").write_text(
-        'name = "p"\nkeep = { id = "int64" }\nsource = { type = "csv", path = "in.csv" }\n'
-        'host = { type = "function", function = "model:double", inputs = { x = "double" }, outputs = { y = "double" }, '
-        f'takes = "numpy", version = "1" }}\ndestination = {OUTPUTS[kind][0]}\n'
-    )
+    define(tmp_path, kind)
 
     def run(limit):
         command = [sys.executable, "-c", LIMITED, str(limit)]
         return subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
-            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
         )  # fmt: skip
 
     full = run(100_000)
@@ -154,6 +159,33 @@ def test_a_full_disk_is_exit_code_4_and_the_next_run_completes(kind, tmp_path):
     again = run(-1)
     assert again.returncode == 0, again.stderr
     assert answered(kind, tmp_path) == (30_000, 30_000)
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code", "said"),
+    [
+        (
+            "> /dev/full",
+            4,
+            "standard output: wanted to print, found No space left on device; what was delivered is safe",
+        ),
+        ("2> /dev/full", 0, ""),
+        ("> /dev/full 2> /dev/full", 4, ""),
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+    ],
+)
+def test_a_full_or_closed_output_does_not_keep_records_back(redirected, code, said, tmp_path):
+    (tmp_path / "in.csv").write_text("id,x\n1,1\n2,2\n")
+    define(tmp_path, "csv", more='observers = ["log"]\n')
+    command = f"{sys.executable} -m mlinfer run p.toml --allow model:double {redirected}"
+    ended = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == code, ended.stderr
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert answered("csv", tmp_path) == (2, 2)
 
 
 # --- a lane that fails while its source has nothing new ------------------------------------------------------------------

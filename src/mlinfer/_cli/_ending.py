@@ -9,12 +9,12 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
 from mlinfer._engine import Stop
-from mlinfer._errors import ChangedError, ConfigError, FencedError, MlinferError, RejectsError
+from mlinfer._errors import ChangedError, ComponentError, ConfigError, FencedError, MlinferError, RejectsError
 from mlinfer._text import plain
 
 EXIT_CODES = """\
@@ -84,13 +84,26 @@ def stopping() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def printing() -> Iterator[None]:
+    """Raises ComponentError for what is printed in the block: the disk behind standard output is full, or the like."""
+    try:
+        yield
+    except BrokenPipeError:  # whose end is not an error; raised again
+        raise
+    except OSError as error:
+        msg = f"standard output: wanted to print, found {os.strerror(error.errno or 0)}; what was delivered is safe"
+        raise ComponentError(msg) from error
+
+
 def _told(error: BaseException, *, debug: bool) -> int:
-    if debug:
-        traceback.print_exception(error)
     code = next(code for kind, code in CODES if isinstance(error, kind))
-    print(f"mlinfer: error: {_sentence(error)}", file=sys.stderr)
-    if code == 4 and not debug:  # noqa: PLR2004 - a part failed: whoever wrote it will want to know where
-        print("mlinfer: the same command with --debug shows where", file=sys.stderr)
+    with suppress(OSError):  # standard error may be full, too: the exit code says it all
+        if debug:
+            traceback.print_exception(error)
+        print(f"mlinfer: error: {_sentence(error)}", file=sys.stderr)
+        if code == 4 and not debug:  # noqa: PLR2004 - a part failed: whoever wrote it will want to know where
+            print("mlinfer: the same command with --debug shows where", file=sys.stderr)
     return code
 
 

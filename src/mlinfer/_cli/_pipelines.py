@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlinfer._cli._admin import Readiness, admin
-from mlinfer._cli._ending import stopping
+from mlinfer._cli._ending import printing, stopping
 from mlinfer._cli._loading import pipeline_of, verb
 from mlinfer._cli._table import rendered
 from mlinfer.destinations import StdoutDestination
@@ -77,7 +77,8 @@ def run(asked: argparse.Namespace) -> None:
         stop = stack.enter_context(stopping())
         report = pipeline.run(until=asked.until, from_start=asked.from_start, stop=stop)
     prints_records = isinstance(pipeline.job.destination, StdoutDestination)
-    print(report.details(), file=sys.stderr if prints_records else sys.stdout)
+    with printing():
+        print(report.details(), file=sys.stderr if prints_records else sys.stdout)
 
 
 def check(asked: argparse.Namespace) -> None:

@@ -8,13 +8,13 @@ import logging
 import os
 import re
 import secrets
-import time
 import tomllib
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from mlinfer._clock import SystemClock
 from mlinfer._errors import ConfigError
 from mlinfer._online._wire import Refused
 from mlinfer._text import shown
@@ -63,7 +63,7 @@ class Keys:
         if found is not None and len(found[1]) >= SHORTEST:
             digest = hashlib.sha256(found[1].encode()).digest()
             same = [key for key in self._keys if hmac.compare_digest(key.digest, digest)]
-            if same and time.time() < same[0].until:
+            if same and _now() < same[0].until:
                 return same[0]
         raise Refused(
             401, "wanted a valid key, as Authorization: Bearer KEY", header="WWW-Authenticate: Bearer"
@@ -71,7 +71,7 @@ class Keys:
 
     def holds(self, key: Key) -> bool:
         """Whether a key that was valid once still is."""
-        return key in self._keys and time.time() < key.until
+        return key in self._keys and _now() < key.until
 
     def look(self) -> None:
         """Read the file again if it is another one; one that cannot be read changes nothing, and is told."""
@@ -114,6 +114,10 @@ def _key(name: str, line: Any, path: Path) -> Key:
         msg = f'keys: wanted NAME = {{ sha256 = "64 hex digits", expires = 2027-01-01 }} in {path}, found another value for {shown(name)}'
         raise ConfigError(msg)  # without the value, which might be the key itself
     return Key(name, bytes.fromhex(str(digest)), _seconds(until))
+
+
+def _now() -> float:
+    return SystemClock().now().timestamp()
 
 
 def _seconds(until: date | None) -> float:

@@ -79,6 +79,12 @@ def survey(folder: Path, owner: Owner) -> tuple[list[Part], list[Path]]:
     known = numbers(folder)
     for path in sorted(folder.glob("*.parquet")):
         mark = read_mark(path) if path.name in known else None
+        if mark is None and path.name in known and path.exists():
+            msg = (
+                f"{path}: wanted a part that mlinfer wrote, found a file of that name without its mark; restore it, or "
+                "rename it if it is of another origin"
+            )
+            raise ChangedError(msg)
         if mark is not None and mark.owner == owner:
             ours.append(Part(path, known[path.name], mark))
         elif not path.name.startswith("."):
@@ -115,7 +121,7 @@ def _read_mark(path: Path, identity: tuple[int, ...]) -> Mark | None:  # noqa: A
 
     try:
         stored = pq.read_metadata(path).metadata or {}
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:  # a name in it may not even be UTF-8
         msg = f"{path}: wanted a part that mlinfer wrote, found {error}; restore it, or remove it and what it held is delivered again"
         raise ChangedError(msg) from error
     if KEY not in stored:

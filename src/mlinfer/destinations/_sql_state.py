@@ -28,10 +28,7 @@ _SAVE = (
     " position = excluded.position, state = excluded.state, fingerprint = excluded.fingerprint,"
     " epoch = excluded.epoch, version = excluded.version, checksum = excluded.checksum"
 )
-_LOAD = (
-    'SELECT "partition", position, state, fingerprint, epoch, version, checksum FROM mlinfer_progress'
-    " WHERE pipeline = ? AND output = ?"
-)
+_LOAD = 'SELECT pipeline, output, "partition", position, state, fingerprint, epoch, version, checksum FROM mlinfer_progress'
 _FORGET = "DELETE FROM mlinfer_progress WHERE pipeline = ? AND output = ?"
 _TABLE_OF = 'SELECT "table", created FROM mlinfer_epochs WHERE pipeline = ? AND output = ?'
 _TAKE_TABLE = 'UPDATE mlinfer_epochs SET "table" = ?, created = ? WHERE pipeline = ? AND output = ?'
@@ -102,9 +99,15 @@ class State:
         """All progress of this output. Raises ChangedError: it is damaged, or a newer mlinfer wrote it."""
         progress, latest = Progress(), -1
         positions, states, fingerprint = dict(progress.positions), dict(progress.states), ""
-        rows = self._execute(_LOAD, self._key) if self._there else []
-        for partition, position, state, found, epoch, version, checksum in rows:
-            self._verify(partition, (position, state, found, epoch, version), checksum)
+        rows = self._execute(_LOAD) if self._there else []
+        for pipeline, output, partition, position, state, found, epoch, version, checksum in rows:
+            key, facts = (pipeline, output), (position, state, found, epoch, version)
+            if key != self._key:
+                # A damaged name makes a row of ours look like another's, and the partition would begin again.
+                if version <= FORMAT:
+                    self._verify(key, partition, facts, checksum)
+                continue
+            self._verify(key, partition, facts, checksum)
             if position is not None:
                 positions[partition] = json.loads(position)
             if state is not None:
@@ -120,7 +123,7 @@ class State:
         for partition in sorted(partitions):
             position = json.dumps(progress.positions[partition]) if partition in progress.positions else None
             facts = (position, progress.states.get(partition), progress.fingerprint, epoch, FORMAT)
-            self._execute(_SAVE, (*self._key, partition, *facts, self._checksum(partition, facts)))
+            self._execute(_SAVE, (*self._key, partition, *facts, _checksum(self._key, partition, facts)))
 
     def forget(self) -> None:
         """Drop the progress: the output begins anew."""
@@ -142,21 +145,20 @@ class State:
     def _execute(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         return self.dialect.execute(self.connection, statement, values)
 
-    def _verify(self, partition: str, facts: tuple[object, ...], checksum: str) -> None:
+    def _verify(self, key: tuple[str, str], partition: str, facts: tuple[object, ...], checksum: str) -> None:
         version = facts[-1]
-        where = (
-            f"progress of pipeline {self.scope.pipeline!r}, partition {partition!r} in {self.dialect.place}"
-        )
+        where = f"progress of pipeline {key[0]!r}, partition {partition!r} in {self.dialect.place}"
         if isinstance(version, int) and version > FORMAT:
             msg = f"{where}: wanted format {FORMAT} or older, found {version}: a newer mlinfer wrote it; upgrade mlinfer: pip install --upgrade mlinfer"
             raise ChangedError(msg)
-        if checksum != self._checksum(partition, facts):
+        if checksum != _checksum(key, partition, facts):
             msg = (
                 f"{where}: wanted what mlinfer wrote, found something else: it was changed by hand or is damaged; "
                 "restore the database from a backup, or run with from_start=True to write everything anew"
             )
             raise ChangedError(msg)
 
-    def _checksum(self, partition: str, facts: tuple[object, ...]) -> str:
-        text = json.dumps([*self._key, partition, *facts], default=lambda state: bytes(state).hex())
-        return hashlib.sha256(text.encode()).hexdigest()
+
+def _checksum(key: tuple[str, str], partition: str, facts: tuple[object, ...]) -> str:
+    text = json.dumps([*key, partition, *facts], default=lambda state: bytes(state).hex())
+    return hashlib.sha256(text.encode()).hexdigest()
