@@ -1,5 +1,8 @@
 """The harness can see loss and duplication: pipelines that are broken on purpose are caught."""
 
+import os
+import signal
+
 from torture.figures import Figures, check
 from torture.harness import tortured
 from torture.oracle import Verdict
@@ -19,11 +22,11 @@ def written_in_place(torture):
 
 def no_fence(torture):
     """Nobody asks whether another run has taken over: some are there twice."""
-    slow = torture.start("dest.commit.before=sleep(2)@1")
-    slow.stdout.readline()
+    sleeper = torture.start("dest.commit.before=stop@1")
+    os.waitpid(sleeper.pid, os.WUNTRACED)
     torture.clean_run()
-    with torture.no_more():
-        torture.end(slow)
+    sleeper.send_signal(signal.SIGCONT)
+    torture.end_with_input(sleeper)
     return torture.verdict().duplicated
 
 
