@@ -478,7 +478,8 @@ def test_a_run_that_was_taken_over_stops():
     def slow(x):
         if not writing.is_set():
             writing.set()
-            with memory.open(pa.schema([("y", pa.float64())]), Scope("p")):  # another run begins
+            schema = pa.schema([pa.field("y", pa.float64(), nullable=False)])
+            with memory.open(schema, Scope("p")):  # another run begins
                 pass
         return x
 

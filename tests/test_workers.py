@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -115,7 +116,8 @@ def test_a_model_that_hangs_in_c_code_is_ended_and_the_records_are_named():
     [(hang_at_one, "timeout"), (die_at_one, "model_died"), (crash_at_one, "model_died")],
 )
 def test_only_the_record_that_makes_a_model_hang_or_die_is_rejected(function, kind):
-    report, answers, rejects = run(function, 3, rejects=True, timeout=0.5)
+    patience = 1.5 if kind == "timeout" else 30  # of the others none is slow, however busy the machine
+    report, answers, rejects = run(function, 3, rejects=True, timeout=patience)
     assert answers.to_pydict() == {"id": [0, 2], "y": [0.0, 4.0]}
     assert (rejects["kind"].to_pylist(), report.rejected) == ([kind], 1)
     assert rejects["record"].to_pylist() == ['{"x":1.0,"id":1}']
@@ -126,8 +128,11 @@ def test_children_end_with_the_run():
     run(double, workers=Workers(2, "process"), rejects=True)
     with pytest.raises(ComponentError):
         run(short_by_one, workers=Workers(1, "process"))
+    until = time.monotonic() + 10
+    while (children() or threading.active_count() > threads) and time.monotonic() < until:
+        time.sleep(0.01)
     assert children() == []
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     assert len(os.listdir("/proc/self/fd")) <= files + 2  # noqa: PTH208 - the spawn method keeps a pipe of its own
 
 
