@@ -1,12 +1,10 @@
-"""Bad records are data: they are set apart with the reason, counted against a budget, and tried again once mended."""
+"""Bad records are data: they are set apart with the reason, counted against a budget, and replayed after a repair."""
 
-import json
-import sqlite3
-from contextlib import chdir, closing
+from contextlib import chdir
 from tempfile import TemporaryDirectory
 
 import mlinfer
-from mlinfer import Budget, InferencePipeline, RejectsError
+from mlinfer import Budget, Choice, InferencePipeline, RejectsError
 from mlinfer.destinations import SqlDestination
 from mlinfer.sources import MemorySource
 
@@ -23,29 +21,33 @@ def price_each(records):
     }  # fails for a whole batch; mlinfer finds the culprits
 
 
-def pipeline(source, name, budget):
+@mlinfer.host(inputs={"price": "double", "count": "int64"}, outputs={"each": "double"})
+def repaired(records):
+    return {"each": [row["price"] / max(row["count"], 1) for row in records.to_pylist()]}
+
+
+def pipeline(host, name, budget, on_change="stop"):
     place = f"sqlite:///{name}.db"
     return InferencePipeline(
-        MemorySource(source), price_each, SqlDestination(place, table="prices"), name=name, keep=["id"],
+        MemorySource(ORDERS), host, SqlDestination(place, table="prices"), name=name, keep=["id"], on_change=on_change,
         rejects=SqlDestination(place, table="rejects"), budget=budget, require="exactly-once",
     )  # fmt: skip
 
 
 def main():
     try:
-        pipeline(ORDERS, "strict", Budget(count=2)).run()
+        pipeline(price_each, "strict", Budget(count=2)).run()
     except RejectsError as error:
         print(error)  # budget: wanted at most 2 rejects, found ...
 
-    report = pipeline(ORDERS, "orders", Budget(count=10)).run()
+    report = pipeline(price_each, "orders", Budget(count=10)).run()
     print(report)  # 94 delivered, 6 rejected, exactly-once
     print(report.reasons["infer", "model_error"])  # 5
 
-    # The record as it was read is in the reject; mend it, and answer it by the same model.
-    with closing(sqlite3.connect("orders.db")) as connection:
-        found = connection.execute("SELECT record FROM rejects WHERE kind = 'model_error'").fetchall()
-    mended = [json.loads(record) | {"count": 1} for (record,) in found]
-    print(pipeline(mended, "mended", Budget(count=0)).run())  # 5 delivered, 0 rejected, exactly-once
+    # The same as `mlinfer rejects replay orders.toml --kind model_error`: under their own ids, once.
+    mended = pipeline(repaired, "orders", Budget(count=10), on_change="continue")  # another model, on purpose
+    print(mended.replay(Choice(kind="model_error")))  # 5 delivered, 0 rejected, exactly-once
+    print(mended.rejected()["kind"].to_pylist())  # ['missing_value']
 
 
 if __name__ == "__main__":
