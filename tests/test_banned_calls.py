@@ -64,7 +64,6 @@ BANNED = {
     "shutil.copyfile": DURABLE,
     "shutil.move": DURABLE,
     "pyarrow.parquet.write_table": DURABLE,
-    "fcntl": DURABLE,
 }
 ALSO = {("pickle", KIT)}
 """The kit for parts pickles the recipes that it was given, and reads back what it pickled itself."""
