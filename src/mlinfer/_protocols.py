@@ -5,7 +5,7 @@ it as a frozen dataclass. A *session* (`Reader`, `Model`, `Writer`) is live: it 
 returns and ends when the engine leaves it. Subclass these protocols, and the defaults come along, or match them by
 structure. What only some parts can do is a protocol of its own (`Acknowledges`, `Drains`, `Resumes`, `Joins`,
 `Stateful`, `SideTables`, `InfersArrays`,
-`Counts`, `ReadsBack`, `Prunes`, `Explains`): a part has the power by having the methods.
+`Counts`, `ReadsBack`, `Prunes`, `Explains`, `Exemplifies`): a part has the power by having the methods.
 """
 
 from __future__ import annotations
@@ -132,6 +132,15 @@ class Explains(Protocol):
 
     def explain(self) -> Sequence[str]:
         """Sentences for people: what runs, and why in this way."""
+        ...
+
+
+@runtime_checkable
+class Exemplifies(Protocol):
+    """A Model's power: to show what a record looks like."""
+
+    def example(self) -> pa.RecordBatch | None:
+        """A few records that fit `signature.inputs` and that it can answer; None if it knows none."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""`run --admin-bind`: whether a run lives and works, and its metrics, over HTTP for those who look after it."""
+"""`--admin-bind`: whether a run or a server lives and works, and its metrics, over HTTP for those who look after it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
+from typing import Protocol
 
 from mlinfer._errors import ConfigError
 from mlinfer._events import RunEnded, RunStarted, observer
-from mlinfer.observers import PrometheusMetrics
 
 SECONDS = 10
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Ready(Protocol):
+    """Knows whether there is somebody who works."""
+
+    @property
+    def ready(self) -> bool:
+        """Yes or no."""
+
+
+class Metrics(Protocol):
+    """Knows what was done."""
+
+    def exposition(self) -> bytes:
+        """In Prometheus' text format."""
 
 
 class Readiness:
@@ -34,7 +49,7 @@ class Readiness:
 
 
 @contextmanager
-def admin(bind: str, readiness: Readiness, metrics: PrometheusMetrics, *, anywhere: bool) -> Iterator[str]:
+def admin(bind: str, readiness: Ready, metrics: Metrics, *, anywhere: bool) -> Iterator[str]:
     """Serve while the block runs; gives the URL. Raises ConfigError: no such address, or one that others can reach."""
     metrics.exposition()  # a missing extra is told before the run
     try:
@@ -58,7 +73,7 @@ class Listener(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], readiness: Readiness, metrics: PrometheusMetrics) -> None:
+    def __init__(self, address: tuple[str, int], readiness: Ready, metrics: Metrics) -> None:
         super().__init__(address, Answer)
         self.readiness, self.metrics = readiness, metrics
         self.anywhere = not ip_address(address[0]).is_loopback

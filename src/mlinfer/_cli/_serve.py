@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlinfer._batch import Batch
+from mlinfer._cli._admin import admin
 from mlinfer._cli._ending import stopping
 from mlinfer._cli._loading import debug, pipeline_of, verb
+from mlinfer._cli._pipelines import logging_to_stderr
 from mlinfer._errors import ConfigError
 from mlinfer._pipeline import InferencePipeline
 from mlinfer._progress import Progress
@@ -22,7 +24,7 @@ from mlinfer.sources import IterableSource
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mlinfer._online import ServingOptions
+    from mlinfer._online import Server, ServingOptions
 
 
 def add(verbs: Any) -> None:
@@ -64,15 +66,46 @@ def _add_serve(verbs: Any) -> None:
         "--insecure-bind", action="store_true", help="listen where others can reach it without TLS or keys"
     )
 
+    parser.add_argument(
+        "--log", choices=["behind", "before_reply"], default="behind",
+        help="before_reply: give an answer when the destination has made it durable",
+    )  # fmt: skip
+    parser.add_argument(
+        "--access-log", action="store_true", help="a line on standard error for every request"
+    )
+    parser.add_argument("--admin-bind", metavar="HOST:PORT", help="serve /live, /ready and /metrics there")
+
 
 def serve(asked: argparse.Namespace) -> None:
     """Serve until a signal comes."""
     pipeline = _alone(asked.file) if asked.file.is_dir() else pipeline_of(asked, asked.file)
     options = _options(asked)
-    with stopping() as stop, pipeline.serving(asked.bind, **options) as server:
-        print(f"serving at {server.url}/predict; Ctrl-C ends it", file=sys.stderr)
+    online = Online()
+    with ExitStack() as stack:
+        if asked.access_log:
+            stack.enter_context(logging_to_stderr("text", debug=asked.debug))
+        if asked.admin_bind:
+            stack.enter_context(admin(asked.admin_bind, online, online, anywhere=asked.insecure_bind))
+        stop = stack.enter_context(stopping())
+        online.server = stack.enter_context(pipeline.serving(asked.bind, **options))
+        print(f"serving at {online.server.url}/predict; Ctrl-C ends it", file=sys.stderr)
         while not stop.wait(0.2):
             pass
+
+
+class Online:
+    """The server, once it listens, for those who look after it."""
+
+    server: Server | None = None
+
+    @property
+    def ready(self) -> bool:
+        """From the first request that would be answered to the signal that ends it."""
+        return self.server is not None and self.server.ready
+
+    def exposition(self) -> bytes:
+        """What it has done."""
+        return b"" if self.server is None else self.server.exposition()
 
 
 def _options(asked: argparse.Namespace) -> ServingOptions:
@@ -80,7 +113,10 @@ def _options(asked: argparse.Namespace) -> ServingOptions:
         msg = "--tls-cert, --tls-key: wanted both or none, found one"
         raise ConfigError(msg)
     tls = None if asked.tls_cert is None else (asked.tls_cert, asked.tls_key)
-    return {"tls": tls, "keys": asked.keys, "names": asked.name, "insecure": asked.insecure_bind}
+    return {
+        "tls": tls, "keys": asked.keys, "names": asked.name, "insecure": asked.insecure_bind,
+        "log": asked.log, "access_log": asked.access_log,
+    }  # fmt: skip
 
 
 def new_key(asked: argparse.Namespace) -> None:

@@ -168,12 +168,13 @@ class Connection(asyncio.Protocol):
         An answer that comes too late is nobody's: another request may be under way by now.
         """
         if self._answering and self._order is order:
-            self._send(200, lambda close: reply(200, data, close=close, kind=kind, more=more))
+            self._send(200, lambda close, named: reply(200, data, close=close, kind=kind, more=more + named))
 
     def refuse(self, order: Order, refused: Refused) -> None:
         """Send why there is no answer, and look at the next request."""
         if self._answering and self._order is order:
-            self._send(refused.status, lambda close: refusal(refused, close=close))
+            self._listener.rejected(refused)
+            self._send(refused.status, lambda close, named: refusal(refused, close=close, more=named))
 
     def _send(self, status: int, text: Any) -> None:
         order = self._order
@@ -182,8 +183,12 @@ class Connection(asyncio.Protocol):
         close = not order.head.keeps or self._listener.stopping
         self._answering, self._order = False, None
         self._free()
-        self._listener.told(status)
-        self._transport.write(text(close))
+        listener = self._listener
+        listener.told(order.head.path, status)
+        named: tuple[str, ...] = ()
+        if listener.access is not None:
+            named = (f"X-Request-Id: {listener.access(order, status, listener.since('answer', self.until))}",)
+        self._transport.write(text(close, named))
         if close:
             self._part()
         elif not self._stuck:
@@ -201,7 +206,9 @@ class Connection(asyncio.Protocol):
         bodiless = bytes(self._buffer[:5]) == b"HEAD "
         self._free()
         self._order = None
-        self._listener.told(refused.status)
+        self._listener.told("other", refused.status)
+        if self._listener.access is not None:
+            self._listener.access(None, refused.status, 0.0)
         self._transport.write(refusal(refused, close=True, bodiless=bodiless))
         self._part()
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from mlinfer._batch import Batch
 from mlinfer._engine import Answers, Step
 from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._failpoints import failpoint
+from mlinfer._online._counts import Counts
 from mlinfer._online._refusals import BUSY, refusal
 from mlinfer._online._wire import JSON, Refused
 
@@ -51,18 +53,32 @@ class Caller(Protocol):
 class Ask:
     """Records of one caller, as its form read them."""
 
-    __slots__ = ("abandoned", "caller", "content", "form", "rows")
+    __slots__ = ("abandoned", "caller", "content", "form", "rows", "since")
 
     def __init__(self, form: Form, content: Any, rows: int, caller: Caller) -> None:
         self.form, self.content, self.rows, self.caller = form, content, rows, caller
         self.abandoned = False
+        self.since = 0.0
+
+
+class Log(Protocol):
+    """Where answers are remembered."""
+
+    def __call__(self, answers: Answers, stored: Callable[[Refused | None], None] | None = None) -> None:
+        """Remember answers; `stored` is called, on any thread, when they are durable (None), or cannot be."""
 
 
 class Desk:
-    """Takes requests on an event loop and answers them in batches. A request is answered whole or refused whole."""
+    """Takes requests on an event loop and answers them in batches. A request is answered whole or refused whole.
 
-    def __init__(self, step: Step, log: Callable[[Answers], None], *, max_rows: int) -> None:
-        self._step, self._log, self._max_rows = step, log, max_rows
+    With `first` an answer is given when the log has it, and else before.
+    """
+
+    def __init__(
+        self, step: Step, log: Log, *, max_rows: int, counts: Counts | None = None, first: bool = False
+    ) -> None:
+        self._step, self._log, self._max_rows, self._first = step, log, max_rows, first
+        self._counts = counts or Counts()
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Ask] = deque()
         self._rows = 0
@@ -80,10 +96,16 @@ class Desk:
         """How many requests wait for their batch."""
         return len(self._waiting)
 
+    @property
+    def waiting_rows(self) -> int:
+        """How many records these are."""
+        return self._rows
+
     def put(self, ask: Ask) -> None:
         """Take a request; its form answers it, or its caller is refused. Raises Refused: too much is waiting."""
         if self._waiting and self._rows + ask.rows > self._max_rows:
             raise BUSY
+        ask.since = time.perf_counter()
         self._waiting.append(ask)
         self._rows += ask.rows
         failpoint("server.enqueue")
@@ -111,13 +133,16 @@ class Desk:
 
     def _take(self) -> list[Ask]:
         taken: list[Ask] = []
-        rows = 0
+        rows, now = 0, time.perf_counter()
         while self._waiting and (not taken or rows + self._waiting[0].rows <= self._step.max_records):
             ask = self._waiting.popleft()
             self._rows -= ask.rows
             if not ask.abandoned:
                 taken.append(ask)
                 rows += ask.rows
+                self._counts.queue.add(now - ask.since)
+        if taken:
+            self._counts.batch.add(rows)
         return taken
 
     def _inferred(self, asks: list[Ask]) -> list[tuple[list[Ask], Answers | Exception]]:
@@ -129,7 +154,9 @@ class Desk:
             for _, group in groupby(asks, key=lambda ask: id(ask.form))
             for one in self._answers(list(group))
         ]
-        self._pace.took(time.perf_counter() - begin)
+        seconds = time.perf_counter() - begin
+        self._pace.took(seconds)
+        self._counts.infer.add(seconds)
         return found
 
     def _answers(self, asks: list[Ask]) -> Iterator[tuple[list[Ask], Answers | Exception]]:
@@ -156,8 +183,7 @@ class Desk:
     def _hand_out(self, asks: list[Ask], answers: Answers) -> None:
         """Cut the answers of the batch into those of its requests."""
         if not answers.rejects:
-            self._give(asks[0].form, _pieces(asks, answers.batch.records), answers.batch.records)
-            self._log(answers)
+            self._reply(_pieces(asks, answers.batch.records), answers)
             return
         bad = in_order(answers)
         reasons = {
@@ -176,13 +202,34 @@ class Desk:
                 spans.append((taken, ask.rows))
             start, taken = end, taken + ask.rows - len(errors)
         if good:
-            answered = _only(answers, spans)
-            self._give(asks[0].form, good, answered.batch.records)
-            self._log(answered)
+            self._reply(good, _only(answers, spans))
 
-    def _give(self, form: Form, good: list[tuple[Ask, pa.RecordBatch]], records: pa.RecordBatch) -> None:
+    def _reply(self, good: list[tuple[Ask, pa.RecordBatch]], answers: Answers) -> None:
+        """Give every request its answers, and the log all of them; which of the two comes first was decided before."""
+        if not self._first:
+            self._give(good, answers.batch.records)
+            self._log(answers)
+            return
+
+        def stored(refused: Refused | None) -> None:
+            with suppress(RuntimeError):  # the loop has ended: whoever asked has gone before
+                self._loop.call_soon_threadsafe(self._stored, good, answers.batch.records, refused)
+
+        self._log(answers, stored)
+
+    def _stored(
+        self, good: list[tuple[Ask, pa.RecordBatch]], records: pa.RecordBatch, refused: Refused | None
+    ) -> None:
+        if refused is None:
+            self._give(good, records)
+            return
+        for ask, _ in good:
+            ask.caller.refuse(refused)
+
+    def _give(self, good: list[tuple[Ask, pa.RecordBatch]], records: pa.RecordBatch) -> None:
+        self._counts.rows += records.num_rows
         try:
-            form.answer(good, records)
+            good[0][0].form.answer(good, records)
         except Exception as error:  # noqa: BLE001 - told to the callers as any other failure; the desk goes on
             for ask, _ in good:
                 ask.caller.refuse(refusal(error))

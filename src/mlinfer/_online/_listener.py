@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mlinfer._online._connection import Connection
-from mlinfer._online._routes import Routes
+from mlinfer._online._counts import Counts
+from mlinfer._online._routes import Order, Routes
 from mlinfer._online._wire import MOST_BYTES_AT_ONCE, MOST_CONNECTIONS, Patience, Refused
 
 LOOK_SECONDS = 0.05
@@ -18,14 +19,18 @@ KEYS_SECONDS = 1.0
 BACKLOG = 128
 
 
+Access = Callable[[Order | None, int, float], str]
+"""Logs a request, its status and its seconds; gives its id."""
+
+
 class Listener:
     """The connections of one address. `routes` is set before it opens."""
 
-    def __init__(self, patience: Patience) -> None:
-        self.patience = patience
+    def __init__(self, patience: Patience, counts: Counts, access: Access | None = None) -> None:
+        self.patience, self.access = patience, access
+        self._counts = counts
         self.routes: Routes
         self.stopping = self.secure = False
-        self.statuses: dict[int, int] = {}
         self._connections: set[Connection] = set()
         self._held = 0
         self._server: Any = None
@@ -81,9 +86,23 @@ class Listener:
         """When a phase that begins now has taken too long."""
         return self._loop.time() + float(getattr(self.patience, phase))
 
-    def told(self, status: int) -> None:
+    def since(self, phase: str, until: float) -> float:
+        """Seconds since the beginning of a phase that may last until then."""
+        return self._loop.time() - until + float(getattr(self.patience, phase))
+
+    def told(self, path: str, status: int) -> None:
         """An answer went out."""
-        self.statuses[status] = self.statuses.get(status, 0) + 1
+        self._counts.requests[path, status] += 1
+
+    def rejected(self, refused: Refused) -> None:
+        """A request was refused."""
+        if refused.kinds is not None:
+            self._counts.rejects.update(refused.kinds)
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._connections)
 
     def _look(self) -> None:
         now = self._loop.time()

@@ -15,28 +15,41 @@ from mlinfer._engine import Answers, Delivery, Job, Outputs, Running, Spending, 
 from mlinfer._errors import TransientError
 from mlinfer._events import manager
 from mlinfer._layout import Layout
+from mlinfer._online._counts import Counts
+from mlinfer._online._refusals import BUSY
+from mlinfer._online._wire import Refused
 from mlinfer._protocols import Scope
 from mlinfer._retry import Retry
 from mlinfer._text import count
 
 LONGEST_QUEUE = 1000
 LOOK_SECONDS = 0.2
+MOST_WAITING = 1000
+"""Batches of answers that share a commit, at most."""
+NOT_STORED = Refused(503, "the answer could not be stored; ask again in a moment")
 _END = None
 _logger = logging.getLogger("mlinfer")
 _dice = random.Random()  # noqa: S311 - jitter, not a secret
+
+
+Stored = Callable[[Refused | None], None]
+Entry = tuple[Answers, Stored | None]
 
 
 class PredictionLog:
     """Hands answers to the destination on a thread of its own.
 
     Answers that find the queue full or the destination failing are dropped and counted. After a transient failure the
-    destination is opened again, after any other the log stays silent.
+    destination is opened again, after any other the log stays silent. Whoever waits for answers to be durable shares a
+    commit with all that came meanwhile.
     """
 
-    def __init__(self, opened: Callable[[ExitStack, Callable[[], None]], Delivery], retry: Retry) -> None:
+    def __init__(self, opened: Callable[[ExitStack, Callable[[int], None]], Delivery], retry: Retry) -> None:
         self._opened, self._retry = opened, retry
         self._clock = SystemClock()
-        self._queue: queue.Queue[Answers | None] = queue.Queue(LONGEST_QUEUE)
+        self._queue: queue.Queue[Entry | None] = queue.Queue(LONGEST_QUEUE)
+        self._waiting: list[Stored] = []  # for the next commit
+        self.counts: Counts | None = None
         self._stack = ExitStack()
         self._delivery: Delivery | None = opened(self._stack, self._kept)
         self._failures, self._again = 0, 0.0
@@ -45,12 +58,14 @@ class PredictionLog:
         self._thread = threading.Thread(target=self._work, name="mlinfer-log", daemon=True)
         self._thread.start()
 
-    def __call__(self, answers: Answers) -> None:
-        """Remember answers for writing; returns at once."""
+    def __call__(self, answers: Answers, stored: Stored | None = None) -> None:
+        """Remember answers for writing; returns at once. `stored` is called when they are durable, or cannot be."""
         try:
-            self._queue.put_nowait(answers)
+            self._queue.put_nowait((answers, stored))
         except queue.Full:
             self.dropped += len(answers.batch)
+            if stored is not None:
+                stored(BUSY)
 
     def close(self) -> None:
         """Write what is waiting, and end."""
@@ -62,25 +77,41 @@ class PredictionLog:
     def _work(self) -> None:
         while True:
             try:
-                answers = self._queue.get(timeout=LOOK_SECONDS)
+                # with somebody waiting, take what is there, and then commit for all
+                entry = self._queue.get(block=not self._waiting, timeout=LOOK_SECONDS)
             except queue.Empty:
-                self._try(lambda delivery: delivery.commit_if_due())
+                self._try(lambda delivery: delivery.commit() if self._waiting else delivery.commit_if_due())
                 continue
-            if answers is _END:
+            if entry is _END:
                 self._try(lambda delivery: delivery.commit())
                 self._try(lambda _: self._stack.close())
                 return
-            self._write(answers)
+            self._write(*entry)
 
-    def _write(self, answers: Answers) -> None:
-        if self._delivery is None and self._clock.monotonic() >= self._again:
+    def _write(self, answers: Answers, stored: Stored | None) -> None:
+        begun = self._clock.monotonic()
+        if self._delivery is None and begun >= self._again:
             self._try(None)
         if self._delivery is None:
             self.dropped += len(answers.batch)
+            if stored is not None:
+                stored(NOT_STORED)
             return
         self._written += len(answers.batch)
+        if stored is not None:
+            self._waiting.append(stored)
         self._try(lambda delivery: delivery.deliver(answers))
-        self._try(lambda delivery: delivery.commit_if_due())
+        if len(self._waiting) < MOST_WAITING:
+            self._try(lambda delivery: delivery.commit_if_due())
+        else:
+            self._try(lambda delivery: delivery.commit())
+        if self.counts is not None:
+            self.counts.write.add(self._clock.monotonic() - begun)
+
+    def _tell(self, refused: Refused | None) -> None:
+        waiting, self._waiting = self._waiting, []
+        for stored in waiting:
+            stored(refused)
 
     def _try(self, action: Callable[[Delivery], None] | None) -> None:
         """Act on the destination, or open it again (None). What goes wrong is told here and must not stop the answers."""
@@ -104,9 +135,23 @@ class PredictionLog:
         self.dropped, self._written = self.dropped + self._written, 0
         with suppress(Exception):  # the failure that led here is the one to tell
             self._stack.close()
+        self._tell(NOT_STORED)
 
-    def _kept(self) -> None:
+    def _kept(self, refused: int) -> None:
+        """What was written is durable, without so many records that the destination has refused."""
         self._written = self._failures = 0
+        self._tell(NOT_STORED if refused else None)
+
+
+class Refusals(Tally):
+    """Knows how many records the destination has refused since it was asked last."""
+
+    told = 0
+
+    def latest(self) -> int:
+        """As many as that."""
+        found, self.told = self.rejected - self.told, self.rejected
+        return found
 
 
 @contextmanager
@@ -114,17 +159,17 @@ def prediction_log(job: Job, layout: Layout, run: str) -> Iterator[PredictionLog
     """Open the pipeline's destination as a log. Its scope is NAME/serve: it never fences the batch job."""
     job = replace(job, name=f"{job.name or 'unnamed'}/serve", rejects=None, side={}, checkpoint=None)
 
-    def opened(stack: ExitStack, kept: Callable[[], None]) -> Delivery:
+    def opened(stack: ExitStack, kept: Callable[[int], None]) -> Delivery:
         with ExitStack() as opening:  # closed again when opening fails halfway
             outputs = opening.enter_context(Outputs(job, Scope(job.name or "", run=run), {}))
             outputs.open(layout.output, {})
             stack.push(opening.pop_all())
         assert outputs.main is not None  # noqa: S101 - open() has set it
-        signature = layout.signature
+        signature, tally = layout.signature, Refusals(manager(()))
         running = Running(
             model=f"{signature.model_id}@{signature.version}", run=run, fingerprint=fingerprint(layout),
-            clock=SystemClock(), tally=Tally(manager(())), spending=Spending(job.budget, rejects_kept=True),
-            durable=lambda _: kept(), commit_seconds=job.destination.commit_seconds,
+            clock=SystemClock(), tally=tally, spending=Spending(job.budget, rejects_kept=True),
+            durable=lambda _: kept(tally.latest()), commit_seconds=job.destination.commit_seconds,
         )  # fmt: skip
         return Delivery(outputs.main, outputs, running)
 

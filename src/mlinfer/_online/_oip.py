@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from mlinfer._layout import Layout
 from mlinfer._online._desk import Ask, Desk
 from mlinfer._online._json import BadJson, dump, parse
 from mlinfer._online._oip_json import Request, Tensor, codec, keys_of
-from mlinfer._online._routes import Order, Route, said
+from mlinfer._online._routes import Order, Route, path_name, ready_if, said
 from mlinfer._online._tensors import (
     DTYPES,
     MOST_TENSORS,
@@ -262,8 +262,9 @@ def _from_json(tensor: Tensor, elements: int) -> Any:
     return made
 
 
-def oip_routes(desk: Desk, layout: Layout, model: str, version: str) -> dict[str, Route]:
+def oip_routes(desk: Desk, layout: Layout, ready: Callable[[], bool]) -> dict[str, Route]:
     """All paths of the protocol for one model."""
+    model, version = path_name(layout.signature.model_id), path_name(layout.signature.version)
     form = Tensors(layout, model, version)
     infer = Route("POST", Infer(desk, form), (JSON, BINARY, ""))
     metadata = {
@@ -277,10 +278,10 @@ def oip_routes(desk: Desk, layout: Layout, model: str, version: str) -> dict[str
     routes = {
         "/v2": Route("GET", said(dump(server))),
         "/v2/health/live": Route("GET", said(dump({"live": True})), open=True),
-        "/v2/health/ready": Route("GET", said(dump({"ready": True})), open=True),
+        "/v2/health/ready": Route("GET", ready_if(ready, dump({"ready": True})), open=True),
     }
     for path in (f"/v2/models/{model}", f"/v2/models/{model}/versions/{version}"):
         routes[path] = Route("GET", said(dump(metadata)))
-        routes[f"{path}/ready"] = Route("GET", said(dump({"name": model, "ready": True})))
+        routes[f"{path}/ready"] = Route("GET", ready_if(ready, dump({"name": model, "ready": True})))
         routes[f"{path}/infer"] = infer
     return routes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import Counter
 
 from mlinfer._errors import MlinferError, RecordErrors
 from mlinfer._online._wire import Refused
@@ -39,13 +40,13 @@ def _bad_records(errors: RecordErrors) -> Refused:
     text = count(len(found), "bad record")
     foreign = [(row, message) for row, kind, message in found if kind in OWN_WORDS]
     if not foreign:
-        return Refused(422, text, records=named)
+        return Refused(422, text, kinds=Counter(errors.kinds), records=named)
     number = secrets.token_hex(8)
     for row, message in foreign[:MOST_NAMED]:
         _logger.warning(
             "error %s: the model failed for record %d of a request: %s", number, row, plain(message, 1000)
         )
-    return Refused(422, text, records=named, id=number)
+    return Refused(422, text, kinds=Counter(errors.kinds), records=named, id=number)
 
 
 def _logged(error: Exception) -> str:

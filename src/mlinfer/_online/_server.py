@@ -1,41 +1,63 @@
-"""A small HTTP server over the desk: `POST /predict`, `GET /live`, `GET /ready`."""
+"""A small HTTP server over the desk: `POST /predict`, the Open Inference Protocol, and what tells about them."""
 
 from __future__ import annotations
 
+import json
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
+from typing import Any
 
+from mlinfer._answering import rows_batch
 from mlinfer._clock import SystemClock
 from mlinfer._engine import Job, ProcessModel, Step, open_model
-from mlinfer._errors import ConfigError
+from mlinfer._errors import ComponentError, ConfigError
+from mlinfer._json_text import json_objects
 from mlinfer._layout import Layout
 from mlinfer._lineage import Lineage
+from mlinfer._online._access import access
+from mlinfer._online._counts import Counts, exposition
 from mlinfer._online._desk import Desk
 from mlinfer._online._json import dump
 from mlinfer._online._listener import Listener, LoopThread
-from mlinfer._online._log import prediction_log
+from mlinfer._online._log import PredictionLog, prediction_log
+from mlinfer._online._openapi import openapi, record_schema
+from mlinfer._online._page import HTML, page, policy
 from mlinfer._online._predict import Predict
-from mlinfer._online._routes import Route, Routes, path_name, said
+from mlinfer._online._routes import Route, Routes, ready_if, said
 from mlinfer._online._serving import Serving
 from mlinfer._online._wire import MOST_ROWS, Patience
-from mlinfer._protocols import Model
+from mlinfer._protocols import Exemplifies, Model, Stateful
 
 
 class Server:
-    """A pipeline's host online. `url` is where it listens."""
+    """A pipeline's host online. `url` is where it listens; `ready` whether it takes requests, which ends before it does."""
 
-    def __init__(self, listening: socket.socket, desk: Desk, *, secure: bool) -> None:
-        host, port = listening.getsockname()[:2]
-        self.url = f"{'https' if secure else 'http'}://{host}:{port}"
-        self._desk = desk
+    def __init__(self, url: str, layout: Layout, log: PredictionLog) -> None:
+        self.url = url
+        self.ready = False
+        self.counts = Counts()
+        self._layout, self._log = layout, log
+        self.desk: Desk
+        self.listener: Listener
 
     @property
     def waiting(self) -> int:
         """How many requests wait for the model."""
-        return self._desk.waiting
+        return self.desk.waiting
+
+    def exposition(self) -> bytes:
+        """What it has done, in Prometheus' text format, version 0.0.4."""
+        signature = self._layout.signature
+        now = {
+            "queue_requests": self.desk.waiting,
+            "queue_rows": self.desk.waiting_rows,
+            "connections": self.listener.connections,
+            "log_dropped": self._log.dropped,
+        }
+        return exposition(self.counts, {"model": signature.model_id, "version": signature.version}, now)
 
 
 @contextmanager
@@ -43,6 +65,7 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
     """Serve a job's host while the block runs; then finish what was accepted.
 
     Raises ConfigError: the address is taken, or a file is not what it should be; the extra is not installed.
+    Raises ComponentError: the model cannot answer its own example.
     """
     _need_extra()
     keys, tls = how.open_keys(), how.open_tls()
@@ -51,41 +74,82 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
         layout = job.lay_out(model.signature)
         run = secrets.token_hex(8)
         log = stack.enter_context(prediction_log(job, layout, run))
-        step = Step(
-            model,
-            layout,
-            job.batching.max_records,
-            lineage=Lineage(model.signature, run, SystemClock(), in_hand=True),
-        )
+        lineage = Lineage(model.signature, run, SystemClock(), in_hand=True)
+        step = Step(model, layout, job.batching.max_records, lineage=lineage)
+        example = _example(model, layout)
+        if example is not None and not isinstance(model, Stateful):
+            _warm_up(step, example)
         listening = stack.enter_context(how.listening())
         thread = LoopThread("mlinfer-http")
         stack.callback(thread.close)
+        server = Server(_url(listening, secure=tls is not None), layout, log)
+        log.counts = server.counts
 
-        async def open_all() -> tuple[Desk, Listener]:
-            desk = Desk(step, log, max_rows=MOST_ROWS)
-            listener = Listener(patience or Patience())
-            listener.routes = Routes(how.allowed_names, _routes(desk, layout), keys)
-            await listener.open(listening, tls)
-            return desk, listener
+        async def open_all() -> None:
+            first = how.log == "before_reply"
+            server.desk = Desk(step, log, max_rows=MOST_ROWS, counts=server.counts, first=first)
+            server.listener = Listener(
+                patience or Patience(), server.counts, access if how.access_log else None
+            )
+            paths = {
+                **_routes(server.desk, layout, lambda: server.ready),
+                **_pages(layout, example, keys=keys is not None),
+            }
+            server.listener.routes = Routes(how.allowed_names, paths, keys)
+            server.ready = True
+            await server.listener.open(listening, tls)
 
-        desk, listener = thread.do(open_all)
-        stack.callback(desk.close)
+        thread.do(open_all)
+        stack.callback(server.desk.close)
         try:
-            yield Server(listening, desk, secure=tls is not None)
+            yield server
         finally:
-            thread.do(listener.close)
+            server.ready = False
+            thread.do(server.listener.close)
 
 
-def _routes(desk: Desk, layout: Layout) -> dict[str, Route]:
+def _routes(desk: Desk, layout: Layout, ready: Callable[[], bool]) -> dict[str, Route]:
     from mlinfer._online._oip import oip_routes
 
-    signature = layout.signature
     return {
         "/predict": Route("POST", Predict(desk, layout.wanted)),
         "/live": Route("GET", said(dump({"live": True})), open=True),
-        "/ready": Route("GET", said(dump({"ready": True})), open=True),
-        **oip_routes(desk, layout, path_name(signature.model_id), path_name(signature.version)),
+        "/ready": Route("GET", ready_if(ready, dump({"ready": True})), open=True),
+        **oip_routes(desk, layout, ready),
     }
+
+
+def _pages(layout: Layout, example: dict[str, Any] | None, *, keys: bool) -> dict[str, Route]:
+    signature = layout.signature
+    form = page(signature.model_id, signature.version, record_schema(layout), example)
+    return {
+        "/openapi.json": Route("GET", said(dump(openapi(layout, example, keys=keys)))),
+        "/docs": Route("GET", said(form, HTML, policy())),
+    }
+
+
+def _example(model: Model, layout: Layout) -> dict[str, Any] | None:
+    """A record as a caller would send it, if the model knows one."""
+    found = model.example() if isinstance(model, Exemplifies) else None
+    if found is None:
+        return None
+    record: dict[str, Any] = json.loads(json_objects(found.slice(0, 1))[0].as_py())
+    return dict(
+        zip(layout.wanted.names, record.values(), strict=False)
+    )  # callers may know other names for the inputs
+
+
+def _warm_up(step: Step, example: dict[str, Any]) -> None:
+    """Answer the example before anybody can ask: whatever is loaded late is loaded now."""
+    answers = step(rows_batch([example], step.layout.wanted))
+    if answers.rejects:
+        msg = f"model {step.layout.signature.model_id!r}: cannot answer its own example: {answers.rejects[0].messages[0]}"
+        raise ComponentError(msg)
+
+
+def _url(listening: socket.socket, *, secure: bool) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"{'https' if secure else 'http'}://{host}:{port}"
 
 
 def _model(job: Job, stack: ExitStack) -> Model:

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from mlinfer._errors import ConfigError
 from mlinfer._online._keys import Keys
@@ -29,6 +29,8 @@ class ServingOptions(TypedDict, total=False):
     keys: File | None
     names: Sequence[str]
     insecure: bool
+    log: Literal["behind", "before_reply"]
+    access_log: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Serving:
         keys: a file of keys, see `mlinfer keys new`: every request but `live` and `ready` must show one.
         names: host names by which clients ask. The address itself and, on this machine, `localhost` are always among them.
         insecure: listen where others can reach it, without TLS or without keys.
+        log: when an answer is given: `before_reply`, once the destination has made it durable; `behind`, at once.
+        access_log: tell the logger `mlinfer.access` about every request: never what a record holds.
 
     Raises:
         ConfigError: the options contradict each other.
@@ -51,12 +55,17 @@ class Serving:
     keys: File | None = None
     names: Sequence[str] = ()
     insecure: bool = False
+    log: Literal["behind", "before_reply"] = "behind"
+    access_log: bool = False
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot work, or should not."""
         address, _ = self._address()
         if isinstance(self.names, str) or not all(map(_HOST_NAME.fullmatch, self.names)):
             msg = f"names: wanted a list of host names without ports, such as ['scores.example'], found {shown(self.names)}"
+            raise ConfigError(msg)
+        if self.log not in {"behind", "before_reply"}:
+            msg = f"log: wanted 'behind' or 'before_reply', found {shown(self.log)}"
             raise ConfigError(msg)
         if not address.is_loopback:
             self._check_reachable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -39,9 +40,17 @@ class Patience:
 class Refused(Exception):  # noqa: N818 - an answer, not a failure
     """What the client is told instead of an answer."""
 
-    def __init__(self, status: int, text: str, *, header: str | None = None, **more: Any) -> None:
+    def __init__(
+        self,
+        status: int,
+        text: str,
+        *,
+        header: str | None = None,
+        kinds: Mapping[str, int] | None = None,
+        **more: Any,
+    ) -> None:
         super().__init__(text)
-        self.status, self.header = status, header
+        self.status, self.header, self.kinds = status, header, kinds
         self.data = dump({"error": text, **more})
 
 
@@ -64,9 +73,9 @@ def reply(
     return "\r\n".join([*head, "", ""]).encode() + data
 
 
-def refusal(refused: Refused, *, close: bool, bodiless: bool = False) -> bytes:
+def refusal(refused: Refused, *, close: bool, bodiless: bool = False, more: tuple[str, ...] = ()) -> bytes:
     """A refusal as it goes over the wire; the answer to HEAD has no body."""
-    more = () if refused.header is None else (refused.header,)
+    more = more if refused.header is None else (refused.header, *more)
     answer = reply(refused.status, refused.data, close=close, more=more)
     return answer[: -len(refused.data)] if bodiless else answer
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from mlinfer import Host, Model
 from mlinfer.hosts._compiling import Asked, check_compile
 from mlinfer.hosts._opening import Loading, Opened, open_estimator
@@ -73,8 +75,12 @@ class SklearnModel(Asked):
 
     def __init__(self, opened: Opened) -> None:
         super().__init__(opened.feed, opened.answers, opened.signature)
-        self._form = opened.form
+        self._form, self._example = opened.form, opened.example
 
     def explain(self) -> list[str]:
         """What runs, and why."""
         return [self._form]
+
+    def example(self) -> pa.RecordBatch | None:
+        """The records that its package was saved with."""
+        return self._example

@@ -1,0 +1,287 @@
+"""What a server tells about itself: OpenAPI, a page, metrics, readiness, and a line per request."""
+
+import base64
+import hashlib
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from html.parser import HTMLParser
+
+import httpx
+import jsonschema
+import pyarrow as pa
+import pytest
+from openapi_spec_validator import validate
+from prometheus_client.parser import text_string_to_metric_families
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+
+import mlinfer
+from mlinfer import ComponentError, InferencePipeline
+from mlinfer._cli._admin import admin
+from mlinfer._online._keys import new_key
+from mlinfer.destinations import MemoryDestination
+from mlinfer.hosts import FunctionHost, SklearnHost, _sklearn
+from mlinfer.sources import IterableSource, MemorySource
+
+INPUTS = pa.schema(
+    [
+        pa.field("x", pa.float64(), nullable=False),
+        pa.field("n", pa.int64(), nullable=False),
+        pa.field('a "<b>', pa.string()),
+        pa.field("yes", pa.bool_()),
+        pa.field("v", pa.list_(pa.float64(), 2)),
+        pa.field("at", pa.timestamp("us")),
+    ]
+)
+GOOD = {"x": 1.5, "n": 2, 'a "<b>': None, "yes": True, "v": [1, 2], "at": "2013-01-01T00:00:00"}
+
+
+def pipeline(function=None, inputs=INPUTS, **more):
+    function = function or (lambda records: {"y": records.column("x"), "w": records.column("v")})
+    outputs = pa.schema([pa.field("y", pa.float64()), pa.field("w", pa.list_(pa.float64(), 2))])
+    host = FunctionHost(function, inputs, outputs, version="1")
+    return InferencePipeline(IterableSource(nothing), host, MemoryDestination(), **more)
+
+
+def nothing():
+    """A source that nobody reads."""
+    yield from ()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with pipeline().serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    x, y = load_iris(return_X_y=True)
+    path = tmp_path_factory.mktemp("model") / "iris.mlinfer"
+    mlinfer.save(LogisticRegression(max_iter=500).fit(x, y), path, example=x, name="iris")
+    return path
+
+
+def alone(package):
+    x, _ = load_iris(return_X_y=True)
+    return InferencePipeline(MemorySource(x), SklearnHost(package), MemoryDestination())
+
+
+# --- OpenAPI --------------------------------------------------------------------------------------------------------
+
+
+def schema_of(document, name):
+    return {"$ref": f"#/components/schemas/{name}", **document}
+
+
+def test_the_document_is_openapi_and_true(server):
+    document = httpx.get(f"{server.url}/openapi.json").json()
+    validate(document)
+    jsonschema.validate(GOOD, schema_of(document, "Record"))
+    found = httpx.post(f"{server.url}/predict", json=GOOD)
+    jsonschema.validate(found.json(), schema_of(document, "Answer"))
+    for name, value in (("x", "text"), ("x", None), ("n", 1.5), ("yes", 1), ("v", [1, 2, 3])):
+        bad = {**GOOD, name: value}
+        refused = httpx.post(f"{server.url}/predict", json=bad)
+        assert refused.status_code == 422, name
+        jsonschema.validate(refused.json(), schema_of(document, "Refusal"))
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(bad, schema_of(document, "Record"))
+
+
+def test_a_package_shows_its_example_and_can_answer_it(package):
+    with alone(package).serving() as server, httpx.Client(base_url=server.url) as client:
+        document = client.get("/openapi.json").json()
+        validate(document)
+        example = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"][
+            "example"
+        ]
+        assert len(example["x"]) == 4
+        assert client.post("/predict", json=example).json() == {"y_pred": 0}
+        assert json.dumps(example["x"]) in client.get("/docs").text
+
+
+def test_with_keys_the_document_says_so(tmp_path):
+    key, line = new_key("ann")
+    (tmp_path / "keys.toml").write_text(line)
+    with pipeline().serving(keys=tmp_path / "keys.toml") as server:
+        headers = {"Authorization": f"Bearer {key}"}
+        document = httpx.get(f"{server.url}/openapi.json", headers=headers).json()
+    validate(document)
+    assert document["paths"]["/predict"]["post"]["security"] == [{"key": []}]
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+class Parts(HTMLParser):
+    """What stands in a page: its elements with their attributes, and the text inside style and script."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.texts, self.inside = [], {}, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        self.inside = tag
+
+    def handle_data(self, data):
+        self.texts.setdefault(self.inside, data)
+
+
+def test_the_page_has_a_field_for_each_input_and_takes_nothing_from_elsewhere(server):
+    found = httpx.get(f"{server.url}/docs")
+    assert found.headers["Content-Type"] == "text/html; charset=utf-8"
+    parts = Parts(found.text)
+    named = [attrs["data-name"] for _, attrs in parts.found if "data-name" in attrs]
+    assert named == INPUTS.names
+    for tag, attrs in parts.found:
+        assert "src" not in attrs, tag
+        assert attrs.get("href", "openapi.json") == "openapi.json"
+        assert not [name for name in attrs if name.startswith("on") or name == "style"], tag
+
+
+def test_the_page_may_run_its_own_script_and_nothing_else(server):
+    found = httpx.get(f"{server.url}/docs")
+    parts = Parts(found.text)
+    policy = dict(rule.split(" ", 1) for rule in found.headers["Content-Security-Policy"].split("; "))
+    for tag in ("script", "style"):
+        digest = base64.b64encode(hashlib.sha256(parts.texts[tag].encode()).digest()).decode()
+        assert policy.pop(f"{tag}-src") == f"'sha256-{digest}'"
+    assert policy.pop("connect-src") == "'self'"
+    assert set(policy.values()) == {"'none'"}
+    assert "default-src" in policy
+
+
+# --- metrics and readiness ------------------------------------------------------------------------------------------
+
+
+def metrics(text):
+    return {
+        (sample.name.removeprefix("mlinfer_serve_"), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_the_metrics_are_those_of_what_was_asked():
+    with (
+        pipeline().serving() as server,
+        httpx.Client(base_url=server.url) as client,
+        admin("127.0.0.1:0", server, server, anywhere=False) as url,
+    ):
+        for _ in range(3):
+            assert client.post("/predict", json=[GOOD, GOOD]).status_code == 200
+        client.post("/predict", json=[GOOD, {**GOOD, "x": None}, {**GOOD, "n": "text"}])
+        client.get("/nothing")
+        client.get("/live")  # on a connection that stays open
+        found = metrics(httpx.get(f"{url}/metrics").text)
+        assert client.get("/metrics").status_code == 404, "metrics are no business of the main port"
+    assert found["requests_total", "/predict", "200"] == 3
+    assert found["requests_total", "/predict", "422"] == 1
+    assert found["requests_total", "other", "404"] == 1
+    assert found["rows_total",] == 6
+    assert found["rejects_total", "missing_value"] == 1
+    assert found["rejects_total", "wrong_type"] == 1
+    assert [found[f"{name}_count",] for name in ("queue_seconds", "infer_seconds", "batch_rows")] == [4, 4, 4]
+    assert found["batch_rows_sum",] == 9
+    assert found["batch_rows_bucket", "2"] == 3
+    assert found["batch_rows_bucket", "+Inf"] == 4
+    assert found["queue_requests",] == 0
+    assert found["connections",] == 1
+    assert found["log_dropped",] == 0
+
+
+def test_it_is_unready_first_and_then_finishes():
+    begun, opened = threading.Event(), threading.Event()
+
+    def gated(records):
+        begun.set()
+        opened.wait()
+        return {"y": records.column("x"), "w": records.column("v")}
+
+    with ThreadPoolExecutor(2) as threads:
+        serving = pipeline(gated).serving()
+        server = serving.__enter__()
+        with admin("127.0.0.1:0", server, server, anywhere=False) as url:
+            assert httpx.get(f"{url}/ready").status_code == 200
+            asked = threads.submit(httpx.post, f"{server.url}/predict", json=GOOD)
+            begun.wait()
+            ended = threads.submit(serving.__exit__, None, None, None)
+            while httpx.get(f"{url}/ready").status_code == 200:
+                threading.Event().wait(0.001)
+            assert not asked.done()
+            assert not ended.done()
+            opened.set()
+            assert asked.result().json()["y"] == 1.5
+            ended.result()
+
+
+def test_it_is_ready_only_when_the_example_was_answered(package, monkeypatch):
+    asked = []
+    with alone(package).serving() as server:
+        assert server.ready
+        assert metrics(server.exposition().decode())["rows_total",] == 0, "the example is nobody's request"
+    monkeypatch.setattr(_sklearn.SklearnModel, "infer", lambda self, records: asked.append(records) or 1 / 0)
+    with pytest.raises(ComponentError, match="its own example"), alone(package).serving():
+        pass
+    assert asked
+
+
+def test_the_command_serves_probes_and_metrics_beside_the_model(package, tmp_path):
+    command = [sys.executable, "-m", "mlinfer", "serve", package, "--bind", "127.0.0.1:0", "--access-log",
+               "--admin-bind", "127.0.0.1:0"]  # fmt: skip
+    taken = subprocess.run(
+        [*command[:-1], "0.0.0.0:0"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert taken.returncode == 2
+    assert "--insecure-bind" in taken.stderr
+    server = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ)
+    try:
+        url = re.search(r"http://\S+:\d+", server.stderr.readline())[0]
+        assert (
+            httpx.get(f"{url}/ready", headers={"X-Request-Id": "probe-1"}).headers["X-Request-Id"]
+            == "probe-1"
+        )
+        assert "GET /ready 200 rows=0" in server.stderr.readline()
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+    finally:
+        server.kill()
+        server.communicate()
+
+
+# --- the access log -------------------------------------------------------------------------------------------------
+
+
+def test_a_line_per_request_says_all_but_what_the_records_hold(caplog):
+    with (
+        caplog.at_level(logging.INFO, "mlinfer.access"),
+        pipeline().serving(access_log=True) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        secret = {**GOOD, 'a "<b>': "hunter2"}
+        found = client.post("/predict", json=[secret, secret], headers={"X-Request-Id": "abc-1"})
+        assert found.headers["X-Request-Id"] == "abc-1"
+        other = client.post("/predict", json={**secret, "x": None}, headers={"X-Request-Id": "forged\tid"})
+        client.get("/hunter2?hunter2")
+    lines = [record.getMessage() for record in caplog.records if record.name == "mlinfer.access"]
+    assert re.fullmatch(r"POST /predict 200 rows=2 ms=\d+\.\d{3} key=- id=abc-1", lines[0])
+    assert re.fullmatch(r"POST /predict 422 rows=1 ms=\d+\.\d{3} key=- id=[0-9a-f]{16}", lines[1])
+    assert lines[1].endswith(other.headers["X-Request-Id"])
+    assert lines[2].startswith("- - 404 ")
+    assert "hunter2" not in caplog.text
+
+
+def test_without_the_option_nothing_is_logged(caplog):
+    with caplog.at_level(logging.INFO), pipeline().serving() as server:
+        assert "X-Request-Id" not in httpx.post(f"{server.url}/predict", json=GOOD).headers
+    assert not [record for record in caplog.records if record.name.startswith("mlinfer")]
