@@ -135,6 +135,8 @@ def test_another_schema_is_refused_unless_the_run_begins_anew(tmp_path):
         JsonLinesDestination(path).open(other, SCOPE).__enter__()
     with JsonLinesDestination(path).open(other, replace(SCOPE, fresh=True)) as writer:
         assert writer.committed() == Progress(epoch=2)
+        assert path.read_bytes() == b'{"x":1}\n'  # until the first commit
+        writer.commit(Progress())
     assert path.read_bytes() == b""
 
 

@@ -433,7 +433,7 @@ def test_another_model_stops_continues_or_starts_over(destination):
     with pytest.raises(ChangedError) as caught:
         run(Script(sizes), place, host=other())
     assert str(caught.value) == (
-        "pipeline 'p': wanted the model and columns that wrote the output so far, found others; "
+        "pipeline 'p': wanted the model and columns that wrote the output so far, found others: version was '1', is '2'; "
         'use on_change="restart" to score everything anew, or on_change="continue" to go on with the new model'
     )
     assert answers() == [0, 2, 4]

@@ -584,7 +584,10 @@ def test_a_run_that_slept_through_a_fresh_start_is_fenced_although_its_number_is
     sleeper = open_writer(tmp_path, stack, "r1")
     deliver(open_writer(tmp_path, stack, "r2"), range(3, 6))
     deliver(open_writer(tmp_path, stack, "r3", fresh=True), range(10))
-    assert [path.name for path in tmp_path.iterdir()] == ["part-00000002.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "part-00000002.parquet",
+        "part-00000003.parquet",
+    ]
     with pytest.raises(FencedError):
         deliver(sleeper, range(3, 6))
     assert pq.read_table(tmp_path)["x"].to_pylist() == list(range(10))
@@ -605,7 +608,10 @@ def test_a_run_that_slept_between_looking_and_publishing_takes_its_part_back(tmp
     monkeypatch.setattr(writing.durable, "publish", slow)
     with pytest.raises(FencedError, match="has committed part-00000002"):
         deliver(sleeper, range(3, 6))
-    assert [path.name for path in tmp_path.iterdir()] == ["part-00000002.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "part-00000002.parquet",
+        "part-00000003.parquet",
+    ]
 
 
 def test_writers_of_one_run_share_the_numbers_and_never_remove_each_others_files(
@@ -663,9 +669,12 @@ def test_old_parts_that_a_dying_run_left_beside_its_new_one_do_not_count_and_are
     (tmp_path / "part-00000000.parquet").write_bytes(content)
     looking = open_writer(tmp_path, stack, "r3", read_only=True)
     assert looking.committed().positions == {"new": 2}
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
     assert open_writer(tmp_path, stack, "r3").committed().positions == {"new": 2}
-    assert [path.name for path in tmp_path.iterdir()] == ["part-00000001.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "part-00000001.parquet",
+        "part-00000002.parquet",
+    ]
 
 
 def test_looking_creates_nothing(tmp_path, stack):

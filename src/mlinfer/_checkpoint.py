@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from mlinfer._protocols import Scope
 
+ANEW = "anew"
+"""The fingerprint of progress that is none yet: a run has begun anew, and nothing of it is committed."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -41,6 +44,8 @@ class Checkpoint:
                 stack.enter_context(durable.locked(path, "checkpoint", scope.run))
                 durable.remove_leftovers(path.parent, f"{path.name}.")
                 found = Progress() if scope.fresh else _read(path)
+                if scope.fresh:  # who dies after this is followed by a run that begins anew, too
+                    durable.replace(path, Progress(fingerprint=ANEW).to_json().encode())
             yield CheckpointFile(path, replace(found, epoch=found.epoch + 1))
 
 

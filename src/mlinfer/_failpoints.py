@@ -37,6 +37,7 @@ PLACES = {
     "dest.write.partial": "when some of a commit's records have been handed to the disk or database, and others not",
     "dest.write.after": "when a destination has taken a batch",
     "dest.begin": "when a destination begins to store a commit",
+    "dest.anew": "when a file or folder that begins anew no longer counts, and is not cut or removed yet",
     "dest.commit.before": "before a destination is asked to commit",
     "dest.commit.after": "when it has committed",
     "progress.write.tmp": "before a small file is written under its temporary name",

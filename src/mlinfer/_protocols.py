@@ -5,7 +5,7 @@ it as a frozen dataclass. A *session* (`Reader`, `Model`, `Writer`) is live: it 
 returns and ends when the engine leaves it. Subclass these protocols, and the defaults come along, or match them by
 structure. What only some parts can do is a protocol of its own (`Acknowledges`, `Drains`, `Resumes`, `Joins`,
 `Stateful`, `SideTables`, `InfersArrays`,
-`Counts`, `ReadsBack`, `Prunes`, `Explains`, `Exemplifies`): a part has the power by having the methods.
+`Counts`, `ReadsBack`, `Remembers`, `Prunes`, `Explains`, `Exemplifies`): a part has the power by having the methods.
 """
 
 from __future__ import annotations
@@ -276,6 +276,18 @@ class DataDestination(Protocol):
 
         Raises ConfigError when what is there has another schema or another origin.
         """
+        ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A transactional DataDestination's power: to tell its progress even if the output there has other fields.
+
+    Without it, an output with other fields than the present model's must be begun anew by hand (`from_start=True`).
+    """
+
+    def stored(self, scope: Scope) -> Progress:
+        """What earlier runs of this pipeline have committed to this output; creates nothing and takes nothing over."""
         ...
 
 

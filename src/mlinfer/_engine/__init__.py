@@ -1,11 +1,11 @@
 """The loop: read, conform, coalesce, infer, join, write, commit, acknowledge."""
 
 from mlinfer._engine._delivery import Delivery, Running
+from mlinfer._engine._fingerprint import fingerprint
 from mlinfer._engine._job import Batching, Budget, Job, OnChange, Until, Workers
 from mlinfer._engine._local import LocalEngine
 from mlinfer._engine._outputs import Outputs
 from mlinfer._engine._plan import Plan, demand
-from mlinfer._engine._session import fingerprint
 from mlinfer._engine._signals import Stop, stopping_on_signals
 from mlinfer._engine._step import Answers, Step
 from mlinfer._engine._tally import Spending, Tally

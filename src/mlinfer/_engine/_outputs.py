@@ -7,10 +7,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
+from mlinfer._checkpoint import ANEW
+from mlinfer._engine._fingerprint import differences
 from mlinfer._errors import ChangedError, ConfigError
 from mlinfer._guarantee import shares
 from mlinfer._progress import Progress
-from mlinfer._protocols import DataDestination, Joins, Resumes, Scope, Writer
+from mlinfer._protocols import DataDestination, Joins, Remembers, Resumes, Scope, Writer
 from mlinfer._rejects import REJECTS
 
 if TYPE_CHECKING:
@@ -102,17 +104,30 @@ def _stored_epoch(name: str, destination: DataDestination, schema: pa.Schema, sc
     return {name: epoch} if epoch else {}
 
 
+def stored(job: Job, scope: Scope) -> Progress:
+    """The progress of earlier runs, whatever the fields of their output; none where the destination cannot tell."""
+    if isinstance(job.destination, Remembers):
+        return job.destination.stored(replace(scope.of("main"), read_only=True))
+    if job.checkpoint is not None and not job.destination.transactional:
+        with job.checkpoint.open(replace(scope, read_only=True)) as file:
+            return file.committed()
+    return Progress()
+
+
 def resume_from(progress: Progress, fingerprint: str, job: Job) -> bool:
     """Whether a run may go on from this progress; False: it must begin anew.
 
     Raises ChangedError: the progress belongs to another model, and the pipeline does not say what to do then.
     """
+    if progress.fingerprint == ANEW:  # a run has begun anew and died before its first commit
+        return False
     if not progress.positions or progress.fingerprint == fingerprint or job.on_change == "continue":
         return True
     if job.on_change == "restart" and not job.replaying:
         return False
     msg = (
-        f"pipeline {job.name!r}: wanted the model and columns that wrote the output so far, found others; "
+        f"pipeline {job.name!r}: wanted the model and columns that wrote the output so far, found others: "
+        f"{differences(progress.fingerprint, fingerprint)}; "
         'use on_change="restart" to score everything anew, or on_change="continue" to go on with the new model'
     )
     raise ChangedError(msg)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections import deque
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlinfer._engine._delivery import Delivery, Running
+from mlinfer._engine._fingerprint import fingerprint
 from mlinfer._engine._lane import READ_RECORDS, Lane
-from mlinfer._engine._outputs import Outputs, resume_from
+from mlinfer._engine._outputs import Outputs, resume_from, stored
 from mlinfer._engine._plan import demand
 from mlinfer._engine._redelivery import Redelivery
 from mlinfer._engine._step import Step
 from mlinfer._engine._workers import Pool, ProcessModel, Timed, open_model
+from mlinfer._errors import ConfigError
 from mlinfer._failpoints import failpoint
-from mlinfer._layout import Layout
 from mlinfer._lineage import Lineage
 from mlinfer._protocols import Model, Scope, SideTables, Stateful
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import pyarrow as pa
 
     from mlinfer._batch import Position
     from mlinfer._clock import Clock
@@ -64,8 +67,13 @@ class Session:
         self.guarantee: Guarantee = demand(self.job, stateful=self.stateful)
         self.fingerprint = fingerprint(self.layout)
         side_schemas = models[0].side_schemas() if isinstance(models[0], SideTables) else {}
-        self.outputs = stack.enter_context(Outputs(self.job, self.scope, epochs))
-        self.progress: Progress = self.outputs.open(self.layout.output, side_schemas)
+        try:
+            self._open_outputs(stack, epochs, side_schemas)
+        except ConfigError:
+            if self.scope.fresh or resume_from(stored(self.job, self.scope), self.fingerprint, self.job):
+                raise
+            self.scope = replace(self.scope, fresh=True)  # the output has the fields of another model
+            self._open_outputs(stack, epochs, side_schemas)
         self.resumed = bool(self.progress.positions)
         self.timed = Timed(self.clock, self.tally.inferred, self.job.retry, self.aborted)
         self.pool = Pool([self.step(model) for model in models], self.timed)
@@ -89,6 +97,14 @@ class Session:
     def may_resume(self) -> bool:
         """Whether the stored progress belongs to this model. Raises ChangedError if it does not and must not change."""
         return resume_from(self.progress, self.fingerprint, self.job)
+
+    def _open_outputs(
+        self, stack: ExitStack, epochs: dict[str, int], side_schemas: Mapping[str, pa.Schema]
+    ) -> None:
+        with ExitStack() as opening:  # closed again when opening fails halfway
+            self.outputs = opening.enter_context(Outputs(self.job, self.scope, epochs))
+            self.progress: Progress = self.outputs.open(self.layout.output, side_schemas)
+            stack.push(opening.pop_all())
 
     def _open_models(self, stack: ExitStack) -> list[Model]:
         job, count = self.job, self.job.workers.count
@@ -238,9 +254,3 @@ class Session:
         """The position up to which a partition has become durable since this was last asked."""
         with self._lock:
             return self._durable.pop(partition, None)
-
-
-def fingerprint(layout: Layout) -> str:
-    """A digest of all that changes what is written: the model, its signature, the columns; never a speed setting."""
-    parts = [layout.signature.fingerprint(), layout.keep.to_string(), repr(sorted(layout.columns.items()))]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -67,8 +67,9 @@ class Sidecar:
 class Appended:
     """An open file at whose end this run, and nobody else, writes."""
 
-    def __init__(self, path: Path, file: durable.Raw | None, sidecar: Sidecar) -> None:
+    def __init__(self, path: Path, file: durable.Raw | None, sidecar: Sidecar, *, anew: bool = False) -> None:
         self._path, self._file, self._sidecar = path, file, sidecar
+        self._anew = anew
         self._buffer = bytearray()
         self._length = sidecar.length
         self._broken: str | None = None
@@ -82,12 +83,14 @@ class Appended:
         """Put this behind all that was written; durable after the next commit. Raises ComponentError."""
         with self._reported():
             self._buffer += text
-        if len(self._buffer) >= BUFFER_BYTES:
+        if len(self._buffer) >= BUFFER_BYTES and not self._anew:
             self._write()
 
     def commit(self, progress: Progress) -> None:
         """Store text and progress in one step: the sidecar decides how much of the file counts. Raises ComponentError."""
         failpoint("dest.begin")
+        if self._anew:
+            self._begin_anew()
         self._write()
         merged = replace(self._sidecar.progress.merged(progress), epoch=self._sidecar.progress.epoch)
         newer = replace(self._sidecar, length=self._length, progress=merged)
@@ -105,6 +108,14 @@ class Appended:
     def _open(self) -> durable.Raw:
         assert self._file is not None, "opened read-only: nothing is written"  # noqa: S101 - the engine's duty
         return self._file
+
+    def _begin_anew(self) -> None:
+        """What was there goes now that the new comes; first from the sidecar, so that a crash before the cut does no harm."""
+        with self._reported():
+            durable.replace(sidecar_of(self._path), self._sidecar.to_bytes())
+            failpoint("dest.anew")
+            os.ftruncate(self._open.fileno(), self._sidecar.length)
+        self._anew = False
 
     def _write(self) -> None:
         rest = memoryview(self._buffer)
@@ -164,11 +175,12 @@ def open_appended(
             stack.enter_context(durable.locked(path, "output", scope.run))
             durable.remove_leftovers(path.parent, sidecar_of(path).name)
             sidecar = _begin(path, schema, scope, if_exists, look=look)
+            before = _before_anew(path, scope, sidecar)
             # first: from now on the rest of the file does not count, so that a crash before the cut does no harm
-            durable.replace(sidecar_of(path), sidecar.to_bytes())
-            file = stack.enter_context(durable.growing(path, sidecar.length))
-        appended = Appended(path, file, sidecar)
-        if sidecar.foreign and sidecar.length == sidecar.foreign and not _ends_a_line(file.fileno()):
+            durable.replace(sidecar_of(path), (before or sidecar).to_bytes())
+            file = stack.enter_context(durable.growing(path, (before or sidecar).length))
+        appended = Appended(path, file, sidecar, anew=before is not None)
+        if sidecar.foreign and sidecar.length == sidecar.foreign and not _ends_a_line(file, sidecar.foreign):
             appended.append(b"\n")
         yield appended
 
@@ -181,6 +193,14 @@ def committed_text(path: Path, scope: Scope) -> tuple[bytes, list[tuple[str, str
     with path.open("rb") as file:
         file.seek(found.foreign)
         return file.read(found.length - found.foreign), list(found.columns)
+
+
+def stored_progress(path: Path, scope: Scope) -> Progress:
+    """What this pipeline has noted beside a file; nothing if it has not written it."""
+    found = _stored(path)
+    if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
+        return Progress()
+    return found.progress
 
 
 def sidecar_of(path: Path) -> Path:
@@ -222,6 +242,17 @@ def _begin(
     return replace(found, progress=replace(found.progress, epoch=epoch))
 
 
+def _before_anew(path: Path, scope: Scope, sidecar: Sidecar) -> Sidecar | None:
+    """What stays until the first commit of a run that begins anew; None if there is nothing to replace."""
+    found = _stored(path) if scope.fresh else None
+    if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
+        return None
+    size = path.stat().st_size if path.exists() else 0
+    if size < found.length:
+        return None  # it is damaged: nothing worth keeping
+    return replace(found, progress=replace(found.progress, epoch=sidecar.progress.epoch))
+
+
 def _keep_foreign(path: Path, found: Sidecar | None, if_exists: IfExists) -> int:
     size = path.stat().st_size if path.exists() else 0
     if found is not None:
@@ -259,8 +290,8 @@ def _stored(path: Path) -> Sidecar | None:
     return None if text is None else Sidecar.from_bytes(text, place)
 
 
-def _ends_a_line(descriptor: int) -> bool:
-    return os.pread(descriptor, 1, os.fstat(descriptor).st_size - 1) == b"\n"
+def _ends_a_line(file: durable.Raw, size: int) -> bool:
+    return os.pread(file.fileno(), 1, size - 1) == b"\n"
 
 
 def _spelled(columns: tuple[tuple[str, str], ...]) -> str:

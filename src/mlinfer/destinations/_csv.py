@@ -15,7 +15,13 @@ import pyarrow.csv as pacsv
 import pyarrow.types as pt
 
 from mlinfer import Batch, ConfigError, DataDestination, Progress, Scope, json_texts, quoted_texts
-from mlinfer.destinations._appended import Appended, IfExists, committed_text, open_appended
+from mlinfer.destinations._appended import (
+    Appended,
+    IfExists,
+    committed_text,
+    open_appended,
+    stored_progress,
+)
 
 FORMULA = r"^[=+\-@\t\r]"
 
@@ -60,6 +66,10 @@ class CsvDestination(DataDestination):
                 strings_can_be_null=True, quoted_strings_can_be_null=False,
             ),
         ).to_batches()  # fmt: skip
+
+    def stored(self, scope: Scope) -> Progress:
+        """The progress beside the file. Raises ChangedError: it is damaged."""
+        return stored_progress(Path(self.path).expanduser(), scope)
 
     @contextmanager
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[CsvWriter]:

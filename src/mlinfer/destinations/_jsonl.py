@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlinfer import Batch, DataDestination, Progress, Scope, json_objects
-from mlinfer.destinations._appended import Appended, IfExists, committed_text, open_appended
+from mlinfer.destinations._appended import Appended, IfExists, committed_text, open_appended, stored_progress
 
 SPELLED = {"string", "large_string", "string_view", "binary", "large_binary", "binary_view"}
 """Types whose values are texts in JSON, also where they look like something else: Arrow would guess times."""
@@ -45,6 +45,10 @@ class JsonLinesDestination(DataDestination):
             texts = pa.schema([(name, pa.string()) for name, kind in columns if kind in SPELLED])
             known = pj.ParseOptions(explicit_schema=texts)
             yield from pj.read_json(pa.BufferReader(text), whole, known).to_batches()
+
+    def stored(self, scope: Scope) -> Progress:
+        """The progress beside the file. Raises ChangedError: it is damaged."""
+        return stored_progress(Path(self.path).expanduser(), scope)
 
     @contextmanager
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[JsonLinesWriter]:

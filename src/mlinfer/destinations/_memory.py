@@ -40,6 +40,11 @@ class MemoryDestination(DataDestination):
         batches = [batch for kept in found for batch in kept.batches]
         return pa.Table.from_batches(batches, found[0].schema) if found else pa.table({})
 
+    def stored(self, scope: Scope) -> Progress:
+        """The progress of one pipeline's output."""
+        kept = self._outputs.get((scope.pipeline, scope.output))
+        return kept.progress if kept else Progress()
+
     def records(self, scope: Scope) -> Iterator[pa.RecordBatch]:
         """The committed records of one pipeline's output."""
         kept = self._outputs.get((scope.pipeline, scope.output))

@@ -80,6 +80,11 @@ class ParquetDestination(DataDestination):
             with pq.ParquetFile(part.path) as file:
                 yield from file.iter_batches()
 
+    def stored(self, scope: Scope) -> Progress:
+        """The progress in the footers of this pipeline's parts. Raises ChangedError: a part is damaged."""
+        ours, _ = survey(Path(resolve(os.fspath(self.path))).expanduser(), (scope.pipeline, scope.output))
+        return merged(in_force(ours, scope)[0])
+
     @contextmanager
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[PartsWriter]:
         """Look at what is there, make the folder, and remove what dead runs have left.
@@ -164,11 +169,12 @@ class PartsWriter:
         )
         with self._naming():
             self._flush()
+            if any(path.exists() for path in self.obsolete):
+                self._replace(mark)
             part = self._part or self._begin(None)
             part.finish(mark)
             self._publish(part)
             self._part = None
-            remove(self.obsolete)
         self.obsolete = []
         self._progress = self._progress.merged(progress)
 
@@ -200,6 +206,20 @@ class PartsWriter:
             scratch, self._schema, physical_schema(self._schema, first), self._recipe.compression
         )
         return self._part
+
+    def _replace(self, mark: Mark) -> None:
+        """Put an end to what was there before: an empty part says that it no longer counts, then it is removed.
+
+        So a reader of the folder never sees the old records and the new ones together, and a run that writes at the same
+        time is refused before anything is removed. The newest go first: what a crash leaves is the beginning of the old.
+        """
+        empty = Progress(fingerprint=mark.progress.fingerprint, epoch=mark.epoch)
+        scratch = durable.temporary(self._folder / f"{temporary_prefix(self._claim.owner)}{mark.run}")
+        part = PartFile(scratch, self._schema, physical_schema(self._schema, None), self._recipe.compression)
+        part.finish(replace(mark, progress=empty))
+        self._publish(part)
+        failpoint("dest.anew")
+        remove(reversed(self.obsolete))
 
     def _publish(self, part: PartFile) -> None:
         """Give the part the next free number.

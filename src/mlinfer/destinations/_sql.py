@@ -101,6 +101,12 @@ class SqlDestination(DataDestination):
             dialect.execute(connection, f"DELETE {chosen}", values)
         return int(count)
 
+    def stored(self, scope: Scope) -> Progress:
+        """The progress in the database. Raises ChangedError: it is damaged."""
+        dialect = database(self.url)
+        with dialect.connected(read_only=True) as connection, dialect.translating():
+            return State(dialect, connection, scope).load()
+
     @contextmanager
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[SqlWriter]:
         """Take the output over from earlier runs, and make its table if it is not there.

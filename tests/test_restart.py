@@ -1,0 +1,157 @@
+"""A change of model never mixes two models in one output, wherever the run that changes it is killed."""
+
+import json
+import sqlite3
+from contextlib import closing
+
+import polars as pl
+import pytest
+
+from mlinfer import ChangedError, InferencePipeline
+from mlinfer import _failpoints as failpoints
+from mlinfer.destinations import JsonLinesDestination, ParquetDestination, SqlDestination
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import JsonLinesSource
+
+COUNT = 40
+
+
+class Killed(BaseException):
+    """What a test's failpoint raises: nothing handles it."""
+
+
+class Kill:
+    def __init__(self, at):
+        self.left = at
+
+    def hit(self, dice):
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+
+@pytest.fixture
+def kill(monkeypatch):
+    def at(name, hit):
+        monkeypatch.setattr(failpoints, "_active", {name: Kill(hit)} if hit else {})
+
+    return at
+
+
+def host(version, answer="y"):
+    return FunctionHost(lambda x: int(version) * 1000 + x, {"x": "float64"}, {answer: "float64"}, takes="numpy", version=version)  # fmt: skip
+
+
+def in_table(folder):
+    with closing(sqlite3.connect(folder / "out.db")) as database:
+        return [tuple(row) for row in database.execute("SELECT * FROM answers ORDER BY rowid")]
+
+
+def in_parts(folder):
+    files = sorted((folder / "out").glob("*.parquet"))
+    return [row for file in files for row in pl.read_parquet(file).rows()]
+
+
+def in_lines(folder):
+    return [tuple(json.loads(line).values()) for line in (folder / "out.jsonl").read_text().splitlines()]
+
+
+class Sql(SqlDestination):
+    commit_seconds = 0.0
+
+
+class Parquet(ParquetDestination):
+    commit_seconds = 0.0
+
+
+class JsonLines(JsonLinesDestination):
+    commit_seconds = 0.0
+
+
+OUTPUTS = {
+    "sqlite": (lambda folder: Sql(f"sqlite:///{folder}/out.db", "answers"), in_table),
+    "parquet": (lambda folder: Parquet(folder / "out"), in_parts),
+    "jsonl": (lambda folder: JsonLines(folder / "out.jsonl"), in_lines),
+}
+each_output = pytest.mark.parametrize(("make", "read"), OUTPUTS.values(), ids=OUTPUTS)
+
+
+def pipeline(folder, make, model, **more):
+    for part in ("a", "b"):
+        text = "".join(json.dumps({"id": n, "x": float(n)}) + "\n" for n in range(COUNT // 2))
+        (folder / f"{part}.jsonl").write_text(text)
+    more = {"keep": ["id"]} | more
+    return InferencePipeline(JsonLinesSource(folder / "[ab].jsonl"), model, make(folder), name="p", **more)
+
+
+def of_model(version):
+    return sorted((n, version * 1000.0 + n) for n in range(COUNT // 2) for _ in "ab")
+
+
+@each_output
+@pytest.mark.parametrize("hit", [1, 2, 3])
+@pytest.mark.parametrize(
+    "place", ["dest.write.before", "dest.begin", "dest.anew", "dest.commit.before", "dest.commit.after"]
+)
+def test_a_restart_that_is_killed_never_mixes_two_models(tmp_path, make, read, kill, place, hit):  # noqa: PLR0917 - fixtures
+    pipeline(tmp_path, make, host("1")).run()
+    assert sorted(read(tmp_path)) == of_model(1)
+    kill(place, hit)
+    try:
+        pipeline(tmp_path, make, host("2"), on_change="restart").run()
+    except Killed:
+        found = read(tmp_path)
+        assert len({int(y // 1000) for _, y in found}) <= 1, "a reader saw answers of two models"
+    kill(place, 0)
+    pipeline(tmp_path, make, host("2"), on_change="restart").run()
+    assert sorted(read(tmp_path)) == of_model(2)
+
+
+@each_output
+def test_a_restart_replaces_answers_that_have_other_columns(tmp_path, make, read):
+    pipeline(tmp_path, make, host("1")).run()
+    with pytest.raises(
+        ChangedError, match=r"version was '1', is '2'; answers was 'y: double .*is 'z: double"
+    ):
+        pipeline(tmp_path, make, host("2", "z")).run()
+    assert sorted(read(tmp_path)) == of_model(1)
+    assert pipeline(tmp_path, make, host("2", "z"), on_change="restart").run().delivered == COUNT
+    assert sorted(read(tmp_path)) == of_model(2)
+
+
+@each_output
+def test_the_old_answers_stay_until_the_new_model_has_given_some(tmp_path, make, read):
+    def broken(x):
+        raise ValueError("no")
+
+    pipeline(tmp_path, make, host("1")).run()
+    failing = FunctionHost(broken, {"x": "float64"}, {"y": "float64"}, takes="numpy", version="2")
+    with pytest.raises(Exception, match="no place for them"):
+        pipeline(tmp_path, make, failing, on_change="restart").run()
+    assert sorted(read(tmp_path)) == of_model(1)
+
+
+@each_output
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"keep": ["id", "x"]}, "keep was 'id: int64', is 'id: int64, x: double'"),
+        ({"lineage": ["record_id"]}, "lineage was none, is 'record_id'"),
+    ],
+    ids=["keep", "lineage"],
+)
+def test_a_change_of_columns_is_refused_by_its_name(tmp_path, make, read, changed, told):  # noqa: PLR0917 - fixtures
+    pipeline(tmp_path, make, host("1")).run()
+    with pytest.raises(ChangedError) as caught:
+        pipeline(tmp_path, make, host("1"), **changed).run()
+    assert told in str(caught.value)
+    assert sorted(read(tmp_path)) == of_model(1)
+
+
+@each_output
+def test_another_source_is_delivered_beside_the_first(tmp_path, make, read):
+    pipeline(tmp_path, make, host("1")).run()
+    (tmp_path / "other.jsonl").write_text('{"id": 99, "x": 99.0}\n')
+    made = InferencePipeline(JsonLinesSource(tmp_path / "other.jsonl"), host("1"), make(tmp_path), name="p", keep=["id"])  # fmt: skip
+    assert made.run().delivered == 1
+    assert sorted(read(tmp_path)) == [*of_model(1), (99, 1099.0)]
