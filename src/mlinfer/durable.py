@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 __all__ = [
-    "PRIVATE_FILE", "PRIVATE_FOLDER", "Envelope", "Raw", "create", "flush", "flush_folder", "growing", "locked",
+    "PRIVATE_FILE", "PRIVATE_FOLDER", "Envelope", "Raw", "create", "cut", "flush", "flush_folder", "growing", "locked",
     "make_folder", "naming", "publish", "read", "remove", "remove_leftovers", "rename", "replace", "temporary",
 ]  # fmt: skip
 PRIVATE_FILE = 0o600
@@ -118,10 +118,15 @@ def growing(path: Path, length: int) -> Iterator[Raw]:
     What is written is on disk after `flush`.
     """
     with Raw(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)) as file:
-        os.ftruncate(file.fileno(), length)
-        flush(file)
+        cut(file, length)
         flush_folder(path.parent)
         yield file
+
+
+def cut(file: Raw, length: int) -> None:
+    """Drop everything behind `length` bytes; the cut is on disk."""
+    os.ftruncate(file.fileno(), length)
+    flush(file)
 
 
 def flush(file: IO[bytes] | Raw) -> None:

@@ -114,7 +114,7 @@ class Appended:
         with self._reported():
             durable.replace(sidecar_of(self._path), self._sidecar.to_bytes())
             failpoint("dest.anew")
-            os.ftruncate(self._open.fileno(), self._sidecar.length)
+            durable.cut(self._open, self._sidecar.length)
         self._anew = False
 
     def _write(self) -> None:
