@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,40 +12,24 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mlinfer import Batch, ChangedError, ConfigError, EndOfInput, InferencePipeline, SchemaError, Scope
+import reading
+from mlinfer import Batch, ChangedError, ConfigError, InferencePipeline, SchemaError, Scope
 from mlinfer.destinations import CsvDestination, MemoryDestination
 from mlinfer.destinations._csv import csv_lines
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import CsvSource, _text_files
 from mlinfer.sources import _csv as csv_source
 from mlinfer.sources._csv_records import Splitter
+from reading import ids
 
 CORPORA = Path(__file__).parents[2] / "shared/corpora"
 AB = pa.schema([("a", pa.float64()), ("b", pa.string())])
-
-
-def batches(source, after=None, wanted=AB, size=1000):
-    (partition,) = source.partitions()
-    with source.open(partition, after, wanted) as reader:
-        while True:
-            try:
-                yield reader.read(size, 0)
-            except EndOfInput:
-                return
+batches = partial(reading.batches, wanted=AB)
+written = partial(reading.written, name="a.csv")
 
 
 def rows(found):
     return [tuple(row.values()) for batch in found for row in batch.records.to_pylist()]
-
-
-def ids(found):
-    return [one for batch in found for one in batch.ids.array().to_pylist()]
-
-
-def written(folder, content, name="a.csv"):
-    path = folder / name
-    path.write_bytes(content)
-    return path
 
 
 # --- records -------------------------------------------------------------------------------------------------------------
@@ -99,24 +84,24 @@ def test_marks_line_ends_and_empty_lines_do_not_matter(content, tmp_path):
 
 
 def test_files_without_records_have_none(tmp_path):
-    assert rows(batches(CsvSource(written(tmp_path, b"", "empty.csv")))) == []
+    assert rows(batches(CsvSource(written(tmp_path, b"", name="empty.csv")))) == []
     for content in (b"a,b", b"a,b\n", b"a,b\r\n\r\n"):
-        header_only = CsvSource(written(tmp_path, content, "header.csv"))
+        header_only = CsvSource(written(tmp_path, content, name="header.csv"))
         assert rows(batches(header_only)) == []
         assert header_only.schema() == pa.schema([("a", pa.null()), ("b", pa.null())])
 
 
 def test_an_empty_file_alone_is_named_and_among_others_passed_over(tmp_path):
     source = CsvSource(tmp_path)
-    written(tmp_path, b"", "1.csv")
+    written(tmp_path, b"", name="1.csv")
     with pytest.raises(
         SchemaError, match=r"wanted the names of the columns, found an empty file; .* of \S+/1\.csv"
     ):
         source.schema()
     assert CsvSource(tmp_path, follow=True).schema() is None
-    written(tmp_path, b"a,b\n", "2.csv")
+    written(tmp_path, b"a,b\n", name="2.csv")
     assert source.schema() == pa.schema([("a", pa.null()), ("b", pa.null())])
-    written(tmp_path, b"a,b\n1,x\n", "3.csv")
+    written(tmp_path, b"a,b\n1,x\n", name="3.csv")
     assert source.schema() == pa.schema([("a", pa.int64()), ("b", pa.string())])
 
 
@@ -141,7 +126,9 @@ def test_a_header_that_is_of_no_use_says_what_to_do(content, why, tmp_path):
 
 def test_other_delimiters_are_understood_and_impossible_ones_refused(tmp_path):
     assert rows(batches(CsvSource(written(tmp_path, b'a;b\n1;"x;y"\n'), delimiter=";"))) == [(1, "x;y")]
-    assert rows(batches(CsvSource(written(tmp_path, b"a\tb\n1\tx\n", "a.tsv"), delimiter="\t"))) == [(1, "x")]
+    assert rows(batches(CsvSource(written(tmp_path, b"a\tb\n1\tx\n", name="a.tsv"), delimiter="\t"))) == [
+        (1, "x")
+    ]
     for delimiter in ("", ",,", '"', "\n", "é"):
         with pytest.raises(ConfigError, match="delimiter: wanted one ASCII character"):
             CsvSource("a.csv", delimiter=delimiter)
@@ -274,7 +261,7 @@ def test_the_fast_way_to_find_records_agrees_with_the_grammar(text):
 def test_reading_goes_on_behind_every_position(ending, tmp_path):
     content = b'\xef\xbb\xbfa,b\n1,"x\n""y"\n\n2,z\noops,w\n3,\n4,v'
     pack = gzip.compress if ending else bytes
-    source = CsvSource(written(tmp_path, pack(content), "a.csv" + ending))
+    source = CsvSource(written(tmp_path, pack(content), name="a.csv" + ending))
     for size in (1, 2):
         found = list(batches(source, size=size))
         for done, batch in enumerate(found):
@@ -331,7 +318,7 @@ def test_what_others_wrote_is_appended_to_if_its_columns_are_the_same(tmp_path):
     with pytest.raises(ConfigError, match="if_exists='append' or 'replace'"):
         destination_holds(path, records)
     assert destination_holds(path, records, if_exists="append") == [["a"], ["0"], ["1"]]
-    other = written(tmp_path, b"x,y\n0,0\n", "other.csv")
+    other = written(tmp_path, b"x,y\n0,0\n", name="other.csv")
     with pytest.raises(ConfigError, match="wanted the columns a to append to, found x, y"):
         destination_holds(other, records, if_exists="append")
     assert other.read_bytes() == b"x,y\n0,0\n"

@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import sys
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlinfer import Batch, ChangedError, ComponentError, EndOfInput, InferencePipeline, Scope
+import reading
+from mlinfer import Batch, ChangedError, ComponentError, InferencePipeline, Scope
 from mlinfer._conform import Conform
 from mlinfer.destinations import JsonLinesDestination, MemoryDestination
 from mlinfer.destinations._jsonl import json_lines
@@ -21,6 +23,8 @@ from mlinfer.sources._json_decode import NotARecord, decode, decode_line, fastes
 
 CORPORA = Path(__file__).parents[2] / "shared/corpora"
 X = pa.schema([pa.field("x", pa.float64())])
+batches = partial(reading.batches, wanted=X)
+written = partial(reading.written, name="a.jsonl")
 ORJSON = pytest.importorskip("orjson").loads
 
 
@@ -31,25 +35,8 @@ def standard_library(monkeypatch):
     return loads
 
 
-def batches(source, after=None, wanted=X, size=1000):
-    """All that a reader gives, a batch at a time."""
-    (partition,) = source.partitions()
-    with source.open(partition, after, wanted) as reader:
-        while True:
-            try:
-                yield reader.read(size, 0)
-            except EndOfInput:
-                return
-
-
 def rows(found):
     return [row for batch in found for row in batch.records.to_pylist()]
-
-
-def written(folder, content, name="a.jsonl"):
-    path = folder / name
-    path.write_bytes(content)
-    return path
 
 
 @pytest.fixture(params=["orjson", "json"])
@@ -281,7 +268,7 @@ def test_ids_come_from_the_named_field(tmp_path):
 @pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
 def test_reading_goes_on_behind_every_position(ending, tmp_path):
     content = b'\xef\xbb\xbf{"x": 0}\r\n\n' + b"".join(b'{"x": %d}\n' % n for n in range(1, 6)) + b'{"x": 6}'
-    path = written(tmp_path, packed(content, ending), "a.jsonl" + ending)
+    path = written(tmp_path, packed(content, ending), name="a.jsonl" + ending)
     source = JsonLinesSource(path)
     for size in (1, 3):
         found = list(batches(source, size=size))
@@ -306,7 +293,7 @@ def packed(content, ending):
 @pytest.mark.parametrize("ending", ["", ".gz"])
 def test_a_file_that_grew_goes_on_and_one_that_changed_does_not(ending, tmp_path):
     content = b"".join(b'{"x": %d}\n' % n for n in range(1000))
-    path = written(tmp_path, packed(content, ending), "a.jsonl" + ending)
+    path = written(tmp_path, packed(content, ending), name="a.jsonl" + ending)
     source = JsonLinesSource(path)
     *_, last = batches(source)
     path.write_bytes(packed(content + b'{"x": 1000}\n', ending))
@@ -348,7 +335,7 @@ def test_a_damaged_gzip_file_ends_in_an_error_behind_its_good_lines(damage, tmp_
         del whole[len(whole) // 2 :]
     else:
         whole[len(whole) // 2] ^= 255
-    source = JsonLinesSource(written(tmp_path, bytes(whole), "a.jsonl.gz"))
+    source = JsonLinesSource(written(tmp_path, bytes(whole), name="a.jsonl.gz"))
     found = []
 
     def read_all():
@@ -367,19 +354,19 @@ def test_a_damaged_gzip_file_ends_in_an_error_behind_its_good_lines(damage, tmp_
 def test_a_file_that_expands_beyond_all_bounds_is_refused(ending, tmp_path, monkeypatch):
     monkeypatch.setattr(_text_files, "EXPANSION_FLOOR", 2**20)
     bomb = packed(b'{"x": 1}\n' * 2**19, ending)
-    source = JsonLinesSource(written(tmp_path, bomb, "a.jsonl" + ending))
+    source = JsonLinesSource(written(tmp_path, bomb, name="a.jsonl" + ending))
     with pytest.raises(ComponentError, match="at most 100 bytes of text for each compressed byte"):
         list(batches(source))
 
 
 def test_a_folder_is_followed_and_its_files_are_partitions(tmp_path):
-    written(tmp_path, b'{"x": 1}\n', "b.ndjson")
+    written(tmp_path, b'{"x": 1}\n', name="b.ndjson")
     source = JsonLinesSource(tmp_path, follow=True)
     assert not source.bounded
     assert JsonLinesSource(tmp_path).bounded
     assert list(source.partitions()) == ["b.ndjson"]
-    written(tmp_path, b'{"x": 1}\n', "a.jsonl.gz.part")
-    written(tmp_path, b'{"x": 1}\n', "a.json")
+    written(tmp_path, b'{"x": 1}\n', name="a.jsonl.gz.part")
+    written(tmp_path, b'{"x": 1}\n', name="a.json")
     assert list(source.partitions()) == ["a.json", "b.ndjson"]
 
 

@@ -1,6 +1,7 @@
 """Generators as sources, and sources that go through a function."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import reading
 from mlinfer import (
     Acknowledges,
     Batch,
@@ -25,27 +27,15 @@ from mlinfer import (
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import IterableSource, JsonLinesSource, Mapped, MemorySource
+from reading import ids
 
 X = pa.schema([("x", pa.float64())])
+batches = partial(reading.batches, wanted=X)
 HOST = FunctionHost(lambda x: x * 2, {"x": pa.float64()}, {"y": pa.float64()}, "numpy", version="1")
-
-
-def batches(source, after=None, wanted=X, size=1000):
-    (partition,) = source.partitions()
-    with source.open(partition, after, wanted) as reader:
-        while True:
-            try:
-                yield reader.read(size, 0)
-            except EndOfInput:
-                return
 
 
 def values(found, column="x"):
     return [value for batch in found for value in batch.records.column(column).to_pylist()]
-
-
-def ids(found):
-    return [one for batch in found for one in batch.ids.array().to_pylist()]
 
 
 # --- generators ----------------------------------------------------------------------------------------------------------
