@@ -1,0 +1,140 @@
+"""`log="before_reply"`: what a caller was told is durable."""
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+
+import httpx
+import pyarrow as pa
+import pytest
+
+from mlinfer import ConfigError, DataDestination, InferencePipeline, RecordErrors, TransientError
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import IterableSource
+
+
+def nothing():
+    """A source that nobody reads."""
+    yield from ()
+
+
+def pipeline(destination):
+    host = FunctionHost(lambda x: x + 1, {"x": pa.float64()}, {"y": pa.float64()}, takes="numpy", version="1")
+    return InferencePipeline(IterableSource(nothing), host, destination)
+
+
+class Store(DataDestination):
+    """Keeps what was committed; `before` is called before each write and each commit."""
+
+    def __init__(self, before=lambda what: None):
+        self.before, self.written, self.kept, self.commits = before, [], [], 0
+
+    @contextmanager
+    def open(self, schema, scope):
+        self.written = []
+        yield self
+
+    def write(self, batch):
+        self.before(batch)
+        self.written += batch.records.column("y").to_pylist()
+
+    def commit(self, progress):
+        self.before("commit")
+        self.kept, self.written, self.commits = self.kept + self.written, [], self.commits + 1
+
+
+PROGRAM = """
+    import sys
+    import pyarrow as pa
+    from mlinfer import InferencePipeline
+    from mlinfer.destinations import SqlDestination
+    from mlinfer.hosts import FunctionHost
+    from mlinfer.sources import MemorySource
+
+    host = FunctionHost(lambda x: x + 1, {"x": pa.float64()}, {"y": pa.float64()}, takes="numpy")
+    made = InferencePipeline(MemorySource({"x": [0.0]}), host, SqlDestination("sqlite:///log.db", "log"), name="p")
+    with made.serving(log=sys.argv[1]) as server:
+        print(server.url, flush=True)
+        sys.stdin.read()
+"""
+
+
+def test_what_was_answered_outlives_a_kill(tmp_path):
+    (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
+    command = [sys.executable, "program.py", "before_reply"]
+    server = subprocess.Popen(
+        command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
+    )
+    url = server.stdout.readline().strip()
+    assert re.match("http://", url)
+    try:
+        with httpx.Client(base_url=url) as client:
+            told = [client.post("/predict", json={"x": n}).json()["y"] for n in range(20)]
+        server.send_signal(signal.SIGKILL)
+        server.wait()
+    finally:
+        server.kill()
+        server.communicate()
+    with closing(sqlite3.connect(tmp_path / "log.db")) as database:
+        kept = [y for (y,) in database.execute("SELECT y FROM log")]
+    assert sorted(kept) == told == [n + 1.0 for n in range(20)]
+
+
+def test_callers_who_wait_together_share_a_commit():
+    gate = threading.Event()
+    store = Store(lambda what: gate.wait() if what == "commit" else None)
+    with pipeline(store).serving(log="before_reply") as server, ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(httpx.post, f"{server.url}/predict", json={"x": n}) for n in range(8)]
+        while (
+            server.counts.queue.counts.count(0) == len(server.counts.queue.counts)
+            or sum(server.counts.queue.counts) < 8
+        ):
+            threading.Event().wait(0.001)
+        assert not any(one.done() for one in asked), "an answer came before its commit"
+        gate.set()
+        assert [one.result().json()["y"] for one in asked] == [n + 1.0 for n in range(8)]
+    assert sorted(store.kept) == [n + 1.0 for n in range(8)]
+    assert store.commits < 8
+
+
+@pytest.mark.parametrize("when", ["write", "commit"])
+@pytest.mark.parametrize(
+    "error", [OSError("disk full"), TransientError("gone", wait=0.0)], ids=["for good", "for now"]
+)
+def test_an_answer_that_could_not_be_stored_is_not_given(when, error, caplog):
+    errors = [error]
+
+    def failing(what):
+        if errors and (what == "commit") == (when == "commit"):
+            raise errors.pop()
+
+    store = Store(failing)
+    with pipeline(store).serving(log="before_reply") as server:
+        statuses = [httpx.post(f"{server.url}/predict", json={"x": n}).status_code for n in range(4)]
+    assert statuses == ([503, 200, 200, 200] if isinstance(error, TransientError) else [503] * 4)
+    assert store.kept == [n + 1.0 for n, status in enumerate(statuses) if status == 200]
+    assert "the prediction log failed" in caplog.text
+
+
+def test_an_answer_that_the_destination_refuses_is_not_given():
+    def picky(what):
+        if what != "commit" and 14.0 in what.records.column("y").to_pylist():
+            raise RecordErrors([what.records.column("y").to_pylist().index(14.0)], "unlucky", "not this one")
+
+    store = Store(picky)
+    with pipeline(store).serving(log="before_reply") as server:
+        statuses = [httpx.post(f"{server.url}/predict", json={"x": n}).status_code for n in (1, 13, 2)]
+    assert statuses == [200, 503, 200]
+    assert store.kept == [2.0, 3.0]
+
+
+def test_there_are_two_ways_to_log():
+    with pytest.raises(ConfigError, match="before_reply"), pipeline(Store()).serving(log="first"):
+        pass
