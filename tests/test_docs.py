@@ -2,7 +2,8 @@
 
 Every page runs in a folder of its own, block after block in one namespace, as a reader would type it. `flights.parquet`,
 `flights/*.parquet` and `model.mlinfer` are there, made from what the demo ships; everything else a page makes itself.
-Three comments are meant for this file: `<!-- not run: REASON -->` before a block that is not executed,
+Four comments are meant for this file: `<!-- not run: REASON -->` before a block that is not executed,
+`<!-- file: NAME -->` before one that is that file of examples/plugin, letter for letter, and can be imported from there on,
 `<!-- output -->` before a text block that shows what the block above it prints, and `<!-- allow: MODULE:ATTR -->` before
 a TOML block that names code.
 """
@@ -129,7 +130,9 @@ def test_every_python_block_runs_and_prints_what_it_says(page, desk, capsys, mon
             assert matches(block.text.splitlines(), printed.splitlines()), (
                 f"{name_of(page)}:{block.line}: shown\n{block.text}\nprinted\n{printed}"
             )
-        if block.kind != "python" or block.note.startswith("not run: "):
+        if block.note.startswith("file: "):
+            put(block, desk, monkeypatch)
+        if block.kind != "python" or block.note.startswith(("not run: ", "file: ")):
             continue
         # the page's code so far, on the lines where the page has it, so that tracebacks and digests find it
         seen += [""] * (block.line - len(seen)) + block.text.splitlines()
@@ -141,6 +144,17 @@ def test_every_python_block_runs_and_prints_what_it_says(page, desk, capsys, mon
         assert in_order(shown, printed.splitlines()), (
             f"{name_of(page)}:{block.line}: says {shown}, printed\n{printed}"
         )
+
+
+def put(block: Block, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the example package, as the page shows it, where Python finds it."""
+    name = block.note.removeprefix("file: ")
+    assert block.text == (ROOT / "examples" / "plugin" / name).read_text(encoding="utf-8"), name
+    path = desk / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(block.text, encoding="utf-8")
+    folder = path.parents[1] if path.parent.name == "mlinfer_weblog" else path.parent
+    monkeypatch.syspath_prepend(folder)
 
 
 def said(code: str) -> list[str]:
@@ -183,6 +197,8 @@ def fits(text: str, line: str, *, whole: bool) -> bool:
 @pytest.mark.parametrize("page", having("toml"))
 def test_every_toml_block_describes_a_pipeline(page, desk):
     for number, block in enumerate(b for b in blocks(page) if b.kind == "toml"):
+        if block.note.startswith("file: "):  # its parts are those of the example package: test_plugin_example.py
+            continue
         there = tomllib.loads(block.text).keys()
         rest = "".join(f"{key} = {value}\n" for key, value in MISSING.items() if key not in there)
         path = desk / f"block{number}.toml"
