@@ -197,7 +197,7 @@ def fits(text: str, line: str, *, whole: bool) -> bool:
 @pytest.mark.parametrize("page", having("toml"))
 def test_every_toml_block_describes_a_pipeline(page, desk):
     for number, block in enumerate(b for b in blocks(page) if b.kind == "toml"):
-        if block.note.startswith("file: "):  # its parts are those of the example package: test_plugin_example.py
+        if block.note.startswith("file: "):  # names parts of a package that test_plugin_example.py installs
             continue
         there = tomllib.loads(block.text).keys()
         rest = "".join(f"{key} = {value}\n" for key, value in MISSING.items() if key not in there)
@@ -220,7 +220,7 @@ def test_every_command_is_one_that_mlinfer_has(page):
 
 
 def test_every_verb_named_in_a_sentence_is_one_that_mlinfer_has():
-    verbs = {"demo", "run", "check", "explain", "preview", "serve", "state", "rejects", "inspect", "plugins"}
+    verbs = {"demo", "run", "check", "explain", "preview", "serve", "keys", "state", "rejects", "inspect", "plugins"}
     for page in TEXTS:
         for verb in re.findall(r"`mlinfer ([a-z]+)", page.read_text(encoding="utf-8")):
             assert verb in verbs, name_of(page)
