@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import getattr_static
 from typing import Literal
 
 from mlinfer._checkpoint import Checkpoint
@@ -104,10 +105,10 @@ class Job:
         found = [
             ("source", self.source),
             ("host", self.host),
-            *(("destination", one) for one in outputs if one),
+            *(("destination", one) for one in outputs if one is not None),
         ]
         for role, part in found:
-            if isinstance(part, type) or not hasattr(part, "partitions" if role == "source" else "open"):
+            if isinstance(part, type) or not _may_have(part, "partitions" if role == "source" else "open"):
                 what = (
                     f"the class {part.__name__}"
                     if isinstance(part, type)
@@ -120,3 +121,8 @@ class Job:
         """The columns of a run with a model of this signature. Raises ConfigError or SchemaError; may look at the source."""
         known, where = self.source.schema(), repr(self.source)
         return lay_out(signature, known, self.keep, self.columns, lineage=self.lineage, where=where)
+
+
+def _may_have(part: object, method: str) -> bool:
+    """Whether a part may have a method; nothing is asked of the part itself, for that could be work."""
+    return getattr_static(part, method, None) is not None or hasattr(type(part), "__getattr__")
