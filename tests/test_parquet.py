@@ -606,12 +606,37 @@ def test_a_run_that_slept_between_looking_and_publishing_takes_its_part_back(tmp
         publish(held, path)
 
     monkeypatch.setattr(writing.durable, "publish", slow)
-    with pytest.raises(FencedError, match="has committed part-00000002"):
+    with pytest.raises(FencedError, match="has committed part-0000000[23]"):
         deliver(sleeper, range(3, 6))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "part-00000002.parquet",
         "part-00000003.parquet",
     ]
+
+
+def test_a_part_that_a_newer_run_has_built_on_stays(tmp_path, stack, monkeypatch):
+    sleeper = open_writer(tmp_path, stack, "r1")
+    publish = writing.durable.publish
+
+    def slow(scratch: Path, path: Path) -> None:
+        monkeypatch.setattr(writing.durable, "publish", publish)
+        publish(scratch, path)
+        deliver(open_writer(tmp_path, stack, "r2"), range(3, 6))  # it has seen that three are there
+
+    monkeypatch.setattr(writing.durable, "publish", slow)
+    with pytest.raises(FencedError, match="has committed part-00000001"):
+        deliver(sleeper, range(3))
+    assert pq.read_table(tmp_path)["x"].to_pylist() == list(range(6))
+
+
+def test_a_run_that_was_refused_is_refused_again(tmp_path, stack):
+    late = open_writer(tmp_path, stack, "r1")
+    deliver(open_writer(tmp_path, stack, "r2"), range(3))
+    for _ in range(2):  # several lanes may commit before the first one is heard
+        with pytest.raises(FencedError, match="has committed part-00000000"):
+            deliver(late, range(3))
+    assert [path.name for path in tmp_path.iterdir()] == ["part-00000000.parquet"]
+    assert pq.read_table(tmp_path)["x"].to_pylist() == list(range(3))
 
 
 def test_writers_of_one_run_share_the_numbers_and_never_remove_each_others_files(

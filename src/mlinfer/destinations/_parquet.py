@@ -173,8 +173,12 @@ class PartsWriter:
                 self._replace(mark)
             part = self._part or self._begin(None)
             part.finish(mark)
-            self._publish(part)
-            self._part = None
+            self._part = None  # it is closed: whoever is refused now, and commits again, begins another
+            try:
+                self._publish(part)
+            except FencedError:
+                durable.remove(part.path)
+                raise
         self.obsolete = []
         self._progress = self._progress.merged(progress)
 
@@ -225,7 +229,8 @@ class PartsWriter:
         """Give the part the next free number.
 
         Before it, nobody else may have published since this run began; the link itself refuses a number that is taken;
-        and after it we look once more, for a run that published and removed the old parts while this process slept.
+        and after it we look once more, for a run that began anew and removed the old parts while this process slept. A
+        newer run that did not begin anew has counted this part: it stays.
         """
         while True:
             target = self._folder / f"part-{self._next_number():08d}.parquet"
@@ -240,8 +245,18 @@ class PartsWriter:
         try:
             self._next_number()
         except FencedError:
-            durable.remove(target)
+            if self._begun_anew():
+                durable.remove(target)
             raise
+
+    def _begun_anew(self) -> bool:
+        """Whether another run has replaced all that was here since this one began."""
+        marks = filter(None, (read_mark(self._folder / name) for name in numbers(self._folder)))
+        owner, run = self._claim.owner, self._claim.scope.run
+        return any(
+            mark.fresh and mark.owner == owner and mark.run != run and mark.epoch >= self._claim.epoch
+            for mark in marks
+        )
 
     def _next_number(self) -> int:
         found = numbers(self._folder)
