@@ -100,7 +100,7 @@ def pipeline(folder, kind, rows=5, pause=0.001):
 
 
 def main(folder, kind, rows="5", pause="0.001"):
-    with ending(debug=False) as end:
+    with ending(debug=True) as end:  # whoever looks into a failure wants to know where
         report = pipeline(Path(folder), kind, int(rows), float(pause)).run()
         print(report.delivered, report.rejected, flush=True)
     return end.code
