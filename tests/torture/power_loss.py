@@ -274,8 +274,15 @@ def _life(kind, life, place, round_):
     """Record a life, and try what could be left of it, taken evenly from all its moments."""
     folder = place / "live"
     folder.mkdir()
-    log = record(kind, folder, life)
-    shutil.rmtree(folder)
+    try:
+        log = record(kind, folder, life)
+    except Exception as error:  # noqa: BLE001 - a life that a run could not even begin is counted and told
+        round_.found.states[kind] += 1
+        round_.found.unrecoverable += 1
+        round_.found.examples.append((kind, {}, repr(error)))
+        return
+    finally:
+        shutil.rmtree(folder)
     candidates, remains = {}, Remains([])
     for entry in [("promise", 0), *log]:
         remains.add(entry)
