@@ -606,7 +606,7 @@ def test_a_run_that_slept_between_looking_and_publishing_takes_its_part_back(tmp
         publish(held, path)
 
     monkeypatch.setattr(writing.durable, "publish", slow)
-    with pytest.raises(FencedError, match="has committed part-0000000[23]"):
+    with pytest.raises(FencedError, match=r"has committed part-0000000[23]"):
         deliver(sleeper, range(3, 6))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "part-00000002.parquet",
