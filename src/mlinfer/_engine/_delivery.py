@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from mlinfer._progress import Progress
 from mlinfer._rejects import Rejected, mark_delivered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from mlinfer._clock import Clock
     from mlinfer._engine._outputs import Output, Outputs
@@ -31,6 +32,7 @@ class Delivery:
     def __init__(self, main: Output, outputs: Outputs, run: Running) -> None:
         self._main, self._outputs, self._run = main, outputs, run
         self._lock = threading.Lock()
+        self._failure: BaseException | None = None
         self._held: list[Answers] = []
         self._bytes = 0
         self._last_commit = run.clock.monotonic()
@@ -41,7 +43,7 @@ class Delivery:
         Raises RejectsError when the budget for rejects is spent; the batch is then not written.
         """
         self._run.spending.spend(answers)
-        with self._lock:
+        with self._undisturbed():
             begun = self._run.clock.monotonic()
             self._keep(self._write(answers))
             self._run.tally.written(answers, self._run.clock.monotonic() - begun)
@@ -50,15 +52,30 @@ class Delivery:
 
     def commit_if_due(self) -> None:
         """Commit when the last one is long enough ago."""
-        with self._lock:
+        with self._undisturbed():
             if self._held and self._run.clock.monotonic() - self._last_commit >= self._run.commit_seconds:
                 self._commit()
 
     def commit(self, *, even_nothing: bool = False) -> None:
         """Make all that was delivered durable now."""
-        with self._lock:
+        with self._undisturbed():
             if self._held or even_nothing:
                 self._commit()
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Under the lock; after one lane has failed in here, for all of them the same failure.
+
+        What it has written may lack its position: if another lane committed that, it would be delivered again.
+        """
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            try:
+                yield
+            except BaseException as error:  # whatever it was, it ends the session; raised again
+                self._failure = error
+                raise
 
     def _write(self, answers: Answers) -> Answers:
         """Write one batch; what the destination names as bad becomes rejects."""
