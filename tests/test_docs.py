@@ -220,7 +220,19 @@ def test_every_command_is_one_that_mlinfer_has(page):
 
 
 def test_every_verb_named_in_a_sentence_is_one_that_mlinfer_has():
-    verbs = {"demo", "run", "check", "explain", "preview", "serve", "keys", "state", "rejects", "inspect", "plugins"}
+    verbs = {
+        "demo",
+        "run",
+        "check",
+        "explain",
+        "preview",
+        "serve",
+        "keys",
+        "state",
+        "rejects",
+        "inspect",
+        "plugins",
+    }
     for page in TEXTS:
         for verb in re.findall(r"`mlinfer ([a-z]+)", page.read_text(encoding="utf-8")):
             assert verb in verbs, name_of(page)

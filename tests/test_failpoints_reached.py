@@ -92,7 +92,9 @@ def test_each_place_is_reached(tmp_path, hits):
         name="p", rejects=rejects,
         budget=mlinfer.Budget(ratio=None),
     ).run()  # fmt: skip
-    again = InferencePipeline(MemorySource({"x": [1.0]}), double, ParquetDestination(tmp_path / "out"), name="a")
+    again = InferencePipeline(
+        MemorySource({"x": [1.0]}), double, ParquetDestination(tmp_path / "out"), name="a"
+    )
     again.run()
     again.run(from_start=True)
     stop = Stop()
