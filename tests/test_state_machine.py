@@ -185,6 +185,7 @@ class Machine(RuleBasedStateMachine):
         self.outputs = self.kind(self.folder)
         self.content, self.allowed, self.bad = {}, {}, set()
         self.version, self.wrote, self.crashed = 1, {0}, False
+        self.unclean = self.half_anew = False
 
     def teardown(self):
         failpoints._active.clear()
@@ -228,6 +229,10 @@ class Machine(RuleBasedStateMachine):
         others = self.wrote - {self.version, 0}
         return False if not others else (None if self.wrote & {self.version, 0} else True)
 
+    def chosen(self, on_change):
+        """A restart that died in its first commit may have replaced rejects elsewhere, and must be gone on with."""
+        return "restart" if self.half_anew else on_change
+
     def attempt(self, on_change, **how):
         """Run; says whether the model's change was refused."""
         changes = self.changes()
@@ -256,6 +261,7 @@ class Machine(RuleBasedStateMachine):
     )
     def run_to_the_end(self, on_change, swap, passing, at):
         self.version += swap
+        on_change = self.chosen(on_change)
         before, changes = self.outputs.rows(), self.changes()
         if passing:
             failpoints._active[passing] = Trouble(TransientError("for a moment"), at)
@@ -273,8 +279,9 @@ class Machine(RuleBasedStateMachine):
             self.allowed = {n: {self.version} for n in self.allowed}
         known = {n for n, _ in before}
         for n, versions in self.allowed.items():
-            if n not in known or changes is None:
+            if n not in known or changes is None or self.unclean:
                 versions.add(self.version)
+        self.unclean = self.half_anew = False
         found = self.outputs.rows()
         if len(found) > len(before) or (on_change == "restart" and changes):
             self.wrote = {self.version}
@@ -293,12 +300,14 @@ class Machine(RuleBasedStateMachine):
     )
     def run_and_kill(self, on_change, swap, place, at):
         self.version += swap
+        on_change = self.chosen(on_change)
         before, changes = self.outputs.rows(), self.changes()
         failpoints._active[place] = Trouble(Killed(), at)
         try:
             self.attempt(on_change)
         except Killed:
-            self.crashed = True
+            self.crashed = self.unclean = True
+            self.half_anew |= on_change == "restart" and not self.outputs.exact_rejects
         finally:
             failpoints._active.clear()
         self.may_have_written(on_change)
@@ -311,6 +320,7 @@ class Machine(RuleBasedStateMachine):
     @rule(on_change=ON_CHANGE, swap=st.booleans(), at=st.integers(1, 4))
     def run_and_stop(self, on_change, swap, at):
         self.version += swap
+        on_change = self.chosen(on_change)
         self.attempt(on_change, stop_at=at)
         self.may_have_written(on_change)
 
