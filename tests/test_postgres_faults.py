@@ -16,6 +16,7 @@ import pytest
 
 from mlinfer import (
     Batch,
+    Batching,
     Budget,
     ComponentError,
     ConfigError,
@@ -135,7 +136,8 @@ def test_a_commit_whose_answer_is_lost_counts_once(url, proxy, then, nth):
 @pytest.mark.parametrize("after", [1, 300, 700, 1500, 2500, 4000, 6000, 9000])
 def test_a_line_that_is_cut_anywhere_loses_and_doubles_nothing(url, proxy, after):
     proxy.trap = Trap(None, "unsent", after)
-    report = pipeline(through(proxy, url), counted()).run()
+    two_at_a_time = Batching(max_records=2)  # however quick the machine, there are 30 commits to send
+    report = pipeline(through(proxy, url), counted(), batching=two_at_a_time).run()
     assert proxy.sprung
     assert every_record_once(url)
     assert report.delivered == RECORDS
