@@ -30,6 +30,7 @@ from importlib.metadata import entry_points
 from io import BytesIO
 from pathlib import Path
 
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -43,6 +44,7 @@ from mlinfer._cli import _parser
 from mlinfer._cli._ending import CODES
 from mlinfer._config import OTHERS, PARTS, PLAIN_KEYS, TABLES, load_pipeline
 from mlinfer._demo import _folder, _model
+from postgres import PostgresServer
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -326,22 +328,30 @@ def type_rows() -> dict[str, list[str]]:
     text = (ROOT / "docs" / "destinations.md").read_text(encoding="utf-8")
     table = text.partition("| Arrow type |")[2].split("\n\n")[0].splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table]
-    return {row[0]: [*row[1:], ""][:4] for row in cells}
+    return {row[0]: [*row[1:], ""][:5] for row in cells}
 
 
 def test_the_table_of_types_has_a_value_for_each_row():
     assert type_rows().keys() == VALUES.keys()
 
 
+@pytest.fixture(scope="module")
+def server():
+    with PostgresServer.running() as running:
+        yield running
+
+
 @pytest.mark.parametrize("row", VALUES)
-def test_every_type_arrives_as_the_table_says(row, tmp_path, monkeypatch):
+def test_every_type_arrives_as_the_table_says(row, server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     kind, value = VALUES[row]
-    parquet, sqlite, json_lines, comma = (cell.strip("`") for cell in type_rows()[row])
+    url = server.database()
+    parquet, sqlite, postgres, json_lines, comma = (cell.strip("`") for cell in type_rows()[row])
     source = mlinfer.sources.MemorySource(pa.table({"v": pa.array([value], kind), "i": [1]}))
     for destination in (
         mlinfer.destinations.ParquetDestination("parts"),
         mlinfer.destinations.SqlDestination("sqlite:///found.db", table="found"),
+        mlinfer.destinations.SqlDestination(url, table="found"),
         mlinfer.destinations.JsonLinesDestination("found.jsonl"),
         mlinfer.destinations.CsvDestination("found.csv"),
     ):
@@ -353,10 +363,24 @@ def test_every_type_arrives_as_the_table_says(row, tmp_path, monkeypatch):
     assert repr(arrived.to_pylist()) == repr(pa.array([value], kind).to_pylist())
     with closing(sqlite3.connect("found.db")) as connection:
         assert repr(connection.execute("SELECT v FROM found").fetchone()[0]) == sqlite
+    assert in_postgres(url) == postgres.replace("`", "")
     line = Path("found.jsonl").read_text(encoding="utf-8").strip()
     assert line == f'{{"v":{json_lines},"o":1}}'
     with Path("found.csv").open(newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [["v", "o"], [comma, "1"]]
+
+
+def in_postgres(url) -> str:
+    """The type of the column and its value as psql would show them; only NULL for null."""
+    with psycopg.connect(url) as connection:
+        connection.execute("SET TIME ZONE 'UTC'")
+        kind, value = connection.execute(
+            "SELECT format_type(atttypid, atttypmod), v::text FROM found, pg_attribute"
+            " WHERE attrelid = 'found'::regclass AND attname = 'v'"
+        ).fetchone()
+    for long, short in (("stamp without time zone", "stamp"), ("stamp with time zone", "stamptz")):
+        kind = kind.replace(long, short)
+    return "NULL" if value is None else f"{kind.replace(' without time zone', '')} {value}"
 
 
 @mlinfer.host(inputs={"i": "int64"}, outputs={"o": "int64"}, takes="numpy", version="1")
