@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import (
     ExtraTreesRegressor,
@@ -20,6 +22,12 @@ from sklearn.ensemble import (
     HistGradientBoostingRegressor,
     RandomForestClassifier,
     RandomForestRegressor,
+)
+from sklearn.feature_extraction.text import (
+    CountVectorizer,
+    HashingVectorizer,
+    TfidfTransformer,
+    TfidfVectorizer,
 )
 from sklearn.feature_selection import SelectKBest, f_regression
 from sklearn.impute import SimpleImputer
@@ -61,6 +69,9 @@ MIXED = pd.DataFrame(
         "n": RNG.integers(0, 5, ROWS),
     }
 )
+WORDS = np.array("good bad film plot the not a Ölçü naïve 42 x_1 über".split())
+TEXTS = [" ".join(RNG.choice(WORDS, size)) for size in RNG.integers(0, 12, ROWS)]
+MOOD = ["up" if text.count("good") > text.count("bad") else "down" for text in TEXTS]
 NUMBERS = make_pipeline(SimpleImputer(), StandardScaler())
 
 
@@ -72,6 +83,8 @@ ONE_HOT = OneHotEncoder(handle_unknown="ignore")
 ORDINAL = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
 small = {"random_state": 0, "max_depth": 4}
 FOLDED, MASKS, ONNX = "folded into one product", "bit masks of its trees", "leaves found by ONNX Runtime"
+COUNTED = "words counted into one product"
+BIGRAMS = TfidfVectorizer(ngram_range=(1, 2), stop_words=["the", "not"], sublinear_tf=True, norm="l1")
 KINDS = {
     "logistic": (FOLDED, make_pipeline(StandardScaler(), LogisticRegression()), X, TWO),
     "logistic of three": (FOLDED, make_pipeline(SimpleImputer(), MinMaxScaler(), LogisticRegression()), GAPPY, THREE),
@@ -95,6 +108,10 @@ KINDS = {
     "histograms of three": (MASKS, HistGradientBoostingClassifier(max_iter=5, random_state=0), GAPPY, THREE),
     "histograms, ordinal": (MASKS, make_pipeline(make_column_transformer((ORDINAL, ["city"]), remainder="passthrough"), HistGradientBoostingClassifier(max_iter=5, random_state=0)), MIXED, TWO),
     "histograms behind scaling": (MASKS, make_pipeline(StandardScaler(), HistGradientBoostingRegressor(max_iter=9, max_leaf_nodes=60, min_samples_leaf=5, random_state=0)), GAPPY, SCORE),
+    "words": (COUNTED, make_pipeline(TfidfVectorizer(), SGDClassifier(loss="log_loss", random_state=0)), TEXTS, MOOD),
+    "words and pairs": (COUNTED, make_pipeline(BIGRAMS, LogisticRegression()), TEXTS, THREE),
+    "words that are there": (COUNTED, make_pipeline(CountVectorizer(binary=True, lowercase=False), LinearSVC()), TEXTS, THREE),
+    "words weighted apart": (COUNTED, make_pipeline(CountVectorizer(), TfidfTransformer(norm=None), Ridge()), TEXTS, SCORE),
     "large forest": (ONNX, RandomForestClassifier(9, random_state=0), GAPPY, THREE),
     "large regression forest": (ONNX, ExtraTreesRegressor(5, random_state=0), X, SCORE),
     "large histograms": (ONNX, HistGradientBoostingClassifier(max_iter=4, max_leaf_nodes=99, min_samples_leaf=2, random_state=0), GAPPY, THREE),
@@ -269,6 +286,35 @@ def test_a_category_that_the_encoder_refuses_is_a_reject_and_the_others_are_answ
     assert "found 'Paris'" in table["status_detail"][1].as_py()
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("words")])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    texts=st.lists(
+        st.text(max_size=40) | st.lists(st.sampled_from(WORDS)).map(" ".join), min_size=1, max_size=5
+    )
+)
+def test_any_text_is_answered_the_same_way(packages, kind, texts):
+    model, methods = fitted(kind), methods_of(fitted(kind))
+    with SklearnHost(packages(kind), method=methods).open() as compiled:
+        answers = compiled.infer(pa.record_batch({compiled.signature.inputs.names[0]: texts}))
+    check_same(model, texts, pa.table(answers), methods)
+
+
+@pytest.mark.parametrize(
+    ("vectorizer", "why"),
+    [
+        (TfidfVectorizer(analyzer="char"), "analyzer='char'"),
+        (TfidfVectorizer(token_pattern=r"\S+"), r"token_pattern="),
+        (TfidfVectorizer(strip_accents="unicode"), "strip_accents='unicode'"),
+        (HashingVectorizer(), "HashingVectorizer has no compiled form"),
+    ],
+    ids=["letters", "own words", "accents", "hashed"],
+)
+def test_words_that_are_found_in_another_way_are_left_to_scikit_learn(tmp_path, vectorizer, why):
+    model = make_pipeline(vectorizer, LogisticRegression()).fit(TEXTS, MOOD)
+    assert why in form(mlinfer.save(model, tmp_path / "m.mlinfer", example=TEXTS))
+
+
 @pytest.mark.parametrize("compile_", ["auto", "never"])
 def test_a_number_too_large_for_a_tree_of_float32_is_a_reject(packages, compile_):
     asked = X[:3].copy()
@@ -313,7 +359,7 @@ def test_a_model_that_computes_in_float32_is_left_to_scikit_learn(tmp_path):
     assert "are off by" in form(path)
 
 
-@pytest.mark.parametrize("kind", ["logistic", "forest", "histograms", "large forest", "one-hot"])
+@pytest.mark.parametrize("kind", ["logistic", "forest", "histograms", "large forest", "one-hot", "words"])
 def test_a_form_that_is_wrong_in_one_number_is_not_used(monkeypatch, kind, tmp_path):
     from mlinfer.hosts import _compiling
 
@@ -442,7 +488,7 @@ def test_another_scikit_learn_matters_to_the_estimator_and_not_to_the_form(packa
         pass
 
 
-@pytest.mark.parametrize("kind", ["logistic", "one-hot", "histograms", "large forest"])
+@pytest.mark.parametrize("kind", ["logistic", "one-hot", "histograms", "large forest", "words"])
 def test_a_form_that_promises_more_than_it_holds_is_refused_before_memory_is_taken(packages, kind):
     from mlinfer.hosts._forms import Form, _file
 
@@ -457,7 +503,7 @@ def test_a_form_that_promises_more_than_it_holds_is_refused_before_memory_is_tak
             Form.load(
                 content[:8] + len(header).to_bytes(8, "little") + header + content[16 + size :], "forged"
             )
-    assert len(facts["arrays"]) == len(arrays) > 3
+    assert len(facts["arrays"]) == len(arrays) > 2
     for cut in (4, 12, len(content) // 3, len(content) // 2):
         with pytest.raises(ConfigError, match="damaged or foreign"):
             Form.load(content[:cut], "cut")

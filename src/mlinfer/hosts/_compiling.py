@@ -63,6 +63,8 @@ def form_of(estimator: Any, found: Study, example: pa.RecordBatch) -> Compiled:
         ground = Ground(found.inputs, example, getattr(core, "columns", ()), getattr(core, "cuts", None))
         if hasattr(core, "tables"):
             ground = Ground(found.inputs, example, core.choices())
+        if hasattr(core, "questions"):
+            ground = Ground(found.inputs, example, texts=core.questions())
         twin = Form.load(form.dump(), "the compiled form")
         return Compiled(
             form, "", prove(reference, asked_form(twin, form.methods, found.inputs, example), ground)

@@ -15,6 +15,8 @@ from mlinfer.hosts._forms._links import Link
 from mlinfer.hosts._forms._source import NotCompiled
 from mlinfer.hosts._forms._transformers import after, number, sources
 from mlinfer.hosts._forms._tree_models import TREES, tree_core
+from mlinfer.hosts._forms._vectorizers import Weighted
+from mlinfer.hosts._forms._words import Words
 
 __all__ = ["NotCompiled", "compiled"]
 
@@ -33,11 +35,14 @@ def compiled(estimator: Any, inputs: pa.Schema) -> Form:
     if last is None or not type(last).__module__.startswith("sklearn."):
         msg = f"{type(last).__name__} is not scikit-learn's"
         raise NotCompiled(msg)
+    linear = hasattr(last, "coef_") and hasattr(last, "intercept_") and not hasattr(last, "support_vectors_")
+    if linear and len(columns) == 1 and isinstance(columns[0], Weighted):
+        return _over_words(last, columns[0])
     numbers = [number(column) for column in columns]
     name = type(last).__name__
     if name in TREES:
         return Form(*tree_core(last, numbers))
-    if hasattr(last, "coef_") and hasattr(last, "intercept_") and not hasattr(last, "support_vectors_"):
+    if linear:
         return _linear(last, numbers)
     msg = f"{name} has no compiled form"
     raise NotCompiled(msg)
@@ -55,16 +60,28 @@ def innermost(estimator: Any) -> Any:
 
 
 def _linear(model: Any, columns: Sequence[Column]) -> Form:
-    weights = np.atleast_2d(np.asarray(model.coef_, np.float64)).T
-    bias = np.broadcast_to(np.asarray(model.intercept_, np.float64), weights.shape[1:])
-    if hasattr(model.coef_, "toarray") or len(weights) != len(columns):
-        msg = f"a {type(model).__name__} with sparse weights has no compiled form"
-        raise NotCompiled(msg)
+    weights, bias = _weights(model, len(columns))
     try:
         core = folded(columns, weights, bias)
     except CannotFold as error:
         raise NotCompiled(str(error)) from error
     return Form(core, _link(model, weights.shape[1]))
+
+
+def _over_words(model: Any, words: Weighted) -> Form:
+    weights, bias = _weights(model, len(words.bag.terms))
+    return Form(
+        Words(words.bag, {"idf": words.idf, "weights": weights, "bias": bias}), _link(model, len(bias))
+    )
+
+
+def _weights(model: Any, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """A linear model's weights, (columns, outputs), and its bias, (outputs,)."""
+    weights = np.atleast_2d(np.asarray(model.coef_, np.float64)).T
+    if hasattr(model.coef_, "toarray") or len(weights) != columns:
+        msg = f"a {type(model).__name__} with sparse weights has no compiled form"
+        raise NotCompiled(msg)
+    return weights, np.broadcast_to(np.asarray(model.intercept_, np.float64), weights.shape[1:])
 
 
 def _link(model: Any, outputs: int) -> Link:

@@ -21,6 +21,7 @@ from mlinfer.hosts._forms._columns import (
 )
 from mlinfer.hosts._forms._linear import Linear
 from mlinfer.hosts._forms._links import Link
+from mlinfer.hosts._forms._words import Bag, Words
 
 DAMAGE = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
 
@@ -50,12 +51,21 @@ class Form:
 
     def scorer(self, inputs: pa.Schema) -> Any:
         """The function that takes batches of this schema to scores."""
+        if isinstance(self.core, Words):
+            place = self.core.bag.place
+            return lambda records: self.core.scores(records.column(place).to_pylist())
         take = table_of(inputs, _lookups(self.core))
         return lambda records: self.core.scores(take(records))
 
     def dump(self) -> bytes:
         """As `load` reads it."""
-        core, lookups = self.core, _lookups(self.core)
+        core = self.core
+        if isinstance(core, Words):
+            return _file.dump(
+                {"link": self.link.to_json(), "lookups": [], "core": "words", "bag": core.bag.to_json()},
+                core.arrays,
+            )
+        lookups = _lookups(core)
         facts: dict[str, Any] = {
             "link": self.link.to_json(),
             "lookups": [[at.place, list(at.categories), at.refuses] for at in lookups],
@@ -85,6 +95,8 @@ def _core(facts: dict[str, Any], arrays: dict[str, np.ndarray], lookups: list[Lo
     if facts["core"] == "linear":
         tables = [(lookup, arrays.pop(f"table_{n}")) for n, lookup in enumerate(lookups)]
         return Linear(arrays, tables)
+    if facts["core"] == "words":
+        return Words(Bag.from_json(facts["bag"]), arrays)
     columns: list[Column] = [column_from_json(column, lookups) for column in facts["columns"]]
     if facts["core"] == "bitmasks":
         return Bitmasks(arrays, columns, facts["options"])

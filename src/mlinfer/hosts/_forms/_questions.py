@@ -24,13 +24,14 @@ SEED = 20131
 class Ground:
     """What questions are drawn from: the fields, an example of at least one record, and what the form looks at.
 
-    `cuts`: the thresholds at each of the form's `columns`.
+    `cuts`: the thresholds at each of the form's `columns`. `texts`: what a field of texts may hold beside the example's.
     """
 
     inputs: pa.Schema
     example: pa.RecordBatch
     columns: Sequence[Column] = ()
     cuts: Mapping[int, np.ndarray] | None = None
+    texts: Sequence[str] = ()
 
     @property
     def tensor(self) -> bool:
@@ -93,6 +94,8 @@ class _Draw:
             if isinstance(column, Choice):
                 self._shown[column.lookup.place] += column.lookup.categories
         self.texts = [place for place, field in enumerate(self._fields) if is_text(field.type)]
+        for place in self.texts:
+            self._shown[place] += ground.texts
 
     def records(self, count: int, beyond: float, *, gaps: bool = False) -> list[np.ndarray]:
         """Columns of `count` values: half of them from the example, half from its range, `beyond` times as wide."""

@@ -11,6 +11,7 @@ import pyarrow.types as pt
 from mlinfer.hosts._feeding import is_text
 from mlinfer.hosts._forms._columns import Choice, Column, Lookup, Number
 from mlinfer.hosts._forms._source import NotCompiled, Source
+from mlinfer.hosts._forms._vectorizers import Weighted, counts, tfidf, weighted
 
 
 def after(transformer: Any, columns: Sequence[Source | Column]) -> list[Source | Column]:
@@ -60,6 +61,9 @@ def _each(name: str) -> Any:
 
 def number(column: Any) -> Any:
     """A column as numbers. Raises NotCompiled: it holds texts."""
+    if isinstance(column, Weighted):
+        msg = "words that are used by anything but a linear model have no compiled form"
+        raise NotCompiled(msg)
     if not isinstance(column, Source):
         return column
     if column.is_text:
@@ -192,6 +196,9 @@ READERS: dict[str, Any] = {
     "OneHotEncoder": _one_hot,
     "OrdinalEncoder": _ordinal,
     "FunctionTransformer": _identity,
+    "CountVectorizer": counts,
+    "TfidfTransformer": weighted,
+    "TfidfVectorizer": tfidf,
     **{name: _each(name) for name in SCALERS},
 }
 
