@@ -43,14 +43,15 @@ class Bag:
     sublinear: bool = False
     norm: str | None = None
 
-    def words(self, text: str) -> list[str]:
-        """What of a text is looked up among the terms."""
-        words: list[str] = _find(text.lower() if self.lowercase else text)
-        if self.stop:
-            words = [word for word in words if word not in self.stop]
+    def words(self, texts: Sequence[str]) -> list[list[str]]:
+        """What of each text is looked up among the terms."""
+        lowered = map(str.lower, texts) if self.lowercase else texts
+        if not self.stop and self.runs == (1, 1):
+            return list(map(_find, lowered))  # nothing of it runs in Python
+        return [self._runs_of([word for word in _find(text) if word not in self.stop]) for text in lowered]
+
+    def _runs_of(self, words: list[str]) -> list[str]:
         shortest, longest = self.runs
-        if longest == 1:
-            return words
         return [
             " ".join(words[start : start + length])
             for length in range(shortest, longest + 1)
@@ -133,9 +134,10 @@ class Words:
 
     def _counted(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of every known term of every text, by text and then by term: the text, the term, and how often it is there."""
-        words = [self.bag.words(text) for text in texts]
+        words = self.bag.words(texts)
         terms = np.fromiter(map(self._known.get, chain.from_iterable(words), repeat(-1)), np.int64)
-        keys = np.repeat(np.arange(len(texts)) * len(self._known), [len(found) for found in words]) + terms
+        lengths = np.fromiter(map(len, words), np.int64, len(words))
+        keys = np.repeat(np.arange(len(texts)) * len(self._known), lengths) + terms
         keys = keys[terms >= 0]
         keys.sort()
         first = np.flatnonzero(np.diff(keys, prepend=-1))
