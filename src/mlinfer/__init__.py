@@ -8,6 +8,7 @@ from mlinfer import _system  # noqa: F401 - before anything that Windows lacks
 from mlinfer._arrays import as_column, as_numpy
 from mlinfer._batch import BadRecord, Batch, Position, RecordIds
 from mlinfer._checkpoint import Checkpoint
+from mlinfer._conform import conform
 from mlinfer._engine import Batching, Budget, Plan, Stop, Workers
 from mlinfer._errors import (
     ChangedError,
@@ -140,6 +141,7 @@ __all__ = [
     "as_column",
     "as_numpy",
     "batch_from_rows",
+    "conform",
     "failpoint",
     "finite",
     "host",

@@ -37,7 +37,7 @@ TABLES = {"checkpoint": Checkpoint, "budget": Budget, "batching": Batching, "ret
 PARTS = {"source": "source", "host": "host", "destination": "destination", "rejects": "destination"}
 """Tables that name a part with `type`, and its role."""
 
-WRAPPERS = {"mapped": "Mapped", "selected": "Selected", "tee": "Tee"}
+WRAPPERS = {"chain": "Chain", "mapped": "Mapped", "selected": "Selected", "tee": "Tee"}
 """Parts around other parts, which no table can describe."""
 
 OTHERS = ("keep", "workers", "side", "observers", "engine")

@@ -86,6 +86,22 @@ class Conform:
         self._places, self._bound = places, schema
 
 
+def conform(records: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
+    """Records cast to a schema, for hosts that hand records on to another model.
+
+    Raises RecordErrors: it names the records that do not fit; SchemaError: a column is missing or of a type that no
+    value could fit.
+
+    >>> schema = pa.schema([pa.field("x", pa.float64(), nullable=False)])
+    >>> conform(pa.record_batch({"x": [1, 2], "y": ["a", "b"]}), schema).to_pylist()
+    [{'x': 1.0}, {'x': 2.0}]
+    """
+    fit = Conform(wanted)(records)
+    if fit.errors is not None:
+        raise fit.errors
+    return fit.records
+
+
 def _encodes(found: pa.DataType, wanted: pa.DataType) -> bool:
     return bool(pt.is_dictionary(found)) and found.value_type == wanted
 

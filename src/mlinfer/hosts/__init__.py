@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlinfer.hosts._chain import Chain
     from mlinfer.hosts._function import FunctionHost, host
     from mlinfer.hosts._onnx import OnnxHost
     from mlinfer.hosts._package import manifest
@@ -11,9 +12,10 @@ if TYPE_CHECKING:
     from mlinfer.hosts._selected import Selected
     from mlinfer.hosts._sklearn import SklearnHost
 
-__all__ = ["FunctionHost", "OnnxHost", "Selected", "SklearnHost", "host", "manifest", "save"]
+__all__ = ["Chain", "FunctionHost", "OnnxHost", "Selected", "SklearnHost", "host", "manifest", "save"]
 
 _WHERE = {
+    "Chain": "mlinfer.hosts._chain",
     "FunctionHost": "mlinfer.hosts._function",
     "OnnxHost": "mlinfer.hosts._onnx",
     "Selected": "mlinfer.hosts._selected",
