@@ -14,7 +14,7 @@ from mlinfer._batch import BadRecord, Batch, RecordIds
 from mlinfer._casts import cast
 from mlinfer._engine import Answers, Job, Step
 from mlinfer._errors import RecordErrors
-from mlinfer._layout import Layout, lay_out
+from mlinfer._layout import Keep, Layout, lay_out
 from mlinfer._lineage import Lineage
 from mlinfer._protocols import Model, Stateful
 from mlinfer._records import batch_from_rows
@@ -36,6 +36,7 @@ class Answering:
         self.lock = threading.Lock()
         self.unused = model.snapshot() if isinstance(model, Stateful) else None
         self._last: tuple[pa.Schema, Layout, Step] | None = None
+        self._last_rows: tuple[Keep, Layout, Step] | None = None
 
     @property
     def signature(self) -> Signature:
@@ -50,6 +51,13 @@ class Answering:
             self._last = schema, layout, Step(self.model, layout, job.batching.max_records)
         return self._last[1:]
 
+    def prepared_for_rows(self, keep: Keep, job: Job) -> tuple[Layout, Step]:
+        """The same for lists of dicts, whose kept columns have these types."""
+        if self._last_rows is None or self._last_rows[0] != keep:
+            layout = lay_out(self.signature, None, keep, job.columns, lineage=job.lineage)
+            self._last_rows = keep, layout, Step(self.model, layout, job.batching.max_records)
+        return self._last_rows[1:]
+
     def close(self) -> None:
         """Let go of the model."""
         self._stack.close()
@@ -61,10 +69,10 @@ def answer(
     """One answer per record, in order; `data` is an Arrow table or a list of dicts. Raises RecordErrors as asked."""
     if isinstance(data, pa.Table):
         layout, step = answering.prepared(data.schema, job)
-        batch = numbered(_one_batch(data.select(list(dict.fromkeys(layout.wanted.names)))))
+        names = list(dict.fromkeys(layout.wanted.names))
+        batch = numbered(_one_batch(data if names == data.column_names else data.select(names)))
     else:
-        layout = lay_out(answering.signature, None, _typed(job, data), job.columns, lineage=job.lineage)
-        step = Step(answering.model, layout, job.batching.max_records)
+        layout, step = answering.prepared_for_rows(_typed(job, data), job)
         batch = rows_batch(data, layout.wanted)
     if layout.lineage.names:
         lineage = Lineage(answering.signature, secrets.token_hex(8), clock, in_hand=True)
@@ -75,7 +83,9 @@ def answer(
     errors = in_order(answers)
     if errors.rows and on_reject == "raise":
         raise errors
-    table = pa.Table.from_batches([answers.batch.records]).cast(layout.output)
+    table = pa.Table.from_batches([answers.batch.records])
+    if not table.schema.equals(layout.output, check_metadata=True):
+        table = table.cast(layout.output)
     if on_reject == "raise":
         return table
     whole = _with_status(table, errors, len(batch) + len(batch.bad))

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
+from mlinfer._arrays import elements, finite_in_all
 from mlinfer._casts import cast, is_list, is_number, is_text, owners
 from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._signature import Signature, allows_nonfinite
@@ -81,14 +82,13 @@ def _unusable(array: pa.Array, field: pa.Field) -> np.ndarray | None:
 
 def _not_finite(array: pa.Array) -> np.ndarray | None:
     values: np.ndarray = array.to_numpy(zero_copy_only=False)
-    with np.errstate(invalid="ignore", over="ignore"):
-        if array.null_count == 0 and np.isfinite(values.sum()):
-            return None
+    if array.null_count == 0 and finite_in_all(values):
+        return None
     return np.asarray(~np.isfinite(values) & np.asarray(array.is_valid()))
 
 
 def _not_finite_within(array: pa.Array) -> np.ndarray | None:
-    odd: np.ndarray | None = _not_finite(array.flatten())
+    odd: np.ndarray | None = _not_finite(elements(array))
     if odd is None or not odd.any():
         return None
     rows = np.zeros(len(array), bool)

@@ -10,6 +10,9 @@ import pyarrow as pa
 
 from mlinfer._errors import ComponentError
 
+FEW = 32
+"""So many numbers are looked at one by one in less time than numpy takes to begin."""
+
 
 def as_numpy(array: pa.Array) -> np.ndarray:
     """A column as a numpy array that cannot be written to: tensors as matrices, nulls of floats as NaN.
@@ -25,10 +28,26 @@ def as_numpy(array: pa.Array) -> np.ndarray:
     return view
 
 
+def elements(array: pa.Array) -> pa.Array:
+    """The elements of all lists in a column, one after the other; those of lists that are null are left out."""
+    if pa.types.is_fixed_size_list(array.type) and not array.null_count:
+        size = array.type.list_size
+        return array.values.slice(array.offset * size, len(array) * size)  # a tenth of what `flatten` takes
+    return array.flatten()
+
+
+def finite_in_all(values: np.ndarray) -> bool:
+    """Whether one pass finds nothing but finite numbers; a sum that overflows looks like one that is not."""
+    if len(values) <= FEW:
+        return all(map(math.isfinite, values.tolist()))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return math.isfinite(values.sum())
+
+
 def _matrix(array: pa.Array) -> np.ndarray:
     size = array.type.list_size
     rows: np.ndarray = (
-        array.flatten().to_numpy(zero_copy_only=False).reshape(-1, size) if size else np.empty((0, 0))
+        elements(array).to_numpy(zero_copy_only=False).reshape(-1, size) if size else np.empty((0, 0))
     )
     if len(rows) == len(array):
         return rows

@@ -209,6 +209,10 @@ def _cast_to_tensor(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.
     import pyarrow.compute as pc
 
     size = wanted.list_size
+    if size and pt.is_list(array.type) and not array.null_count and _all_of(array, size):
+        values, unfit = cast(array.flatten(), wanted.value_type)
+        if unfit is None:
+            return pa.FixedSizeListArray.from_arrays(values, type=wanted), None
     null = np.asarray(array.is_null())
     if pt.is_fixed_size_list(array.type):
         fits = np.full(len(array), array.type.list_size == size)
@@ -226,6 +230,10 @@ def _cast_to_tensor(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.
     if bad_values is not None:
         bad[np.flatnonzero(usable)[np.flatnonzero(bad_values) // size]] = True
     return (result, None) if not bad.any() else (result, bad)
+
+
+def _all_of(lists: pa.Array, size: int) -> bool:
+    return bool((np.diff(lists.offsets.to_numpy()) == size).all())
 
 
 def _without(array: pa.Array, bad: np.ndarray) -> pa.Array:

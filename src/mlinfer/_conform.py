@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
+from mlinfer._arrays import elements, finite_in_all
 from mlinfer._casts import cast, compatible, is_list, owners
 from mlinfer._errors import RecordErrors, SchemaError
 from mlinfer._signature import needs_finite
@@ -55,6 +56,8 @@ class Conform:
         """Cast a batch. Raises SchemaError when a column is missing or of a type that no value could fit."""
         if self._bound is None or not records.schema.equals(self._bound):
             self.bind(records.schema)
+        if not len(self.wanted):
+            return Fit(records.select([]))
         arrays, troubles = [], []
         for place, field in zip(self._places, self.wanted, strict=True):
             array = records.column(place)
@@ -138,7 +141,7 @@ def _nonfinite(array: pa.Array, field: pa.Field) -> list[Trouble]:
     if field.nullable and not needs_finite(field):
         return []
     values = array.to_numpy(zero_copy_only=False)
-    if array.null_count == 0 and np.isfinite(_total(values)):
+    if array.null_count == 0 and finite_in_all(values):
         return []  # one pass over the values settles the usual case
     found = []
     if needs_finite(field) and (infinite := np.isinf(values)).any():
@@ -154,11 +157,11 @@ def _tensor_elements(array: pa.Array, field: pa.Field) -> list[Trouble]:
     inner = field.type.value_field
     if inner.nullable and not needs_finite(field):
         return []
-    values = array.flatten()
+    values = elements(array)
     if values.null_count == 0 and not pt.is_floating(values.type):
         return []
     numbers = values.to_numpy(zero_copy_only=False)
-    if values.null_count == 0 and np.isfinite(_total(numbers)):
+    if values.null_count == 0 and finite_in_all(numbers):
         return []
     found = []
     if needs_finite(field) and (infinite := np.isinf(numbers)).any():
@@ -176,11 +179,6 @@ def _rows(array: pa.Array, elements: np.ndarray) -> np.ndarray:
     rows = np.zeros(len(array), bool)
     rows[owners(array)[elements]] = True
     return rows
-
-
-def _total(values: np.ndarray) -> float:
-    with np.errstate(invalid="ignore", over="ignore"):
-        return float(values.sum())
 
 
 def _missing(field: pa.Field) -> str:

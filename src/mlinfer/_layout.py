@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ Keep: TypeAlias = Sequence[str] | Mapping[str, pa.DataType]
 """Source columns that travel to the destination untouched: names, or names with types where the source knows none."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """The columns of one pipeline: `wanted` of the source, `output` to the destination."""
 
@@ -28,7 +29,7 @@ class Layout:
     wanted: pa.Schema
     lineage: pa.Schema = field(default_factory=lambda: pa.schema([]))
 
-    @property
+    @cached_property
     def output(self) -> pa.Schema:
         """Kept columns first, then the answers, then where they come from."""
         return pa.schema([*self.keep, *self.signature.outputs, *self.lineage])

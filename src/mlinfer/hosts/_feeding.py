@@ -80,8 +80,10 @@ def is_plain_number(kind: pa.DataType) -> bool:
 
 
 def _tensor(records: pa.RecordBatch) -> np.ndarray:
-    values: np.ndarray = records.column(0).flatten().to_numpy(zero_copy_only=False)
-    return values.reshape(records.num_rows, -1)
+    column = records.column(0)  # of fixed-size lists, none of them null: `flatten` would look for nulls first
+    size = column.type.list_size
+    values: np.ndarray = column.values.to_numpy(zero_copy_only=False)
+    return values.reshape(-1, size)[column.offset : column.offset + records.num_rows]
 
 
 def _array_of(inputs: pa.Schema) -> Callable[[pa.RecordBatch], np.ndarray]:
