@@ -2,10 +2,10 @@
 
 Every page runs in a folder of its own, block after block in one namespace, as a reader would type it. `flights.parquet`,
 `flights/*.parquet` and `model.mlinfer` are there, made from what the demo ships; everything else a page makes itself.
-Four comments are meant for this file: `<!-- not run: REASON -->` before a block that is not executed,
+Five comments are meant for this file: `<!-- not run: REASON -->` before a block that is not executed,
 `<!-- file: NAME -->` before one that is that file of examples/plugin, letter for letter, and can be imported from there on,
 `<!-- output -->` before a text block that shows what the block above it prints, and `<!-- allow: MODULE:ATTR -->` before
-a TOML block that names code.
+a TOML block that names code, and `<!-- train -->` before one that is a file for `mlinfer train`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ import mlinfer.observers
 import mlinfer.sources
 from mlinfer._cli import _parser
 from mlinfer._cli._ending import CODES
+from mlinfer._cli._train import trained
 from mlinfer._config import OTHERS, PARTS, PLAIN_KEYS, TABLES, load_pipeline
 from mlinfer._demo import _folder, _model
 from postgres import PostgresServer
@@ -202,6 +203,10 @@ def test_every_toml_block_describes_a_pipeline(page, desk):
         if block.note.startswith("file: "):  # names parts of a package that test_plugin_example.py installs
             continue
         there = tomllib.loads(block.text).keys()
+        if block.note == "train":
+            (desk / "train.toml").write_text(block.text, encoding="utf-8")
+            assert trained(desk / "train.toml", []).path.is_dir()
+            continue
         rest = "".join(f"{key} = {value}\n" for key, value in MISSING.items() if key not in there)
         path = desk / f"block{number}.toml"
         path.write_text(rest + block.text, encoding="utf-8")
@@ -224,6 +229,7 @@ def test_every_command_is_one_that_mlinfer_has(page):
 def test_every_verb_named_in_a_sentence_is_one_that_mlinfer_has():
     verbs = {
         "demo",
+        "train",
         "run",
         "check",
         "explain",

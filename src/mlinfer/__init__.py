@@ -14,6 +14,7 @@ from mlinfer._errors import (
     ChangedError,
     ComponentError,
     ConfigError,
+    ConfirmationError,
     EndOfInput,
     FencedError,
     GuaranteeError,
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from mlinfer._config import load_pipeline
     from mlinfer._json_text import json_objects, json_texts, quoted_texts
     from mlinfer.hosts import host, save
+    from mlinfer.lifecycle import train
 
 __version__ = "0.1.0"
 
@@ -93,6 +95,7 @@ __all__ = [
     "Choice",
     "ComponentError",
     "ConfigError",
+    "ConfirmationError",
     "Counts",
     "DataDestination",
     "DataSource",
@@ -154,6 +157,7 @@ __all__ = [
     "resolve",
     "save",
     "to_arrow",
+    "train",
 ]
 
 
@@ -163,6 +167,10 @@ def __getattr__(name: str) -> Any:
         from mlinfer import hosts
 
         return getattr(hosts, name)
+    if name == "train":
+        from mlinfer import lifecycle
+
+        return lifecycle.train
     if name == "load_pipeline":
         from mlinfer import _config
 

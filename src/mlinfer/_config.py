@@ -59,7 +59,7 @@ def load_pipeline(path: str | os.PathLike[str], allow: Collection[str] = ()) -> 
     Raises ConfigError: the file cannot be read, a key is unknown or missing, a value has another type, a part is not
     installed, or code is named that `allow` does not list. Every message names the file, the table and the key.
     """
-    return _Definition(_read(Path(path)), Path(path), frozenset(allow)).pipeline()
+    return Definition(read_file(Path(path)), Path(path), frozenset(allow)).pipeline()
 
 
 def name_of(path: str | os.PathLike[str]) -> str | None:
@@ -67,20 +67,21 @@ def name_of(path: str | os.PathLike[str]) -> str | None:
 
     Raises ConfigError: the file is too large or no TOML.
     """
-    found = _read(Path(path))
+    found = read_file(Path(path))
     name = found.get("name")
     return name if isinstance(name, str) and {"source", "host", "destination"} <= found.keys() else None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_file(path: Path, what: str = "a pipeline") -> dict[str, Any]:
+    """What a TOML file holds; `what` it should describe. Raises ConfigError: it cannot be read, is too large or no TOML."""
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
     except OSError as error:
-        msg = f"{path}: wanted to read a pipeline from it, found: {error.strerror}"
+        msg = f"{path}: wanted to read {what} from it, found: {error.strerror}"
         raise ConfigError(msg) from error
     if len(content) > LARGEST:
-        msg = f"{path}: wanted a pipeline of at most {LARGEST:,} bytes, found more"
+        msg = f"{path}: wanted {what} of at most {LARGEST:,} bytes, found more"
         raise ConfigError(msg)
     try:
         return tomllib.loads(content.decode())
@@ -90,7 +91,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Definition:
+class Definition:
+    """A file and what it holds, with the code that it may name."""
+
     found: Mapping[str, Any]
     path: Path
     allow: frozenset[str]
@@ -148,6 +151,7 @@ class _Definition:
         return Workers(convert(self.found["workers"], int, f"{self.path}: workers", self.imported))
 
     def part(self, role: str, options: dict[str, Any], where: str) -> Any:
+        """The part that a table names with `type`. Raises ConfigError: there is none, or not with these options."""
         kind = options.pop("type", None)
         if not isinstance(kind, str):
             msg = f'{where}: wanted type = "..." to say which {role} it is, found {shown(kind) if kind else "none"}'
@@ -191,6 +195,7 @@ class _Definition:
         return found
 
     def table(self, *keys: str) -> dict[str, Any]:
+        """A copy of a table of the file. Raises ConfigError: it is none."""
         found: Any = self.found
         for key in keys:
             found = found[key]
@@ -200,4 +205,5 @@ class _Definition:
         return dict(found)
 
     def where(self, table: str) -> str:
+        """The table's place, for messages."""
         return f"{self.path}: [{table}]"

@@ -10,6 +10,7 @@
     ├── RejectsError         whoever sends the data: too many records are bad
     ├── FencedError          nobody: another run has taken over
     ├── ChangedError         you: stored progress belongs to something else
+    ├── ConfirmationError    the model: it does not hold on unseen records
     └── RecordErrors         not a failure of the run: these records are bad, the others are fine
 
     EndOfInput               not an error: a reader's way to say that its partition is finished
@@ -19,7 +20,7 @@ A message says what was wanted, what was found and what to do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -87,6 +88,21 @@ class FencedError(MlinferError):
 
 class ChangedError(MlinferError):
     """Stored progress does not belong to what is about to run (another model, file or format)."""
+
+
+class ConfirmationError(MlinferError):
+    """A trained model does not do on unseen records what was asked of it; no package was written.
+
+    `training` is what was found, a `mlinfer.lifecycle.Training`; as a text, the error ends with its table.
+    """
+
+    def __init__(self, message: str, training: Any) -> None:
+        super().__init__(message, training)
+        self.message, self.training = message, training
+
+    def __str__(self) -> str:
+        """What was not reached, and the table."""
+        return f"{self.message}\n{self.training}"
 
 
 class RecordErrors(MlinferError):  # noqa: N818 - several records, one exception

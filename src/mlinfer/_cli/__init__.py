@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import mlinfer
-from mlinfer._cli import _demo, _inspect, _pipelines, _plugins, _rejects, _serve, _state
+from mlinfer._cli import _demo, _inspect, _pipelines, _plugins, _rejects, _serve, _state, _train
 from mlinfer._cli._ending import EXIT_CODES, ending, printing
 
 DESCRIPTION = "Run inference: records from a data source, a model in a host, answers to a data destination."
@@ -37,6 +37,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mlinfer {mlinfer.__version__}")
     parser.set_defaults(debug=False)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in (_demo, _pipelines, _serve, _state, _rejects, _inspect, _plugins):
+    for module in (_demo, _train, _pipelines, _serve, _state, _rejects, _inspect, _plugins):
         module.add(verbs)
     return parser

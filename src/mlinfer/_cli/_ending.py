@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from types import FrameType
 
 from mlinfer._engine import Stop
-from mlinfer._errors import ChangedError, ComponentError, ConfigError, FencedError, MlinferError, RejectsError
+from mlinfer._errors import (
+    ChangedError,
+    ComponentError,
+    ConfigError,
+    ConfirmationError,
+    FencedError,
+    MlinferError,
+    RejectsError,
+)
 from mlinfer._text import plain
 
 EXIT_CODES = """\
@@ -25,6 +33,7 @@ exit codes:
   3    more records are bad than the budget allows
   4    a part failed
   5    another run of the same pipeline has taken over
+  6    a trained model does not hold on unseen records; nothing was written
   130  stopped at once by a second Ctrl-C
 """
 CODES: list[tuple[type[BaseException], int]] = [
@@ -32,6 +41,7 @@ CODES: list[tuple[type[BaseException], int]] = [
     (ChangedError, 2),
     (RejectsError, 3),
     (FencedError, 5),
+    (ConfirmationError, 6),
     (KeyboardInterrupt, 130),
     (Exception, 4),
 ]
@@ -108,6 +118,8 @@ def _told(error: BaseException, *, debug: bool) -> int:
 
 
 def _sentence(error: BaseException) -> str:
+    if isinstance(error, ConfirmationError):  # its table is printed where tables belong
+        return plain(error.message, LONGEST)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; what was committed is safe, the next run goes on from there"
     text = plain(str(error), LONGEST)

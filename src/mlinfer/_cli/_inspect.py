@@ -45,7 +45,28 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"runs       {compiled['form']}, for {', '.join(compiled['methods'])}"
         yield f"proof      {proof['records']:,} records: labels identical but for {proof['ties']} ties"
         yield f"           largest difference {proof['difference']:.2g}, allowed {proof['within']:g}"
+    if facts.get("training"):
+        yield from _training(facts["training"])
     for number, (name, digest) in enumerate(sorted(facts["files"].items())):
         yield f"{'files' if number == 0 else '':<10} {name}  sha256 {digest}"
     for number, (name, version) in enumerate(sorted(facts["libraries"].items())):
         yield f"{'made with' if number == 0 else '':<10} {name} {version}"
+
+
+def _training(facts: Mapping[str, Any]) -> Iterator[str]:
+    """How the model was made and confirmed."""
+    split, fit, confirmed = facts["split"], facts["fit"], facts["confirmed"]
+    sides = ", ".join(f"{count:,} {side}" for side, count in split["records"].items())
+    yield f"trained    for {facts['target']}, seed {fit['seed']}, on data of sha256 {facts['data']['sha256']}"
+    yield f"split      by {split['by']} {split['column']}: {sides}"
+    for number, score in enumerate(confirmed["scores"]):
+        name = f"{score['metric']} {_number(score['value'])}"
+        margin = f"{_number(score['low'])} to {_number(score['high'])}, {score['method']}"
+        of = "" if score["group"] is None else f", {confirmed['groups']} {score['group']}"
+        yield f"{'unseen' if number == 0 else '':<10} {name} ({confirmed['level']:.0%}: {margin}){of}"
+    if facts["calibration"]:
+        yield f"calibrated {facts['calibration']['records']:,} records: {facts['calibration']['scores']}"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4g}"

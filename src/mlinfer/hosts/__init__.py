@@ -7,17 +7,28 @@ if TYPE_CHECKING:
     from mlinfer.hosts._chain import Chain
     from mlinfer.hosts._function import FunctionHost, host
     from mlinfer.hosts._onnx import OnnxHost
-    from mlinfer.hosts._package import manifest
+    from mlinfer.hosts._package import Origin, manifest
     from mlinfer.hosts._saving import save
     from mlinfer.hosts._selected import Selected
     from mlinfer.hosts._sklearn import SklearnHost
 
-__all__ = ["Chain", "FunctionHost", "OnnxHost", "Selected", "SklearnHost", "host", "manifest", "save"]
+__all__ = [
+    "Chain",
+    "FunctionHost",
+    "OnnxHost",
+    "Origin",
+    "Selected",
+    "SklearnHost",
+    "host",
+    "manifest",
+    "save",
+]
 
 _WHERE = {
     "Chain": "mlinfer.hosts._chain",
     "FunctionHost": "mlinfer.hosts._function",
     "OnnxHost": "mlinfer.hosts._onnx",
+    "Origin": "mlinfer.hosts._package",
     "Selected": "mlinfer.hosts._selected",
     "SklearnHost": "mlinfer.hosts._sklearn",
     "host": "mlinfer.hosts._function",

@@ -11,7 +11,7 @@ import platform
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,18 @@ class Package:
     runs: str = SKLEARN
 
 
-def write(path: Path, package: Package, content: bytes, compiled: Compiled) -> None:
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from: `training`, a JSON object for the manifest, and `files` to keep beside it.
+
+    The files are part of the package: their digests are compared whenever it is opened.
+    """
+
+    training: Mapping[str, Any]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def write(path: Path, package: Package, content: bytes, about: tuple[Compiled, Origin | None]) -> None:
     """Write a package; `content` are the bytes of its skops file. It is there whole, or not at all.
 
     Raises ConfigError: there is something at that path, or the name is not one.
@@ -65,8 +76,10 @@ def write(path: Path, package: Package, content: bytes, compiled: Compiled) -> N
     scratch = durable.temporary(path)
     try:
         durable.make_folder(scratch)
+        compiled, origin = about
         files = {MODEL: content, **({} if compiled.form is None else {FORM: compiled.form.dump()})}
-        for name, data in {**files, MANIFEST: _manifest(package, files, compiled)}.items():
+        files |= origin.files if origin else {}
+        for name, data in {**files, MANIFEST: _manifest(package, files, *about)}.items():
             with durable.create(scratch / name) as file:
                 file.write(data)
         durable.flush_folder(scratch)
@@ -192,7 +205,9 @@ def _check_version(facts: Mapping[str, Any], path: Path) -> None:
         raise ConfigError(_skops_files.other_version(str(path), fitted, sklearn.__version__))
 
 
-def _manifest(package: Package, files: Mapping[str, bytes], compiled: Compiled) -> bytes:
+def _manifest(
+    package: Package, files: Mapping[str, bytes], compiled: Compiled, origin: Origin | None
+) -> bytes:
     import sklearn
     import skops
 
@@ -211,6 +226,7 @@ def _manifest(package: Package, files: Mapping[str, bytes], compiled: Compiled) 
         "example": _record(package.example),
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         "compiled": compiled.to_json(),
+        "training": None if origin is None else origin.training,
         "libraries": {
             "python": platform.python_version(),
             "scikit-learn": sklearn.__version__,

@@ -14,8 +14,9 @@ from mlinfer.hosts import _skops_files
 from mlinfer.hosts._answers_of import asked
 from mlinfer.hosts._compiling import Compiled, check_compile, form_of
 from mlinfer.hosts._opening import study_again
-from mlinfer.hosts._package import Package, check_free, write
+from mlinfer.hosts._package import Origin, Package, check_free, write
 from mlinfer.hosts._signature_of import alike, fed_by, returned_by, study
+from mlinfer.hosts._skops_bytes import same_everywhere
 from mlinfer.hosts._studying import shown
 
 SUFFIX = ".mlinfer"
@@ -31,6 +32,7 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     expand: bool = False,
     trusted: Sequence[str] = (),
     compile: str = "auto",  # noqa: A002 - what the user calls it
+    origin: Origin | None = None,
 ) -> Path:
     """Save a fitted scikit-learn estimator as a package: a folder with its data, its signature and their digests.
 
@@ -46,6 +48,7 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
             must name them too.
         compile: `auto` adds the fastest form that is known for such an estimator and proven to answer the same (see
             docs/models.md); `never` does not.
+        origin: what is known of its training, for the manifest and beside it; `mlinfer.train` gives it.
 
     Returns the path. The package is there whole, or not at all; before it is there, it has been loaded from its bytes and
     has given the same answers to the example as the model in hand.
@@ -68,7 +71,7 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     methods = asked(method)
     records = shown(model, example, methods)
     found = study(model, records, methods, expand=expand)
-    content = _skops_files.dump(model)
+    content = same_everywhere(_skops_files.dump(model))
     digest = _skops_files.digest_of(content)
     signature = Signature(
         found.inputs, found.outputs, name or path.name.removesuffix(SUFFIX), digest[:12], digest
@@ -86,5 +89,5 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     form = (
         form_of(loaded, found, batch) if compile == "auto" else Compiled(None, "saved with compile='never'")
     )
-    write(path, package, content, form)
+    write(path, package, content, (form, origin))
     return path

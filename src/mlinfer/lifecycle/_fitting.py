@@ -1,0 +1,161 @@
+"""An estimator is fitted on a table, and asked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from mlinfer import ConfigError
+from mlinfer.lifecycle._metrics import Answers
+
+LARGEST_SEED = 2**31
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """How a table becomes what the estimator takes: a matrix of numbers, a list of texts, or a data frame."""
+
+    features: tuple[str, ...]
+    kind: str
+
+    @classmethod
+    def of(cls, estimator: Any, table: pa.Table, features: Sequence[str]) -> Feeding:
+        """Numbers as a matrix, a single text as a list of texts; a data frame for all else, and for named columns.
+
+        Raises ConfigError: a data frame is needed, and pandas is not installed.
+        """
+        types = [table.schema.field(name).type for name in features]
+        named = _names_columns(estimator)
+        if len(types) == 1 and _is_list(types[0]):
+            return cls(tuple(features), "tensor")
+        if len(types) == 1 and pt.is_string(types[0]) and not named:
+            return cls(tuple(features), "texts")
+        if all(map(_is_number, types)) and not named:
+            return cls(tuple(features), "matrix")
+        if find_spec("pandas") is None:
+            msg = "train: features that are not all numbers are fitted on as a pandas data frame, but pandas is not installed: pip install 'mlinfer[pandas]'"
+            raise ConfigError(msg)
+        return cls(tuple(features), "frame")
+
+    def fed(self, table: pa.Table) -> Any:
+        """The features of these records."""
+        chosen = table.select(list(self.features))
+        if self.kind == "frame":
+            return chosen.to_pandas()
+        if self.kind == "texts":
+            return chosen.column(0).to_numpy()
+        if self.kind == "tensor":
+            flat = chosen.column(0).combine_chunks()
+            flat = flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
+            return np.asarray(flat.flatten()).reshape(table.num_rows, -1)
+        return np.column_stack([column.to_numpy().astype(float) for column in chosen.columns])
+
+
+def prepared(estimator: Any, seed: int) -> Any:
+    """A fresh copy whose every `random_state` that was left open comes from `seed`. Raises ConfigError: it is none."""
+    from sklearn.base import clone
+
+    if not (hasattr(estimator, "fit") and hasattr(estimator, "predict") and hasattr(estimator, "get_params")):
+        msg = f"estimator: wanted one of scikit-learn's kind (fit, predict, get_params), found {type(estimator).__name__}"
+        raise ConfigError(msg)
+    fresh = clone(estimator)
+    dice = np.random.default_rng(seed)
+    parameters = fresh.get_params(deep=True)
+    open_ones = sorted(
+        name
+        for name, value in parameters.items()
+        if name.rpartition("__")[2] == "random_state" and value is None
+    )
+    return fresh.set_params(**{name: int(dice.integers(LARGEST_SEED)) for name in open_ones})
+
+
+def fitted(estimator: Any, features: Any, truth: np.ndarray, weights: np.ndarray | None) -> Any:
+    """The estimator fitted; of a search, the best one that it has refitted.
+
+    Raises ConfigError: it cannot be fitted on these features, or takes no weights.
+    """
+    options = {} if weights is None else {_weight_name(estimator): weights}
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="The least populated class"
+            )  # the search says it of its folds
+            estimator.fit(features, truth, **options)
+    except (ValueError, TypeError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        msg = f"{type(estimator).__name__}: wanted features that it can be fitted on, found {first}; put a step in front of it (an imputer, an encoder), or choose other features"
+        raise ConfigError(msg) from error
+    return estimator
+
+
+def best_of(estimator: Any) -> Any:
+    """What a search has found and refitted; any other estimator itself."""
+    return getattr(estimator, "best_estimator_", estimator)
+
+
+def answers(estimator: Any, features: Any, truth: np.ndarray) -> Answers:
+    """What it says of these records."""
+    predicted = np.asarray(estimator.predict(features))
+    classes = getattr(estimator, "classes_", None)
+    if classes is None:
+        return Answers(truth, predicted.astype(float).reshape(len(truth)))
+    probabilities = estimator.predict_proba(features) if hasattr(estimator, "predict_proba") else None
+    score = None
+    if len(classes) == 2:  # noqa: PLR2004 - two classes have one score
+        if probabilities is not None:
+            score = probabilities[:, 1]
+        elif hasattr(estimator, "decision_function"):
+            score = estimator.decision_function(features)
+    return Answers(truth, predicted, np.asarray(classes), probabilities, score)
+
+
+def truth_of(column: pa.ChunkedArray, *, classes: bool) -> np.ndarray:
+    """The outcomes (n): numbers, or labels that are booleans, whole numbers or texts. Raises ConfigError: they are none."""
+    kind = column.type
+    if not classes:
+        if not _is_number(kind):
+            msg = f"target: wanted numbers for a regressor, found {kind}"
+            raise ConfigError(msg)
+        return np.asarray(column.to_numpy(), float)
+    if pt.is_boolean(kind):
+        return np.asarray(column.to_numpy(), bool)
+    if pt.is_integer(kind):
+        return np.asarray(column.to_numpy(), np.int64)
+    if pt.is_string(kind) or pt.is_large_string(kind):
+        return np.array(column.to_pylist(), str)
+    msg = f"target: wanted booleans, whole numbers or texts for a classifier, found {kind}"
+    raise ConfigError(msg)
+
+
+def _weight_name(estimator: Any) -> str:
+    """What `fit` calls the weights: in a pipeline, those of its last step."""
+    inner = getattr(estimator, "estimator", None) if hasattr(estimator, "cv") else None
+    steps = getattr(inner if inner is not None else estimator, "steps", None)
+    return f"{steps[-1][0]}__sample_weight" if steps else "sample_weight"
+
+
+def _names_columns(estimator: Any) -> bool:
+    """Whether a step in it names its columns, which only a data frame has."""
+    parts = [estimator, *estimator.get_params(deep=True).values()]
+    for part in parts:
+        for _, _, columns in getattr(part, "transformers", None) or ():
+            if isinstance(columns, str) or (
+                isinstance(columns, list | tuple) and any(isinstance(one, str) for one in columns)
+            ):
+                return True
+    return False
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pt.is_fixed_size_list(kind) and _is_number(kind.value_type))

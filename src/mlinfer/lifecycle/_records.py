@@ -1,0 +1,99 @@
+"""All records of a source, as one table."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mlinfer import ConfigError, DataSource, EndOfInput, SchemaError, to_arrow
+
+AT_ONCE = 65_536
+SECONDS = 1.0
+
+
+def known(source: Any) -> pa.Schema:
+    """The columns of a source, or of data in hand. Raises ConfigError: it does not know them, or never ends."""
+    if not _is_source(source):
+        return to_arrow(source).schema
+    if not source.bounded:
+        msg = f"{source!r}: wanted a source that ends by itself to train on, found one that goes on for ever"
+        raise ConfigError(msg)
+    schema = source.schema()
+    if schema is None:
+        msg = f"{source!r}: wanted a source that knows its columns, found one that does not; give it a schema, or hand a table over"
+        raise ConfigError(msg)
+    return schema
+
+
+def read(source: Any, columns: Sequence[str]) -> pa.Table:
+    """These columns of every record, in order.
+
+    Raises SchemaError: a column is absent. ConfigError: a record cannot be decoded: what was not read cannot be learned
+    from, and nobody would see that it is missing.
+    """
+    schema = known(source)
+    for name in columns:
+        if name not in schema.names:
+            raise SchemaError(name, "a column of the source", "no such column", f"there are {schema.names}")
+    wanted = pa.schema([schema.field(name).remove_metadata() for name in columns])
+    if not _is_source(source):
+        table = to_arrow(source).select(columns)
+    else:
+        table = pa.Table.from_batches(list(_batches(source, wanted)), wanted)
+    plain = [_plain(table.column(name)) for name in columns]
+    return pa.table(plain, names=list(columns))
+
+
+def digest_of(*columns: pa.Table | np.ndarray) -> str:
+    """A SHA-256 (hex) of names, types and values, however they are cut into chunks."""
+    found = hashlib.sha256()
+    for one in columns:
+        if isinstance(one, np.ndarray):
+            found.update(one.tobytes())
+            continue
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, one.schema) as writer:
+            writer.write_table(one.combine_chunks(), max_chunksize=None)
+        found.update(sink.getvalue())
+    return found.hexdigest()
+
+
+def _is_source(source: Any) -> bool:
+    return hasattr(source, "partitions") and hasattr(source, "open")
+
+
+def _batches(source: DataSource, wanted: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for partition in source.partitions():
+        with source.open(partition, None, wanted) as reader:
+            while True:
+                try:
+                    batch = reader.read(AT_ONCE, SECONDS)
+                except EndOfInput:
+                    break
+                if batch is None:
+                    continue
+                if batch.bad:
+                    first = batch.bad[0]
+                    msg = f"record {first.id}: {first.message}; wanted records that can all be read, to train on: mend it or leave it out"
+                    raise ConfigError(msg)
+                yield _fitting(batch.records, wanted)
+
+
+def _fitting(records: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
+    columns = []
+    for field in wanted:
+        column = records.column(records.schema.get_field_index(field.name))
+        if column.type != field.type:
+            decoded = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+            column = decoded.cast(field.type)
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, schema=wanted)
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Without dictionaries: categories are texts here."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column

@@ -1,0 +1,172 @@
+"""From a source and an estimator to a package that is confirmed on records which it has not seen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mlinfer import ConfigError, ConfirmationError
+from mlinfer.lifecycle._estimators import described
+from mlinfer.lifecycle._examples import Data, Plan, data_of
+from mlinfer.lifecycle._fitting import Feeding, answers, best_of, fitted, prepared
+from mlinfer.lifecycle._intervals import Draws
+from mlinfer.lifecycle._leaks import check_features, check_names
+from mlinfer.lifecycle._metrics import Answers, Metric, Score, chosen, scored
+from mlinfer.lifecycle._packaging import Fit, write
+from mlinfer.lifecycle._records import known
+from mlinfer.lifecycle._report import Training, missed
+from mlinfer.lifecycle._splits import SIDES, TEST, TRAIN, Split
+
+MOST_GROUPS = 200
+NEEDS_PROBABILITIES = ("log_loss", "brier")
+
+
+def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
+    source: Any,
+    estimator: Any,
+    *,
+    target: str,
+    split: Split,
+    to: str | os.PathLike[str],
+    features: Sequence[str] | None = None,
+    metrics: Sequence[str] = (),
+    accept: Mapping[str, float] | None = None,
+    groups: str | None = None,
+    sample_weight: str | None = None,
+    perfect: Sequence[str] = (),
+    seed: int = 0,
+) -> Training:
+    """Fit an estimator, measure it on records that it has not seen, and save it as a package if it holds.
+
+    Args:
+        source: where the examples come from, a source that ends or data in hand. Records without an outcome are left out.
+        estimator: any classifier or regressor of scikit-learn's kind, or a search over some; it is copied, not changed.
+        target: the column of the outcome: booleans, whole numbers or texts for a classifier, numbers for a regressor.
+        split: `ByKey`, `ByTime` or `ByGroup` of `mlinfer.lifecycle`: who is fitted on, who calibrates, who stays unseen.
+        to: the package to write, `late.mlinfer`; nothing may be there.
+        features: the columns to learn from, by default all that have no other part here. Numbers are handed over as a
+            matrix, a single text as a list of texts, anything else as a pandas data frame.
+        metrics: of `roc_auc`, `accuracy`, `balanced_accuracy`, `precision`, `recall`, `f1`, `log_loss`, `brier` for classes,
+            `r2`, `mae`, `rmse` for numbers; by default the usual ones. The first is compared with a baseline.
+        accept: bars, as `{"roc_auc": 0.7}`: the whole interval of 95 % must lie at or beyond, so an error (`mae`) is given its
+            largest and all else its smallest value.
+        groups: a column whose values are measured one by one, too.
+        sample_weight: a column of weights for fitting and measuring.
+        perfect: features that are known to tell the outcome by themselves and that are no leak.
+        seed: where all random choices come from that the estimator leaves open, and the resamples.
+
+    Returns what was found; `print` shows it as a table. The first metric must beat a baseline that knows only the outcomes
+    of training (`DummyClassifier`, `DummyRegressor`) by more than the margin: the interval of the difference, over resamples
+    of the same records, must lie above 0.
+
+    Raises ConfirmationError: a bar or the baseline is not reached; nothing is written. ConfigError: a leak, an empty side,
+    records that cannot be read, an estimator that cannot be fitted.
+
+    >>> import tempfile
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from mlinfer.lifecycle import ByKey
+    >>> flowers = load_iris(as_frame=True).frame.reset_index(names="flower")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     found = train(flowers, LogisticRegression(max_iter=500), target="target", split=ByKey("flower"),
+    ...                   to=f"{folder}/iris.mlinfer", accept={"accuracy": 0.7})
+    >>> found["accuracy"].low > 0.7
+    True
+    """
+    path, accept = Path(to), dict(accept or {})
+    if os.path.lexists(path):
+        msg = f"{path}: wanted a new path for the package, found something there; remove it or choose another name"
+        raise ConfigError(msg)
+    taken = {target, split.column, getattr(split, "key", None), sample_weight}
+    named = tuple(features) if features is not None else tuple(
+        name for name in known(source).names if name not in taken
+    )  # fmt: skip
+    check_names(named, target)
+    plan = Plan(
+        estimator, target, named, split, (*metrics, *(name for name in accept if name not in metrics)) if metrics else (),
+        accept, groups, sample_weight, tuple(perfect), seed, path,
+    )  # fmt: skip
+    return _carried_out(plan, source)
+
+
+def _carried_out(plan: Plan, source: Any) -> Training:
+    from sklearn.base import is_classifier
+
+    model = prepared(plan.estimator, plan.seed)
+    data = data_of(plan, source, classes=bool(is_classifier(model)))
+    check_features(data.features(plan, TRAIN), data.features(plan, TEST), plan.perfect)
+    metrics = _metrics(plan, data, model)
+    fit = _fit(plan, data, model)
+    training = Training(
+        plan.path, fit.estimator, described(fit.estimator)["class"], plan.target,
+        {"by": plan.split.by, "column": plan.split.column},
+        {name: int((data.sides == side).sum()) for side, name in enumerate(SIDES)}, data.without_target,
+        tuple(_scores(plan, data, metrics, fit)), dict(plan.accept),
+    )  # fmt: skip
+    if complaints := missed(training):
+        msg = f"{plan.path}: not written: {'; '.join(complaints)}"
+        raise ConfirmationError(msg, training)
+    write(plan, data, fit, training)
+    return training
+
+
+def _fit(plan: Plan, data: Data, model: Any) -> Fit:
+    feeding = Feeding.of(model, data.table, plan.features)
+    seen, truth = data.of(TRAIN)
+    weights = data.weights[data.sides == TRAIN] if plan.sample_weight else None
+    given = described(model)
+    found = fitted(model, feeding.fed(seen), truth, weights)
+    return Fit(best_of(found), feeding, given, described(getattr(found, "best_params_", None)))
+
+
+def _metrics(plan: Plan, data: Data, model: Any) -> list[Metric]:
+    seen = data.truth[data.sides == TRAIN]
+    count = 0 if seen.dtype.kind == "f" else len(np.unique(seen))
+    if count == 1:
+        msg = f"target {plan.target!r}: wanted two or more classes to train on, found {seen[0]}"
+        raise ConfigError(msg)
+    if plan.metrics:
+        return chosen(plan.metrics, classes=count)
+    usual = [metric.name for metric in chosen((), classes=count)]
+    if not hasattr(model, "predict_proba"):
+        usual = [name for name in usual if name not in NEEDS_PROBABILITIES]
+    return chosen([*usual, *plan.accept], classes=count)
+
+
+def _scores(plan: Plan, data: Data, metrics: list[Metric], fit: Fit) -> list[Score]:
+    """On all unseen records beside the baseline, then group by group."""
+    unseen, truth = data.of(TEST)
+    given = answers(fit.estimator, fit.feeding.fed(unseen), truth)
+    clusters = _codes(unseen[plan.split.column]) if plan.split.groups_of_records else None
+    draws = Draws(data.weights[data.sides == TEST], clusters, plan.seed)
+    found = scored(metrics, given, draws, baseline=_baseline(data, given))
+    if plan.groups is None:
+        return found
+    values = ["none" if value is None else value for value in unseen[plan.groups].to_pylist()]
+    different = sorted(set(values), key=str)
+    if len(different) > MOST_GROUPS:
+        msg = f"groups: wanted at most {MOST_GROUPS} different values of {plan.groups!r}, found {len(different):,}"
+        raise ConfigError(msg)
+    for value in different:
+        rows = np.array([one == value for one in values])
+        found += scored(metrics, given.of(rows), draws.of(rows), group=value)
+    return found
+
+
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    return np.unique(np.array(column.to_pylist(), str), return_inverse=True)[1]
+
+
+def _baseline(data: Data, given: Answers) -> Answers:
+    """What a model says that knows the outcomes of training and nothing of the records."""
+    from sklearn.dummy import DummyClassifier, DummyRegressor
+
+    seen = data.sides == TRAIN
+    dummy = DummyRegressor() if given.classes is None else DummyClassifier(strategy="prior")
+    dummy.fit(np.zeros((seen.sum(), 1)), data.truth[seen], sample_weight=data.weights[seen])
+    return answers(dummy, np.zeros((len(given.truth), 1)), given.truth)

@@ -1,0 +1,579 @@
+"""Training: who is fitted on and who stays unseen, what holds and what is refused, and that a package tells how it was made."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    f1_score,
+    log_loss,
+    mean_absolute_error,
+    precision_score,
+    r2_score,
+    recall_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import LinearSVC
+
+import mlinfer
+from mlinfer import ConfigError, ConfirmationError, SchemaError
+from mlinfer._cli import main
+from mlinfer._demo._folder import shipped
+from mlinfer.hosts import SklearnHost, manifest
+from mlinfer.lifecycle import ByGroup, ByKey, ByTime, estimator
+from mlinfer.lifecycle._intervals import Draws, clopper_pearson, delong, delong_error, percentile
+from mlinfer.lifecycle._metrics import METRICS, Answers
+from mlinfer.lifecycle._splits import divided
+from mlinfer.sources import MemorySource, ParquetSource
+
+FEATURES = ["dep_delay", "distance", "sched_dep_minute"]
+
+
+@pytest.fixture(scope="module")
+def flights():
+    """Flights that are late by more than half an hour, or not; cancelled ones have no outcome."""
+    with shipped("train.parquet") as path:
+        found = pq.read_table(path)
+    return found.append_column("late", pc.greater(found["arr_delay"], 30))
+
+
+@pytest.fixture
+def train(flights, tmp_path):
+    """Train on the flights, with some arguments changed."""
+
+    def call(source=flights, model=None, **changes):
+        asked = {
+            "target": "late", "features": FEATURES, "split": ByKey("flight_id"), "to": tmp_path / "late.mlinfer",
+            "metrics": ["accuracy"], **changes,
+        }  # fmt: skip
+        model = make_pipeline(StandardScaler(), LogisticRegression()) if model is None else model
+        return mlinfer.train(source, model, **asked)
+
+    return call
+
+
+def cancer(**more):
+    data = load_breast_cancer(as_frame=True).frame
+    return data.assign(patient=range(len(data)), **more)
+
+
+def test_a_package_answers_as_the_estimator_and_scores_are_those_of_unseen_records(train, flights):
+    found = train(metrics=["roc_auc", "accuracy", "log_loss"], accept={"roc_auc": 0.7})
+    there = flights.filter(pc.is_valid(flights["late"]))
+    unseen = there.filter(pa.array(divided(there, ByKey("flight_id")) == 2))
+    with SklearnHost(found.path).open() as model:
+        fields = model.signature.inputs
+        records = unseen.select(FEATURES).cast(fields).combine_chunks().to_batches()[0]
+        answers = model.infer(records).to_pandas()
+    truth = unseen["late"].to_numpy()
+    assert found["roc_auc"].value == pytest.approx(roc_auc_score(truth, answers.y_proba_True), abs=1e-12)
+    assert found["accuracy"].value == pytest.approx(accuracy_score(truth, answers.y_pred), abs=1e-12)
+    assert found["log_loss"].value == pytest.approx(log_loss(truth, answers.y_proba_True), abs=1e-9)
+    assert found.records["test"] == len(unseen)
+    assert found.without_target == len(flights) - len(there) > 0
+    baseline = DummyClassifier(strategy="prior").fit(there, there["late"].to_numpy())
+    assert found["accuracy"].baseline == pytest.approx(baseline.score(unseen, truth), abs=1e-12)
+
+
+def test_a_bar_that_the_interval_does_not_clear_is_refused_with_the_table(train, tmp_path):
+    with pytest.raises(ConfirmationError) as caught:
+        train(metrics=["roc_auc"], accept={"roc_auc": 0.95})
+    score = caught.value.training["roc_auc"]
+    assert score.value > 0.95 > score.low  # the value alone would have passed
+    assert "wanted at least 0.95" in str(caught.value)
+    assert f"{score.low:.3f} to {score.high:.3f}" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bar_for_an_error_is_an_upper_one(train):
+    assert train(metrics=["log_loss"], accept={"log_loss": 0.2})["log_loss"].high <= 0.2
+
+
+def test_a_model_that_knows_nothing_does_not_beat_the_baseline(train, flights, tmp_path):
+    noise = np.random.default_rng(0).normal(size=len(flights))
+    with pytest.raises(ConfirmationError, match="wanted more than a baseline"):
+        train(flights.append_column("noise", pa.array(noise)), features=["noise"], metrics=["roc_auc"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_write_the_same_bytes_in_every_process(tmp_path):
+    code = """
+import sys, mlinfer
+from sklearn.datasets import load_breast_cancer
+from sklearn.ensemble import RandomForestClassifier
+from mlinfer.lifecycle import ByKey
+frame = load_breast_cancer(as_frame=True).frame
+mlinfer.train(frame.assign(patient=range(len(frame))), RandomForestClassifier(5), target="target", split=ByKey("patient"),
+              to=sys.argv[1], seed=3, metrics=["accuracy"])
+"""
+    found = []
+    for seed in ("1", "2"):
+        path = tmp_path / seed / "forest.mlinfer"
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", code, path], check=True, env=environment)
+        found.append({file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in path.iterdir()})
+    assert found[0] == found[1]
+    assert {"model.skops", "manifest.json", "calibration.arrow"} <= found[0].keys()
+
+
+def test_another_seed_is_another_forest(train, tmp_path):
+    model = RandomForestClassifier(3, max_depth=3)
+    digests = {
+        manifest(train(model=model, seed=seed, to=tmp_path / f"{seed}.mlinfer").path)["digest"]
+        for seed in (0, 1)
+    }
+    assert len(digests) == 2
+    assert model.random_state is None  # the caller's own is left alone
+
+
+def test_the_manifest_makes_the_same_model_again(train, flights, tmp_path):
+    first = train(model=HistGradientBoostingClassifier(max_iter=5), seed=4)
+    told = manifest(first.path)["training"]
+    split = {name: told["split"][name] for name in ("column", "test", "calibration")}
+    again = train(
+        model=estimator(told["fit"]["estimator"]), seed=told["fit"]["seed"], split=ByKey(**split),
+        features=told["features"], target=told["target"], to=tmp_path / "again.mlinfer",
+    )  # fmt: skip
+    assert manifest(again.path)["digest"] == manifest(first.path)["digest"]
+    assert manifest(again.path)["training"] == told
+
+
+def test_weights_count_in_the_fit_and_in_the_scores(train, flights):
+    """A weight of two is the record twice, a weight of none no record."""
+    there = flights.filter(pc.is_valid(flights["late"]))
+    weights = pa.array(np.arange(len(there)) % 3)
+    found = train(there.append_column("w", weights), sample_weight="w", metrics=["accuracy", "roc_auc"])
+    unseen = there.append_column("w", weights).filter(pa.array(divided(there, ByKey("flight_id")) == 2))
+    seen = there.append_column("w", weights).filter(pa.array(divided(there, ByKey("flight_id")) == 0))
+    matrix, wanted = (part.select(FEATURES).to_pandas().to_numpy(float) for part in (seen, unseen))
+    model = make_pipeline(StandardScaler(), LogisticRegression())
+    model.fit(matrix, seen["late"].to_numpy(), logisticregression__sample_weight=seen["w"].to_numpy())
+    truth, heavy = unseen["late"].to_numpy(), unseen["w"].to_numpy()
+    score = model.predict_proba(wanted)[:, 1]
+    assert found["roc_auc"].value == pytest.approx(roc_auc_score(truth, score, sample_weight=heavy), abs=1e-9)
+    assert found["accuracy"].method == "bootstrap"
+
+
+# --- the split
+
+
+def test_a_record_never_changes_sides(flights):
+    whole = divided(flights, ByKey("flight_id"))
+    part = np.random.default_rng(0).permutation(len(flights))[:5000]
+    assert np.array_equal(divided(flights.take(part), ByKey("flight_id")), whole[part])
+    larger = divided(flights, ByKey("flight_id", calibration=0.4))
+    assert np.array_equal(larger == 2, whole == 2)
+    assert np.mean(whole == 2) == pytest.approx(0.2, abs=0.01)
+    assert np.mean(whole == 1) == pytest.approx(0.1, abs=0.01)
+
+
+def test_the_hash_is_the_one_that_was_published():
+    table = pa.table({"key": ["a", "b", "c", "d", "e", "f", "g", "h"]})
+    places = [
+        int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8, person=b"mlinfer split").digest(), "big")
+        / 2**64
+        for key in "abcdefgh"
+    ]
+    sides = divided(table, ByKey("key", test=0.5, calibration=0))
+    assert sides.tolist() == [2 if place < 0.5 else 0 for place in places]
+    assert sides.tolist() == [2, 2, 0, 0, 0, 2, 0, 2]  # for ever
+
+
+@given(st.lists(st.integers(0, 30), min_size=20, max_size=200), st.floats(0.1, 0.5), st.floats(0.0, 0.3))
+@settings(max_examples=50, deadline=None)
+def test_what_is_unseen_is_later_than_what_was_seen(times, test, calibration):
+    split = ByTime("t", test=test, calibration=calibration)
+    moments = np.array(times)
+    try:
+        sides = divided(pa.table({"t": moments}), split)
+    except ConfigError as error:
+        assert "none of" in str(error)  # noqa: PT017 - a side can be empty where many records share a moment
+        return
+    for earlier, later in ((0, 1), (1, 2), (0, 2)):
+        if np.any(sides == earlier) and np.any(sides == later):
+            assert moments[sides == earlier].max() < moments[sides == later].min()
+
+
+def test_groups_stay_together_and_count_as_one_draw(train):
+    found = train(split=ByGroup("carrier", test=0.3), metrics=["accuracy"])
+    assert found["accuracy"].method.startswith("bootstrap of ")
+    alone = train(split=ByKey("flight_id", test=0.3), to=found.path.with_name("b.mlinfer"))["accuracy"]
+    assert found["accuracy"].high - found["accuracy"].low > alone.high - alone.low
+
+
+def test_the_same_key_on_two_sides_is_refused(train, flights):
+    twice = pa.concat_tables([flights, flights.slice(0, 50)])
+    later = twice.set_column(1, "time", pa.array(range(len(twice))))
+    with pytest.raises(ConfigError, match="wanted every 'flight_id' on one side, found"):
+        train(later, split=ByTime("time", key="flight_id"))
+
+
+def test_shares_that_leave_nothing_are_refused():
+    with pytest.raises(ConfigError, match="leave something to train on"):
+        ByKey("id", test=0.7, calibration=0.3)
+
+
+# --- leaks
+
+
+def test_the_target_is_no_feature(train):
+    with pytest.raises(ConfigError, match="found 'late' itself"):
+        train(features=[*FEATURES, "late"])
+
+
+@pytest.mark.parametrize("kind", ["number", "text", "copy"])
+def test_a_feature_that_predicts_perfectly_is_named_as_a_leak(train, flights, kind):
+    late = flights["late"]
+    leak = {
+        "number": flights["arr_delay"],
+        "copy": late.cast(pa.int64()),
+        "text": pc.if_else(late, "yes", "no"),
+    }[kind]
+    with pytest.raises(ConfigError, match="feature 'leak': predicts the outcomes of all"):
+        train(flights.append_column("leak", leak), features=[*FEATURES, "leak"])
+
+
+def test_a_perfect_feature_that_is_no_leak_is_let_through(train, flights):
+    source = flights.append_column("leak", flights["late"].cast(pa.int64()))
+    found = train(source, features=["distance", "leak"], perfect=["leak"], metrics=["roc_auc"])
+    assert found["roc_auc"].value == 1
+    assert 0.99 < found["roc_auc"].low < 1  # nobody is perfect for sure
+
+
+def test_a_number_times_the_target_is_a_leak_of_a_regression(tmp_path):
+    frame = load_diabetes(as_frame=True).frame.assign(
+        patient=range(442), leak=lambda data: 3 * data.target + 1
+    )
+    with pytest.raises(ConfigError, match="feature 'leak'"):
+        mlinfer.train(frame, Ridge(), target="target", split=ByKey("patient"), to=tmp_path / "d.mlinfer")
+
+
+# --- error margins
+
+
+def test_exact_intervals_are_those_in_print():
+    """Newcombe, Statistics in Medicine 17 (1998), table I, method 5."""
+    for hits, tries, low, high in (
+        (81, 263, 0.2527, 0.3676),
+        (15, 148, 0.0578, 0.1617),
+        (0, 20, 0, 0.1684),
+        (1, 29, 0.0009, 0.1776),
+    ):
+        assert clopper_pearson(hits, tries) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+def test_the_area_under_the_curve_is_the_one_in_print():
+    """Hanley and McNeil's images, Radiology 143 (1982); the standard error as Stata's manual of roctab prints it."""
+    normal, abnormal = [33, 6, 6, 11, 2], [3, 2, 2, 11, 33]
+    scores = np.repeat([1, 2, 3, 4, 5, 1, 2, 3, 4, 5], normal + abnormal).astype(float)
+    positive = np.arange(109) >= 58
+    area, error = delong_error(positive, scores)
+    assert (area, error) == (pytest.approx(0.8932, abs=5e-5), pytest.approx(0.0307, abs=5e-5))
+    assert delong(positive, scores) == (pytest.approx(0.83295, abs=5e-5), pytest.approx(0.95339, abs=5e-5))
+
+
+@pytest.mark.parametrize("chance", [0.02, 0.1, 0.5, 0.83])
+@pytest.mark.parametrize("tries", [10, 40])
+def test_exact_intervals_cover_at_least_what_they_say(chance, tries):
+    """Summed over all outcomes, nothing simulated."""
+    covers = [
+        low <= chance <= high for low, high in (clopper_pearson(hits, tries) for hits in range(tries + 1))
+    ]
+    assert binom.pmf(np.arange(tries + 1), tries, chance) @ np.array(covers) >= 0.95
+
+
+def test_delongs_intervals_cover_about_what_they_say():
+    dice = np.random.default_rng(5)
+    true = 0.7602499  # two normal distributions, one apart: Phi(1 / sqrt(2))
+    positive = np.arange(120) < 50
+    covered = [
+        low <= true <= high
+        for low, high in (delong(positive, dice.normal(positive, 1.0)) for _ in range(1000))
+    ]
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+def test_bootstrap_intervals_cover_about_what_they_say():
+    """The mean absolute error of exponential errors is 1."""
+    dice = np.random.default_rng(6)
+    covered = []
+    for number in range(80):
+        wrong = dice.exponential(size=150)
+        measure = METRICS["mae"].made(Answers(wrong, np.zeros(150)))
+        low, high = percentile(Draws(np.ones(150), None, number).resampled([measure])[:, 0])
+        covered.append(low <= 1 <= high)
+    assert 0.89 <= np.mean(covered) <= 0.99
+
+
+def test_intervals_of_groups_cover_where_those_of_records_do_not():
+    """Forty groups of twenty records whose errors are equal within a group."""
+    dice = np.random.default_rng(7)
+    groups = np.repeat(np.arange(40), 20)
+    covered = {"groups": [], "records": []}
+    for number in range(50):
+        measure = METRICS["mae"].made(Answers(dice.exponential(size=40)[groups], np.zeros(800)))
+        for name, drawn in (("groups", groups), ("records", None)):
+            low, high = percentile(Draws(np.ones(800), drawn, number).resampled([measure])[:, 0])
+            covered[name].append(low <= 1 <= high)
+    assert np.mean(covered["groups"]) >= 0.87
+    assert np.mean(covered["records"]) <= 0.6
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_metrics_with_weights_are_those_of_scikit_learn(seed):
+    dice = np.random.default_rng(seed)
+    truth, score = np.arange(40) % 2 == 0, dice.integers(0, 9, 40) / 8
+    weights = dice.integers(0, 4, 40).astype(float) + (np.arange(40) < 4)
+    answers = Answers(truth, score > 0.4, np.array([False, True]), np.column_stack([1 - score, score]), score)
+    theirs = {
+        "roc_auc": roc_auc_score(truth, score, sample_weight=weights),
+        "accuracy": accuracy_score(truth, score > 0.4, sample_weight=weights),
+        "balanced_accuracy": balanced_accuracy_score(truth, score > 0.4, sample_weight=weights),
+        "recall": recall_score(truth, score > 0.4, sample_weight=weights, zero_division=np.nan),
+        "precision": precision_score(truth, score > 0.4, sample_weight=weights, zero_division=np.nan),
+        "f1": f1_score(truth, score > 0.4, sample_weight=weights, zero_division=np.nan),
+        "brier": brier_score_loss(truth, score, sample_weight=weights),
+        "log_loss": log_loss(truth, score, sample_weight=weights),
+    }
+    for name, wanted in theirs.items():
+        assert METRICS[name].made(answers)(weights) == pytest.approx(wanted, abs=1e-9, nan_ok=True), name
+    numbers = Answers(dice.normal(50, 2, 40), dice.normal(50, 2, 40))
+    for name, of in (("r2", r2_score), ("mae", mean_absolute_error), ("rmse", root_mean_squared_error)):
+        wanted = of(numbers.truth, numbers.predicted, sample_weight=weights)
+        assert METRICS[name].made(numbers)(weights) == pytest.approx(wanted, rel=1e-9), name
+
+
+# --- estimators and data of all kinds
+
+
+def test_a_search_is_saved_as_what_it_has_found(train):
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), LogisticRegression()), {"logisticregression__C": [0.01, 1.0]}, cv=3
+    )
+    found = train(model=search)
+    told = manifest(found.path)
+    assert told["estimator"] == "sklearn.pipeline.Pipeline"
+    assert told["training"]["fit"]["best"]["logisticregression__C"] in {0.01, 1.0}
+
+
+def test_texts_categories_lists_and_several_classes(tmp_path, flights):
+    words = make_pipeline(TfidfVectorizer(), LogisticRegression())
+    some = flights.slice(0, 3000)
+    text = pc.binary_join_element_wise(some["carrier"], some["origin"], some["dest"], " ")
+    mlinfer.train(
+        some.append_column("text", text), words, target="origin", features=["text"], split=ByKey("flight_id"),
+        metrics=["accuracy"], to=tmp_path / "words.mlinfer",
+    )  # fmt: skip
+    columns = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), ["carrier"]), remainder="passthrough"
+    )
+    mixed = mlinfer.train(
+        flights, make_pipeline(columns, LogisticRegression(max_iter=5000)), target="late",
+        features=["carrier", "dep_delay"], split=ByKey("flight_id"), to=tmp_path / "mixed.mlinfer",
+    )  # fmt: skip
+    assert mixed["roc_auc"].value > 0.9
+    wine = load_wine()
+    found = mlinfer.train(
+        {"x": pa.FixedSizeListArray.from_arrays(wine.data.ravel(), 13), "y": wine.target, "bottle": np.arange(178)},
+        make_pipeline(StandardScaler(), LogisticRegression()), target="y", features=["x"], split=ByKey("bottle", test=0.4),
+        to=tmp_path / "wine.mlinfer",
+    )  # fmt: skip
+    assert found["accuracy"].value > 0.9
+    assert "x[12]" in manifest(found.path)["training"]["histograms"]
+
+
+def test_an_estimator_without_probabilities(tmp_path):
+    found = mlinfer.train(
+        cancer(), make_pipeline(StandardScaler(), LinearSVC()), target="target", split=ByKey("patient"),
+        to=tmp_path / "svc.mlinfer",
+    )  # fmt: skip
+    assert [score.metric for score in found.scores] == ["roc_auc", "accuracy"]
+    assert manifest(found.path)["training"]["calibration"] is None
+
+
+def test_any_source_may_be_trained_on(flights, tmp_path):
+    pq.write_table(flights, tmp_path / "f.parquet")
+    options = {"target": "late", "features": FEATURES, "split": ByKey("flight_id"), "metrics": ["accuracy"]}
+    sources = ParquetSource(tmp_path / "f.parquet"), MemorySource(flights), flights.to_pandas()
+    digests = set()
+    for number, source in enumerate(sources[:2]):
+        path = mlinfer.train(source, LogisticRegression(), to=tmp_path / f"{number}.mlinfer", **options).path
+        digests.add(manifest(path)["digest"])
+    assert len(digests) == 1
+
+
+def test_a_column_that_is_not_there_is_named(train):
+    with pytest.raises(SchemaError, match="no such column"):
+        train(features=["speed"])
+
+
+def test_an_estimator_that_cannot_be_fitted_says_why(train):
+    with pytest.raises(ConfigError, match=r"put a step in front of it"):
+        train(features=["dep_delay", "carrier"])
+
+
+def test_a_place_that_is_taken_is_refused_before_anything_is_fitted(train, tmp_path):
+    (tmp_path / "late.mlinfer").mkdir()
+    with pytest.raises(ConfigError, match="wanted a new path"):
+        train(source=None)
+
+
+# --- what the package tells
+
+
+def test_calibration_scores_are_those_of_the_calibration_side(tmp_path):
+    frame = load_diabetes(as_frame=True).frame.assign(patient=range(442))
+    split = ByKey("patient", test=0.3, calibration=0.3)
+    found = mlinfer.train(frame, LinearRegression(), target="target", split=split, to=tmp_path / "d.mlinfer")
+    sides = divided(pa.table({"patient": frame.patient}), split)
+    inputs = frame.drop(columns=["target", "patient"]).to_numpy()
+    model = LinearRegression().fit(inputs[sides == 0], frame.target[sides == 0])
+    wanted = np.sort(np.abs(frame.target[sides == 1] - model.predict(inputs[sides == 1])))
+    with pa.ipc.open_file(found.path / "calibration.arrow") as file:
+        assert np.allclose(file.read_all()["score"].to_numpy(), wanted, rtol=1e-9)
+    assert manifest(found.path)["training"]["calibration"]["records"] == len(wanted)
+
+
+def test_histograms_count_every_record_that_was_trained_on(train):
+    found = train(
+        features=[*FEATURES, "origin"],
+        model=make_pipeline(
+            make_column_transformer((OneHotEncoder(), ["origin"]), remainder="passthrough"),
+            LogisticRegression(max_iter=2000),
+        ),
+    )
+    histograms = manifest(found.path)["training"]["histograms"]
+    assert histograms.keys() == {*FEATURES, "origin"}
+    for histogram in histograms.values():
+        total = sum(histogram["counts"]) + histogram.get("others", 0) + histogram["missing"]
+        assert total == found.records["train"]
+    delays = histograms["dep_delay"]
+    assert len(delays["counts"]) == len(delays["edges"]) + 1 > 5
+
+
+def test_inspect_prints_how_the_model_was_made(train, capsys):
+    found = train(groups="origin")
+    assert main(["inspect", str(found.path)]) == 0
+    printed = capsys.readouterr().out
+    assert "trained    for late, seed 0" in printed
+    assert f"split      by key flight_id: {found.records['train']:,} train" in printed
+    assert ", origin JFK" in printed
+
+
+# --- from a file
+
+FILE = """
+target = "late"
+to = "late.mlinfer"
+features = ["dep_delay", "distance"]
+accept = { roc_auc = BAR }
+source = { type = "parquet", path = "flights.parquet" }
+split = { by = "key", column = "flight_id" }
+estimator = [
+  { class = "sklearn.preprocessing.StandardScaler" },
+  { class = "sklearn.linear_model.LogisticRegression", C = 0.5 },
+]
+"""
+
+
+@pytest.fixture
+def folder(flights, tmp_path, monkeypatch):
+    pq.write_table(flights, tmp_path / "flights.parquet")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_command_trains_and_python_gives_the_same_model(folder, capsys, train):
+    (folder / "train.toml").write_text(FILE.replace("BAR", "0.7"))
+    assert main(["train", "train.toml"]) == 0
+    assert "saved as    late.mlinfer" in capsys.readouterr().out
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.5))
+    same = train(model=model, features=FEATURES[:2], to=folder / "python.mlinfer")
+    assert manifest("late.mlinfer")["digest"] == manifest(same.path)["digest"]
+
+
+def test_the_command_ends_with_6_and_shows_the_table_when_the_model_does_not_hold(folder, capsys):
+    (folder / "train.toml").write_text(FILE.replace("BAR", "0.99"))
+    assert main(["train", "train.toml"]) == 6
+    told = capsys.readouterr()
+    assert "all  roc_auc" in told.out
+    assert "not written: roc_auc: wanted at least 0.99" in told.err
+    assert not (folder / "late.mlinfer").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("os.system", "public name of a class of scikit-learn"),
+        ("sklearn.utils._testing.MinimalClassifier", "public name"),
+        ("sklearn.model_selection.train_test_split", "which is none"),
+        ("sklearn.linear_model.Nothing", "found no"),
+        ("trap:Model", "code of yours"),
+    ],
+)
+def test_a_file_names_no_code_that_nobody_allowed(folder, capsys, name, why):
+    (folder / "trap.py").write_text("raise SystemExit('run')")
+    text = FILE.replace("BAR", "0.7").replace("sklearn.preprocessing.StandardScaler", name)
+    (folder / "train.toml").write_text(text)
+    assert main(["train", "train.toml"]) == 2
+    assert why in capsys.readouterr().err
+
+
+def test_code_that_is_allowed_is_found_in_the_current_folder(folder, monkeypatch):
+    (folder / "own_model.py").write_text(
+        "from sklearn.preprocessing import StandardScaler\nOwn = StandardScaler\n"
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    text = FILE.replace("BAR", "0.7").replace("sklearn.preprocessing.StandardScaler", "own_model:Own")
+    (folder / "train.toml").write_text(text)
+    assert main(["train", "train.toml", "--allow", "own_model:Own"]) == 0
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        make_pipeline(StandardScaler(), Ridge(alpha=3)),
+        GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=3),
+        make_column_transformer((OneHotEncoder(), ["a"]), remainder="passthrough"),
+        RandomForestClassifier(7, max_depth=3, random_state=1),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_an_estimator_is_the_same_after_it_was_written_down(model):
+    from mlinfer.lifecycle._estimators import described
+
+    assert repr(estimator(json.loads(json.dumps(described(model))))) == repr(model)
+
+
+def test_pandas_frames_may_be_handed_over(tmp_path):
+    frame = cancer(site=lambda data: pd.Categorical(np.where(data.index % 3, "a", "b")))
+    found = mlinfer.train(
+        frame, make_pipeline(StandardScaler(), LogisticRegression()), target="target", groups="site",
+        features=["mean radius", "mean texture"], split=ByKey("patient"), metrics=["roc_auc"], to=tmp_path / "c.mlinfer",
+    )  # fmt: skip
+    assert {score.group for score in found.scores} == {None, "a", "b"}
