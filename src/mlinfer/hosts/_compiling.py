@@ -66,9 +66,11 @@ def form_of(estimator: Any, found: Study, example: pa.RecordBatch) -> Compiled:
         if hasattr(core, "questions"):
             ground = Ground(found.inputs, example, texts=core.questions())
         twin = Form.load(form.dump(), "the compiled form")
-        return Compiled(
-            form, "", prove(reference, asked_form(twin, form.methods, found.inputs, example), ground)
-        )
+        proof = prove(reference, asked_form(twin, form.methods, found.inputs, example), ground)
+        if hasattr(twin.core, "in_numpy"):  # whoever opens the package may lack mlinfer-fast
+            other = Form(twin.core.in_numpy(), twin.link)
+            prove(reference, asked_form(other, form.methods, found.inputs, example), ground)
+        return Compiled(form, "", proof)
     except NotCompiled as error:
         return Compiled(None, str(error))
 

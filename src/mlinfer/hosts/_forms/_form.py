@@ -1,4 +1,4 @@
-"""A compiled form: columns, scores and answers, as data that needs numpy alone (large forests: ONNX Runtime)."""
+"""A compiled form: columns, scores and answers, as data that needs numpy alone."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from mlinfer.hosts._forms._columns import (
 )
 from mlinfer.hosts._forms._linear import Linear
 from mlinfer.hosts._forms._links import Link
+from mlinfer.hosts._forms._walks import Walks
 from mlinfer.hosts._forms._words import Bag, Words
 
 DAMAGE = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
@@ -74,7 +75,7 @@ class Form:
             tables = {f"table_{n}": table for n, (_, table) in enumerate(core.tables)}
             return _file.dump({**facts, "core": "linear"}, {**core.arrays, **tables})
         columns = [column_to_json(column, lookups) for column in core.columns]
-        kind = "bitmasks" if isinstance(core, Bitmasks) else "onnx"
+        kind = "bitmasks" if isinstance(core, Bitmasks) else "walks"
         return _file.dump({**facts, "core": kind, "columns": columns, "options": core.options}, core.arrays)
 
     @classmethod
@@ -100,10 +101,8 @@ def _core(facts: dict[str, Any], arrays: dict[str, np.ndarray], lookups: list[Lo
     columns: list[Column] = [column_from_json(column, lookups) for column in facts["columns"]]
     if facts["core"] == "bitmasks":
         return Bitmasks(arrays, columns, facts["options"])
-    if facts["core"] == "onnx":
-        from mlinfer.hosts._forms._onnx_trees import OnnxTrees
-
-        return OnnxTrees(arrays, columns, facts["options"])
+    if facts["core"] == "walks":
+        return Walks(arrays, columns, facts["options"])
     msg = f"core {facts['core']!r}"
     raise ValueError(msg)
 

@@ -13,6 +13,8 @@ from mlinfer.hosts._forms._links import Link
 from mlinfer.hosts._forms._mask_tables import all_cuts, fits, mask_tables
 from mlinfer.hosts._forms._source import NotCompiled
 from mlinfer.hosts._forms._trees import Tree, Trees
+from mlinfer.hosts._forms._walk_tables import walk_tables
+from mlinfer.hosts._forms._walks import Walks, fast
 
 
 def tree_core(model: Any, columns: Sequence[Column]) -> tuple[Any, Link]:
@@ -22,13 +24,12 @@ def tree_core(model: Any, columns: Sequence[Column]) -> tuple[Any, Link]:
         raise NotCompiled(msg)
     trees, link = TREES[type(model).__name__](model)
     options = {"narrow": int(trees.narrow), "divisor": trees.divisor, "turns": int(trees.turns)}
-    if fits(trees):
-        arrays, wide = mask_tables(trees)
-        core: Any = Bitmasks(arrays, columns, {**options, "wide": int(wide)})
+    with_fast = fast() is not None
+    if with_fast or not fits(trees):
+        core: Any = Walks(walk_tables(trees), columns, {**options, "fast": int(with_fast)})
     else:
-        from mlinfer.hosts._forms._onnx_graph import onnx_core
-
-        core = onnx_core(trees, columns, options)
+        arrays, wide = mask_tables(trees)
+        core = Bitmasks(arrays, columns, {**options, "wide": int(wide)})
     core.cuts = all_cuts(trees)
     return core, link
 
