@@ -108,6 +108,7 @@ class _Connection:
                     self.answered.set()
                 else:
                     self.client.sendall(data)
+        self.answered.set()  # or the server has gone
         if not self.deaf:
             _reset(self.client)
 
@@ -117,7 +118,6 @@ class _Connection:
             return
         if trap.then == "unsent":
             _reset(self.client)
-            _reset(self.server)
         elif trap.then == "answered":
             self.server.sendall(data)
             self.answered.wait()
@@ -126,6 +126,8 @@ class _Connection:
             _reset(self.client)
             time.sleep(LATE_SECONDS)
             self.server.sendall(data)
+            self.answered.wait()
+        _reset(self.server)  # or the server would keep a session for every trap
 
 
 def _reset(one: socket.socket) -> None:

@@ -7,6 +7,8 @@ from proxy import Proxy, Trap
 from torture.figures import Figures, check
 from torture.harness import PATIENCE, tortured
 
+UNHURRIED = 0.02
+"""Seconds between two feeds: a backlog that grows with every outage would make this a test of large batches."""
 CUTS = ["unsent", "answered", "late"]
 
 
@@ -18,9 +20,12 @@ def cut_commits(kind, seed, cuts):
         address.write_text(url.replace(f":{torture.server.port}/", f":{proxy.port}/"))
         child = torture.start()
         child.stdout.readline()
-        for then in _shuffled(cuts, seed):
+        for number, then in enumerate(_shuffled(cuts, seed)):
+            before = torture.stored()
             proxy.sprung, proxy.trap = False, Trap(b"COMMIT\0", then)  # not the COMMITTED of BEGIN
             _feed_until(torture, child, lambda: proxy.sprung)
+            if number % 4:  # else the next one hits what reopens the output, which is a commit of its own
+                _feed_until(torture, child, lambda before=before: torture.stored() > before)
         torture.end_with_input(child)
         address.unlink()
         verdict = torture.finish()
@@ -56,3 +61,4 @@ def _feed_until(torture, child, done):
         check(child.poll() is None, f"the run ended: {child.stderr.read() if child.poll() else ''}", torture)
         check(time.monotonic() < latest, "the run stands still", torture)
         torture.feed_a_little()
+        time.sleep(UNHURRIED)
