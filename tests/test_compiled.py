@@ -52,6 +52,7 @@ from mlinfer import ConfigError, InferencePipeline
 from mlinfer._cli import main
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import Selected, SklearnHost
+from mlinfer.hosts._package import sealed
 from mlinfer.sources import MemorySource
 
 RNG = np.random.default_rng(7)
@@ -479,7 +480,8 @@ def test_another_scikit_learn_matters_to_the_estimator_and_not_to_the_form(packa
     shutil.copytree(packages("logistic"), path)
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["libraries"]["scikit-learn"] = "1.2.3"
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    del manifest["sealed"]
+    (path / "manifest.json").write_bytes(sealed(manifest))
     assert FOLDED in form(path)
     with (
         pytest.raises(ConfigError, match=r"install 'scikit-learn==1\.2\.3'"),

@@ -44,6 +44,7 @@ from sklearn.tree import DecisionTreeClassifier
 import mlinfer
 from mlinfer import ConfigError
 from mlinfer.hosts import SklearnHost
+from mlinfer.hosts._package import sealed
 
 X, Y = load_iris(return_X_y=True)
 FRAME = load_iris(as_frame=True).data
@@ -79,7 +80,8 @@ def names(folder):
 
 def edit_manifest(package, **changes):
     path = package / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    facts = json.loads(path.read_text()) | changes
+    path.write_bytes(sealed({name: value for name, value in facts.items() if name != "sealed"}))
 
 
 # --- saving ------------------------------------------------------------------------------------------------------------
@@ -248,6 +250,32 @@ def test_a_changed_byte_is_found_before_anything_is_loaded(package, name):
         opened(package, sha256=pin)
 
 
+def flipped(content, places):
+    for place in places:
+        yield content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :]
+
+
+def test_every_flipped_byte_is_found_without_a_pin(package):
+    """Every byte of the manifest and of the table of contents of the model's file, and a sample of the rest."""
+    manifest, model = package / "manifest.json", package / "model.skops"
+    with zipfile.ZipFile(model) as archive:
+        beginning = archive.start_dir
+    size = model.stat().st_size
+    dice = np.random.default_rng(0)
+    places = {
+        manifest: range(manifest.stat().st_size),
+        model: [*range(64), *dice.choice(beginning, 200, replace=False).tolist(), *range(beginning, size)],
+    }
+    for path, chosen in places.items():
+        content = path.read_bytes()
+        for damaged in flipped(content, chosen):
+            path.write_bytes(damaged)
+            with pytest.raises(ConfigError):
+                mlinfer.hosts.manifest(package)
+        path.write_bytes(content)
+    assert mlinfer.hosts.manifest(package)["model_id"] == "iris"
+
+
 def test_a_pinned_package_is_opened(package):
     assert opened(package, sha256=sha256(package / "manifest.json").upper()).signature.model_id == "iris"
 
@@ -276,7 +304,7 @@ def test_a_manifest_may_not_name_files_elsewhere(package, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"format": 1, "libraries": 1, "files": {}}']
+    "content", [b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"format": 2, "libraries": 1, "files": {}}']
 )
 def test_a_damaged_manifest_is_named(package, content):
     (package / "manifest.json").write_bytes(content)
@@ -299,8 +327,8 @@ def test_a_huge_manifest_is_not_read(package):
 
 
 def test_a_newer_format_is_named(package):
-    edit_manifest(package, format=2)
-    with pytest.raises(ConfigError, match="wanted a package of format 1, found 2"):
+    edit_manifest(package, format=3)
+    with pytest.raises(ConfigError, match="wanted a package of format 2, found 3"):
         opened(package)
 
 

@@ -26,12 +26,14 @@ from mlinfer.hosts._forms import Form
 from mlinfer.hosts._model_files import check_digest, read
 from mlinfer.hosts._onnx_session import NoRuntime
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 MODEL = "model.skops"
 FORM = "compiled.arrays"
 LARGEST_MANIFEST = 2**22
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+SEAL = "sealed"
+UNSEALED = 64 * "0"
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -188,7 +190,7 @@ def _facts(manifest: bytes, path: Path) -> dict[str, Any]:
     if version != FORMAT:
         msg = f"{path}: wanted a package of format {FORMAT}, found {version!r}; install the mlinfer that wrote it, or save it again"
         raise ConfigError(msg)
-    if not sound:
+    if not sound or not _is_sealed(manifest, facts.get(SEAL)):
         raise ConfigError(_damaged(path))
     return facts
 
@@ -212,7 +214,7 @@ def _manifest(
     import skops
 
     signature = package.signature
-    facts = {
+    return sealed({
         "format": FORMAT,
         "model_id": signature.model_id,
         "version": signature.version,
@@ -233,8 +235,23 @@ def _manifest(
             "numpy": np.__version__,
             "skops": skops.__version__,
         },
-    }
-    return json.dumps(facts, indent=1, allow_nan=False, default=str).encode()
+    })  # fmt: skip
+
+
+def sealed(facts: Mapping[str, Any]) -> bytes:
+    """The bytes of a manifest, which end with the SHA-256 of themselves (64 zeros in its place)."""
+    text = json.dumps({**facts, SEAL: UNSEALED}, indent=1, allow_nan=False, default=str)
+    start = text.rindex(UNSEALED)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{text[:start]}{digest}{text[start + len(UNSEALED) :]}".encode()
+
+
+def _is_sealed(manifest: bytes, seal: object) -> bool:
+    if not isinstance(seal, str) or len(seal) != len(UNSEALED) or not seal.isascii():
+        return False
+    start = manifest.rfind(seal.encode())
+    text = manifest[:start] + UNSEALED.encode() + manifest[start + len(UNSEALED) :]
+    return start >= 0 and hashlib.sha256(text).hexdigest() == seal
 
 
 def record_batch(record: Mapping[str, Any], inputs: pa.Schema) -> pa.RecordBatch:
