@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlinfer._signature import Signature
 
 IN_HAND = "in-hand"
+NONE_BAD = RecordErrors([], [], [])
 
 
 class Answering:
@@ -80,7 +81,7 @@ def answer(
     with answering.lock:
         step.resume(answering.unused)  # every call begins like a run does
         answers = step(batch)
-    errors = in_order(answers)
+    errors = in_order(answers) if answers.rejects else NONE_BAD
     if errors.rows and on_reject == "raise":
         raise errors
     table = pa.Table.from_batches([answers.batch.records])

@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
+from mlinfer._arrays import elements, finite_in_all
+
 
 def is_text(kind: pa.DataType) -> bool:
     """Strings in any of Arrow's layouts."""
@@ -97,6 +99,8 @@ def _cast_to_float(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.n
         array = array.cast(pa.float64(), safe=False)
     result = array.cast(wanted, safe=False)
     if not (pt.is_floating(array.type) and wanted.bit_width < array.type.bit_width):
+        return result, None
+    if not result.null_count and finite_in_all(result.to_numpy()):
         return result, None
     with np.errstate(over="ignore"):
         before, after = _floats(array), _floats(result)
@@ -209,8 +213,8 @@ def _cast_to_tensor(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.
     import pyarrow.compute as pc
 
     size = wanted.list_size
-    if size and pt.is_list(array.type) and not array.null_count and _all_of(array, size):
-        values, unfit = cast(array.flatten(), wanted.value_type)
+    if size and not array.null_count and _all_of(array, size):
+        values, unfit = cast(elements(array), wanted.value_type)
         if unfit is None:
             return pa.FixedSizeListArray.from_arrays(values, type=wanted), None
     null = np.asarray(array.is_null())
@@ -233,7 +237,10 @@ def _cast_to_tensor(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.
 
 
 def _all_of(lists: pa.Array, size: int) -> bool:
-    return bool((np.diff(lists.offsets.to_numpy()) == size).all())
+    if pt.is_fixed_size_list(lists.type):
+        return bool(lists.type.list_size == size)
+    offsets = lists.offsets.to_numpy()
+    return bool((offsets[1:] - offsets[:-1] == size).all())
 
 
 def _without(array: pa.Array, bad: np.ndarray) -> pa.Array:

@@ -89,6 +89,8 @@ def are_plain(columns: Sequence[Column]) -> bool:
 
 def narrowed(values: np.ndarray) -> np.ndarray:
     """The values as float32, as scikit-learn's trees take them. Raises RecordErrors: one becomes infinite."""
+    if values.dtype == np.float32:
+        return values
     with np.errstate(over="ignore"):
         found = values.astype(np.float32)
         usual = np.isfinite(found.sum())
