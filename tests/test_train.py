@@ -232,6 +232,13 @@ def test_the_same_key_on_two_sides_is_refused(train, flights):
         train(later, split=ByTime("time", key="flight_id"))
 
 
+@pytest.mark.parametrize("split", [ByKey("when"), ByTime("when")])
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_record_without_a_place_in_the_split_is_refused(split, missing):
+    with pytest.raises(ConfigError, match="wanted a value of 'when' in every record, found 1 without"):
+        divided(pa.table({"when": pa.array([*map(float, range(50)), missing])}), split)
+
+
 def test_shares_that_leave_nothing_are_refused():
     with pytest.raises(ConfigError, match="leave something to train on"):
         ByKey("id", test=0.7, calibration=0.3)

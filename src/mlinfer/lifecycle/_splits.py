@@ -151,7 +151,11 @@ def _place(value: object) -> float:
 
 
 def _check_present(table: pa.Table, column: str) -> None:
-    if missing := table[column].null_count:
+    values = table[column]
+    missing = values.null_count
+    if pa.types.is_floating(values.type):
+        missing += int(np.isnan(values.drop_null().to_numpy()).sum())
+    if missing:
         msg = f"split: wanted a value of {column!r} in every record, found {missing:,} without; leave these records out"
         raise ConfigError(msg)
 
