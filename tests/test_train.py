@@ -43,7 +43,7 @@ import mlinfer
 from mlinfer import ConfigError, ConfirmationError, SchemaError
 from mlinfer._cli import main
 from mlinfer._demo._folder import shipped
-from mlinfer.hosts import SklearnHost, manifest
+from mlinfer.hosts import Origin, SklearnHost, manifest
 from mlinfer.lifecycle import ByGroup, ByKey, ByTime, estimator
 from mlinfer.lifecycle._intervals import Draws, clopper_pearson, delong, delong_error, percentile
 from mlinfer.lifecycle._metrics import METRICS, Answers
@@ -481,6 +481,13 @@ def test_histograms_count_every_record_that_was_trained_on(train):
         assert total == found.records["train"]
     delays = histograms["dep_delay"]
     assert len(delays["counts"]) == len(delays["edges"]) + 1 > 5
+
+
+def test_a_package_that_could_not_be_opened_is_not_written(tmp_path):
+    told = {"histograms": "x" * 2**22}
+    with pytest.raises(ConfigError, match=r"manifest of at most 4,194,304 bytes"):
+        mlinfer.save(LinearRegression().fit([[0], [1]], [0, 1]), tmp_path / "big.mlinfer", origin=Origin(told))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_inspect_prints_how_the_model_was_made(train, capsys):

@@ -81,7 +81,11 @@ def write(path: Path, package: Package, content: bytes, about: tuple[Compiled, O
         compiled, origin = about
         files = {MODEL: content, **({} if compiled.form is None else {FORM: compiled.form.dump()})}
         files |= origin.files if origin else {}
-        for name, data in {**files, MANIFEST: _manifest(package, files, *about)}.items():
+        manifest = _manifest(package, files, *about)
+        if len(manifest) > LARGEST_MANIFEST:
+            msg = f"{path}: wanted a manifest of at most {LARGEST_MANIFEST:,} bytes, found {len(manifest):,}; give fewer features or groups"
+            raise ConfigError(msg)
+        for name, data in {**files, MANIFEST: manifest}.items():
             with durable.create(scratch / name) as file:
                 file.write(data)
         durable.flush_folder(scratch)
