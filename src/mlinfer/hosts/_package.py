@@ -74,17 +74,17 @@ def write(path: Path, package: Package, content: bytes, about: tuple[Compiled, O
         msg = f"name: wanted letters, digits, '.', '_' and '-' (at most 128), found {package.signature.model_id!r}"
         raise ConfigError(msg)
     check_free(path)
+    compiled, origin = about
+    files = {MODEL: content, **({} if compiled.form is None else {FORM: compiled.form.dump()})}
+    files |= origin.files if origin else {}
+    manifest = _manifest(package, files, *about)
+    if len(manifest) > LARGEST_MANIFEST:
+        msg = f"{path}: wanted a manifest of at most {LARGEST_MANIFEST:,} bytes, found {len(manifest):,}; give fewer features or groups"
+        raise ConfigError(msg)
     durable.make_folder(path.parent)
     scratch = durable.temporary(path)
     try:
         durable.make_folder(scratch)
-        compiled, origin = about
-        files = {MODEL: content, **({} if compiled.form is None else {FORM: compiled.form.dump()})}
-        files |= origin.files if origin else {}
-        manifest = _manifest(package, files, *about)
-        if len(manifest) > LARGEST_MANIFEST:
-            msg = f"{path}: wanted a manifest of at most {LARGEST_MANIFEST:,} bytes, found {len(manifest):,}; give fewer features or groups"
-            raise ConfigError(msg)
         for name, data in {**files, MANIFEST: manifest}.items():
             with durable.create(scratch / name) as file:
                 file.write(data)
