@@ -51,6 +51,7 @@ FLOORS = [
         "_resolve",
         "_retry",
         "_tabular",
+        "_watching",
         "durable",
     ],
     # 3: the loop

@@ -29,6 +29,7 @@ from mlinfer._events import (
     BatchInferred,
     BatchRead,
     BatchWritten,
+    ModelChanged,
     ProgressCommitted,
     RecordsRejected,
     RetryScheduled,
@@ -56,6 +57,7 @@ from mlinfer._protocols import (
     Reader,
     ReadsBack,
     Remembers,
+    Renews,
     Resumes,
     Scope,
     SideTables,
@@ -70,6 +72,7 @@ from mlinfer._resolve import resolve
 from mlinfer._retry import Retry
 from mlinfer._signature import Signature, finite, nonfinite
 from mlinfer._tabular import to_arrow
+from mlinfer._watching import watched
 
 if TYPE_CHECKING:
     from mlinfer._config import load_pipeline
@@ -113,6 +116,7 @@ __all__ = [
     "Level",
     "MlinferError",
     "Model",
+    "ModelChanged",
     "Plan",
     "PluginNotFound",
     "Position",
@@ -126,6 +130,7 @@ __all__ = [
     "RecordsRejected",
     "RejectsError",
     "Remembers",
+    "Renews",
     "Resumes",
     "Retry",
     "RetryScheduled",
@@ -158,6 +163,7 @@ __all__ = [
     "save",
     "to_arrow",
     "train",
+    "watched",
 ]
 
 

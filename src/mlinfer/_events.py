@@ -88,6 +88,15 @@ class RetryScheduled:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelChanged:
+    """A newer version of the model answers from here on; with a `problem` it could not be taken, and `was` goes on."""
+
+    was: str
+    now: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded:
     """A run is over; `error` is the name of the error that ended it, None if it ended well."""
 
@@ -125,6 +134,10 @@ class Hooks:
     @_spec
     def retry_scheduled(self, event: RetryScheduled) -> None:
         """Before each wait."""
+
+    @_spec
+    def model_changed(self, event: ModelChanged) -> None:
+        """When a host that watches its model has found another version."""
 
     @_spec
     def run_ended(self, event: RunEnded) -> None:

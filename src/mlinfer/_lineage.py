@@ -62,6 +62,10 @@ class Lineage:
         self._run, self._clock, self._in_hand = run, clock, in_hand
         self._calls = itertools.count(1)
 
+    def of(self, signature: Signature) -> Lineage:
+        """The lineage of another version's answers."""
+        return Lineage(signature, self._run, self._clock, in_hand=self._in_hand)
+
     def columns(self, wanted: pa.Schema, ids: RecordIds, count: int) -> list[pa.Array]:
         """The wanted fields for `count` records that have just been answered; texts come dictionary-encoded."""
         call = next(self._calls)

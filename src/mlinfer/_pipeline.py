@@ -33,6 +33,7 @@ from mlinfer._protocols import DataDestination, DataSource, Explains, Host, Scop
 from mlinfer._replay import Choice, open_rejects, replay_of
 from mlinfer._retry import Retry
 from mlinfer._tabular import is_rows, to_arrow
+from mlinfer._watching import watches
 
 if TYPE_CHECKING:
     from mlinfer._checkpoint import Checkpoint
@@ -184,6 +185,11 @@ class InferencePipeline:
             found = demand(replace(self.job, require=None), stateful=isinstance(model, Stateful))
             runs = tuple(model.explain()) if isinstance(model, Explains) else ()
         job = self.job
+        if watches(job.host):
+            runs = (
+                *runs,
+                "watched: newer versions take over between two batches; a run goes on behind what older ones answered",
+            )
         return Plan(
             job.name or "unnamed",
             repr(job.source),

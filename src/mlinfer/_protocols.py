@@ -4,7 +4,7 @@ A *recipe* (`DataSource`, `Host`, `DataDestination`) is inert: comparable, pickl
 it as a frozen dataclass. A *session* (`Reader`, `Model`, `Writer`) is live: it begins when the engine enters what `open`
 returns and ends when the engine leaves it. Subclass these protocols, and the defaults come along, or match them by
 structure. What only some parts can do is a protocol of its own (`Acknowledges`, `Drains`, `Resumes`, `Joins`,
-`Stateful`, `SideTables`, `InfersArrays`,
+`Stateful`, `SideTables`, `InfersArrays`, `Renews`,
 `Counts`, `ReadsBack`, `Remembers`, `Prunes`, `Explains`, `Exemplifies`): a part has the power by having the methods.
 """
 
@@ -141,6 +141,23 @@ class Exemplifies(Protocol):
 
     def example(self) -> pa.RecordBatch | None:
         """A few records that fit `signature.inputs` and that it can answer; None if it knows none."""
+        ...
+
+
+@runtime_checkable
+class Renews(Protocol):
+    """A Model's power: to hand over to a newer version of itself. For models without memory and side tables.
+
+    Its host says `watch = True`: a run then goes on behind what another version has answered.
+    """
+
+    def newer(self) -> Model | None:
+        """The version that is to answer from here on, loaded and warmed; None: this one still is. Must not wait.
+
+        Asked before every batch, and by several threads where the host is `shared`. The newer model has the same fields and
+        lives as long as what the host's `open` returned. Raises ConfigError, once, for a version that cannot be taken: it
+        is told to the observers, and this one goes on.
+        """
         ...
 
 

@@ -8,6 +8,8 @@ else, so that a test can see each step, refuse it, or lose it.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import io
 import os
@@ -26,12 +28,13 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 __all__ = [
-    "PRIVATE_FILE", "PRIVATE_FOLDER", "Envelope", "Raw", "create", "cut", "flush", "flush_folder", "growing", "locked",
+    "PRIVATE_FILE", "PRIVATE_FOLDER", "Envelope", "Raw", "create", "cut", "exchange", "flush", "flush_folder", "growing", "locked",
     "make_folder", "naming", "publish", "read", "remove", "remove_leftovers", "rename", "replace", "temporary",
 ]  # fmt: skip
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 TEMPORARY = ".tmp"
+_HERE, _SWAP = -100, 2  # AT_FDCWD; RENAME_EXCHANGE, which macOS calls RENAME_SWAP
 
 
 class Raw(io.RawIOBase):
@@ -170,6 +173,24 @@ def publish(scratch: Path, path: Path) -> None:
 def rename(scratch: Path, path: Path) -> None:
     """Give a finished folder its final name in one step. Raises OSError if there is something of that name."""
     os.rename(scratch, path)
+    flush_folder(path.parent)
+
+
+def exchange(scratch: Path, path: Path) -> None:
+    """Swap a finished folder with the one that bears its final name, in one step: a reader finds the old or the new one.
+
+    Raises OSError: one of them is not there, or the file system cannot do it.
+    """
+    library, names = ctypes.CDLL(None, use_errno=True), (os.fsencode(scratch), os.fsencode(path))
+    if hasattr(library, "renameat2"):
+        failed = library.renameat2(_HERE, names[0], _HERE, names[1], _SWAP)
+    elif hasattr(library, "renamex_np"):  # macOS
+        failed = library.renamex_np(*names, _SWAP)
+    else:
+        raise OSError(errno.ENOSYS, "wanted a system that can swap two folders, found one that cannot")
+    if failed:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(path))
     flush_folder(path.parent)
 
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from mlinfer._batch import Batch, Position
+from mlinfer._engine._fingerprint import fingerprint
 from mlinfer._engine._step import Answers
 from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._failpoints import failpoint
 from mlinfer._progress import Progress
 from mlinfer._rejects import Rejected, mark_delivered
+from mlinfer._watching import same_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from mlinfer._clock import Clock
     from mlinfer._engine._outputs import Output, Outputs
     from mlinfer._engine._tally import Spending, Tally
+    from mlinfer._layout import Layout
 
 COMMIT_BYTES = 64 * 2**20
 
@@ -33,6 +36,8 @@ class Delivery:
         self._main, self._outputs, self._run = main, outputs, run
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
+        self._model, self._fingerprint = run.model, run.fingerprint
+        self._layout: Layout | None = None
         self._held: list[Answers] = []
         self._bytes = 0
         self._last_commit = run.clock.monotonic()
@@ -44,6 +49,7 @@ class Delivery:
         """
         self._run.spending.spend(answers)
         with self._undisturbed():
+            self._turn_to(answers.layout)
             begun = self._run.clock.monotonic()
             self._keep(self._write(answers))
             self._run.tally.written(answers, self._run.clock.monotonic() - begun)
@@ -76,6 +82,16 @@ class Delivery:
             except BaseException as error:  # whatever it was, it ends the session; raised again
                 self._failure = error
                 raise
+
+    def _turn_to(self, layout: Layout | None) -> None:
+        """What comes next is the answer of this version: a commit never holds answers of two."""
+        before, self._layout = self._layout, layout or self._layout
+        if layout is None or layout is before:
+            return
+        if before is not None and not same_model(before.signature, layout.signature) and self._held:
+            self._commit()
+        self._model = f"{layout.signature.model_id}@{layout.signature.version}"
+        self._fingerprint = fingerprint(layout)
 
     def _write(self, answers: Answers) -> Answers:
         """Write one batch; what the destination names as bad becomes rejects."""
@@ -115,7 +131,7 @@ class Delivery:
         failpoint("rejects.write.before")
         for group in groups:
             table = group.envelopes(
-                self._run.model, self._run.run, self._run.clock.now(), pipeline=self._run.pipeline
+                self._model, self._run.run, self._run.clock.now(), pipeline=self._run.pipeline
             )
             with rejects.lock:
                 rejects.writer.write(Batch(table, group.partition, None, group.ids))
@@ -178,7 +194,7 @@ class Delivery:
                 positions[answers.batch.partition] = answers.batch.position
             if answers.state is not None:
                 states[answers.batch.partition] = answers.state
-        return Progress(positions, states, self._run.fingerprint)
+        return Progress(positions, states, self._fingerprint)
 
     def _write_again(self, errors: RecordErrors) -> None:
         """The destination found bad records only now, and has dropped all since the last commit: write the others."""

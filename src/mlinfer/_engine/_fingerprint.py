@@ -31,6 +31,15 @@ def fingerprint(layout: Layout) -> str:
     return json.dumps({**shown, "digest": signature.fingerprint()[:32]})
 
 
+def same_but_for_version(was: str, found: str) -> bool:
+    """Whether two fingerprints are those of versions of one model, with the same columns."""
+    if not was.startswith("{"):
+        return False
+    before, now = json.loads(was), json.loads(found)
+    versions = {"version": "", "digest": ""}
+    return bool({**before, **versions} == {**now, **versions})
+
+
 def differences(was: str, found: str) -> str:
     """What has changed between two fingerprints, for people."""
     before, now = json.loads(was) if was.startswith("{") else {}, json.loads(found)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 from mlinfer._checkpoint import ANEW
-from mlinfer._engine._fingerprint import differences
+from mlinfer._engine._fingerprint import differences, same_but_for_version
 from mlinfer._errors import ChangedError, ConfigError
 from mlinfer._guarantee import shares
 from mlinfer._progress import Progress
 from mlinfer._protocols import DataDestination, Joins, Remembers, Resumes, Scope, Writer
 from mlinfer._rejects import REJECTS
+from mlinfer._watching import watches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,6 +123,8 @@ def resume_from(progress: Progress, fingerprint: str, job: Job) -> bool:
     if progress.fingerprint == ANEW:  # a run has begun anew and died before its first commit
         return False
     if not progress.positions or progress.fingerprint == fingerprint or job.on_change == "continue":
+        return True
+    if watches(job.host) and same_but_for_version(progress.fingerprint, fingerprint):
         return True
     if job.on_change == "restart" and not job.replaying:
         return False

@@ -92,6 +92,7 @@ class Session:
             self.job.batching.max_records,
             lineage=self._lineage,
             finds_slow_records=finds_slow_records,
+            renewed=self.tally.renewed,
         )
 
     def may_resume(self) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +13,13 @@ from mlinfer._answers import bad_answers
 from mlinfer._batch import Batch, RecordIds
 from mlinfer._conform import Conform, as_found
 from mlinfer._engine._asking import AskArrays, AskBatches, way_to_ask
-from mlinfer._errors import ComponentError, RecordErrors
+from mlinfer._errors import ComponentError, ConfigError, RecordErrors
+from mlinfer._events import ModelChanged
 from mlinfer._failpoints import failpoint
 from mlinfer._isolate import Isolated, Rows, isolate
 from mlinfer._protocols import Model, SideTables, Stateful
 from mlinfer._rejects import Rejected
+from mlinfer._watching import same_model
 
 if TYPE_CHECKING:
     from mlinfer._layout import Layout
@@ -34,12 +36,16 @@ class TimedOut(ComponentError):  # noqa: N818 - the name of what happened
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
-    """What becomes of a batch: answered records (kept columns and answers), rejects, side tables, the model's memory."""
+    """What becomes of a batch: answered records (kept columns and answers), rejects, side tables, the model's memory.
+
+    `layout` is that of the version of the model that answered: one version for all records.
+    """
 
     batch: Batch
     rejects: tuple[Rejected, ...] = ()
     sides: Mapping[str, pa.RecordBatch] = field(default_factory=dict)
     state: bytes | None = None
+    layout: Layout | None = None
 
     @property
     def rejected(self) -> int:
@@ -58,8 +64,10 @@ class Step:
         *,
         lineage: Lineage | None = None,
         finds_slow_records: bool = True,
+        renewed: Callable[[ModelChanged], None] | None = None,
     ) -> None:
         self.model, self.layout = model, layout
+        self._renewed = renewed
         self.max_records = max_records
         self._lineage = lineage if len(layout.lineage) else None
         self._finds_slow_records = finds_slow_records
@@ -71,12 +79,17 @@ class Step:
         self._side_tables = model if isinstance(model, SideTables) else None
         self._state: bytes | None = None
         self._out_of_memory = False
+        # what a model remembers, or reports beside its answers, is not handed over to another
+        remembers = self._stateful is not None or self._side_tables is not None
+        self._newer = None if remembers else getattr(model, "newer", None)
 
     def __call__(self, batch: Batch) -> Answers:
-        """Answer a batch: every record of it is in the answers or in the rejects.
+        """Answer a batch: every record of it is in the answers or in the rejects, all by one version of the model.
 
         When this raises, the model's memory is what it was before.
         """
+        if self._newer is not None:
+            self._renew(self._newer)
         before = self._state
         try:
             return self._answer(batch)
@@ -112,7 +125,32 @@ class Step:
             columns += self._lineage.columns(self.layout.lineage, left.ids, answers.num_rows)
         joined = pa.RecordBatch.from_arrays(columns, schema=as_found(self.layout.output, columns))
         answered = Batch(joined, batch.partition, batch.position, left.ids)
-        return Answers(answered, tuple(rejects), _merged(sides), self._state)
+        return Answers(answered, tuple(rejects), _merged(sides), self._state, self.layout)
+
+    def _renew(self, newer: Callable[[], Model | None]) -> None:
+        """Between two batches: let a newer version take over, if there is one."""
+        was = self.layout.signature
+        name = f"{was.model_id}@{was.version}"
+        try:
+            found = newer()
+        except ConfigError as error:
+            self._tell(ModelChanged(name, problem=str(error)))
+            return
+        if found is None or same_model(found.signature, was):
+            return
+        now = found.signature
+        if not (was.inputs.equals(now.inputs) and was.outputs.equals(now.outputs)):
+            msg = f"model {was.model_id!r}: wanted a newer version with the same fields, found other ones; run a pipeline of its own for it"
+            raise ComponentError(msg)
+        self.model, self.layout = found, replace(self.layout, signature=now)
+        self._way_to_ask = way_to_ask(found)
+        self._newer = getattr(found, "newer", None)
+        self._lineage = self._lineage and self._lineage.of(now)
+        self._tell(ModelChanged(name, f"{now.model_id}@{now.version}"))
+
+    def _tell(self, event: ModelChanged) -> None:
+        if self._renewed is not None:
+            self._renewed(event)
 
     def _answer_all(
         self, inputs: pa.RecordBatch, ids: RecordIds, sides: list[Mapping[str, pa.RecordBatch]]

@@ -11,6 +11,7 @@ from mlinfer._events import (
     BatchInferred,
     BatchRead,
     BatchWritten,
+    ModelChanged,
     ProgressCommitted,
     RecordsRejected,
     RetryScheduled,
@@ -34,6 +35,7 @@ class Tally:
         self.delivered = self.rejected = self.commits = self.retries = 0
         self.reasons: Counter[tuple[str, str]] = Counter()
         self.stages: Counter[str] = Counter()
+        self._newest: str | None = None
 
     def read(self, partition: str, records: int, seconds: float) -> None:
         """A batch came from the source."""
@@ -70,6 +72,15 @@ class Tally:
         """The run begins again after its last commit."""
         self.retries += 1
         self._hook.retry_scheduled(event=RetryScheduled(reason, failures, wait))
+
+    def renewed(self, event: ModelChanged) -> None:
+        """A model has changed, or could not; several workers that change to the same version are told once."""
+        with self._lock:
+            known = event.problem is None and event.now == self._newest
+            if event.problem is None:
+                self._newest = event.now
+        if not known:
+            self._hook.model_changed(event=event)
 
     def report(self, name: str, run: str, guarantee: str, seconds: float, **more: object) -> RunReport:
         """The account so far."""

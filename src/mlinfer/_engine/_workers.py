@@ -20,9 +20,10 @@ from mlinfer._engine._step import Answers, Step
 from mlinfer._errors import ComponentError, ConfigError, MlinferError, RecordErrors, TransientError
 from mlinfer._failpoints import failpoint
 from mlinfer._isolate import Foreign
-from mlinfer._protocols import SideTables, Stateful
+from mlinfer._protocols import Renews, SideTables, Stateful
 from mlinfer._signature import Signature
 from mlinfer._text import count
+from mlinfer._watching import same_model, watches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +38,8 @@ _REMEMBERS = (
     "workers: wanted a model that keeps nothing between calls, for a worker process may be replaced at any time; found one "
     "with a memory or side tables; use thread workers without timeout="
 )
+NEWER = b"newer?"
+"""What a child is asked between two batches if its host watches its model; records are never this short."""
 _dice = random.Random()  # noqa: S311 - jitter, not a secret
 
 
@@ -147,6 +150,8 @@ class ProcessModel:
     def __init__(self, host: Host, timeout: float | None) -> None:
         self._host, self._timeout = host, timeout
         self._signature: Signature | None = None
+        self._renews = watches(host)
+        self._answers_as: Signature | None = None
         self._start()
 
     @property
@@ -156,7 +161,10 @@ class ProcessModel:
 
     def infer(self, records: pa.RecordBatch) -> pa.RecordBatch:
         """Ask the child. Raises what its model raised, TimeoutError, or ChildProcessError when the child died."""
-        self._ready()
+        found = self._ready()
+        if self._renews and self._answers_as is not None and not same_model(found, self._answers_as):
+            msg = "the model's process was replaced, and its successor has loaded a newer version"
+            raise TransientError(msg)  # in the middle of a batch: the whole batch is asked again
         try:
             self._pipe.send_bytes(_to_bytes(records))
             if not self._pipe.poll(self._timeout):
@@ -171,6 +179,22 @@ class ProcessModel:
         if answer[:1] == b"e":
             raise self._pipe.recv()
         return _from_bytes(answer[1:])
+
+    def newer(self) -> ProcessModel | None:
+        """Let the child turn to the newest version. Raises ConfigError: there is one that cannot be taken."""
+        if not self._renews:
+            return None
+        self._answers_as = self._ready()
+        try:
+            self._pipe.send_bytes(NEWER)
+            found = self._pipe.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            self._restart()
+            found = self._ready()
+        if isinstance(found, Exception):
+            raise found
+        self._signature = self._answers_as = found
+        return self
 
     def close(self) -> None:
         """End the child."""
@@ -254,10 +278,25 @@ def _serve(pipe: Connection, host: Host) -> None:
         pipe.send(model.signature)
         while True:
             try:
-                records = _from_bytes(pipe.recv_bytes())
+                asked = pipe.recv_bytes()
             except (EOFError, OSError):
                 return
-            _answer(pipe, model, records)
+            if asked == NEWER:
+                model = _newest(pipe, model)
+            else:
+                _answer(pipe, model, _from_bytes(asked))
+
+
+def _newest(pipe: Connection, model: Model) -> Model:
+    """Turn to the newest version, and say which that is."""
+    try:
+        found = model.newer() if isinstance(model, Renews) else None
+    except ConfigError as error:
+        pipe.send(error)
+        return model
+    model = found or model
+    pipe.send(model.signature)
+    return model
 
 
 def _answer(pipe: Connection, model: Model, records: pa.RecordBatch) -> None:

@@ -32,6 +32,7 @@ class Counts:
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
         self.rejects: Counter[str] = Counter()
+        self.model_changes: Counter[str] = Counter()
         self.rows = 0
         self.queue, self.infer, self.write = Histogram(SECONDS), Histogram(SECONDS), Histogram(SECONDS)
         self.batch = Histogram(SIZES)
@@ -48,6 +49,11 @@ def exposition(counts: Counts, model: Mapping[str, str], now: Mapping[str, int])
     lines += _head("rejects_total", "counter", "Bad records by reason.")
     lines += [
         _line("rejects_total", {"kind": kind}, number) for kind, number in sorted(counts.rejects.items())
+    ]
+    lines += _head("model_changes_total", "counter", "Newer versions of the model, taken or refused.")
+    lines += [
+        _line("model_changes_total", {"outcome": outcome}, number)
+        for outcome, number in sorted(counts.model_changes.items())
     ]
     lines += [*_head("rows_total", "counter", "Records answered."), _line("rows_total", {}, counts.rows)]
     for name, text, histogram in (

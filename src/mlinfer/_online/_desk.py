@@ -23,6 +23,7 @@ from mlinfer._failpoints import failpoint
 from mlinfer._online._counts import Counts
 from mlinfer._online._refusals import BUSY, refusal
 from mlinfer._online._wire import JSON, Refused
+from mlinfer._signature import Signature
 
 QUICK = 0.001
 """Seconds: a model that is done with a batch within this answers on the event loop's own thread; a hop costs more."""
@@ -53,12 +54,14 @@ class Caller(Protocol):
 class Ask:
     """Records of one caller, as its form read them."""
 
-    __slots__ = ("abandoned", "caller", "content", "form", "rows", "since")
+    __slots__ = ("abandoned", "caller", "content", "form", "rows", "since", "version")
 
     def __init__(self, form: Form, content: Any, rows: int, caller: Caller) -> None:
         self.form, self.content, self.rows, self.caller = form, content, rows, caller
         self.abandoned = False
         self.since = 0.0
+        self.version = ""
+        """Of the model that answered."""
 
 
 class Log(Protocol):
@@ -85,6 +88,11 @@ class Desk:
         self._begun = False  # a batch is being answered, or about to be
         self._pace = Pace()
         self._thread: Thread | None = None
+
+    @property
+    def signature(self) -> Signature:
+        """Of the version of the model that answers."""
+        return self._step.layout.signature
 
     @property
     def busy(self) -> bool:
@@ -182,6 +190,9 @@ class Desk:
 
     def _hand_out(self, asks: list[Ask], answers: Answers) -> None:
         """Cut the answers of the batch into those of its requests."""
+        if answers.layout is not None:
+            for ask in asks:
+                ask.version = answers.layout.signature.version
         if not answers.rejects:
             self._reply(_pieces(asks, answers.batch.records), answers)
             return
@@ -298,4 +309,4 @@ def _only(answers: Answers, spans: list[tuple[int, int]]) -> Answers:
     if len(rows) < len(batch):
         records = batch.records.take(pa.array(rows, pa.int64()))
         batch = replace(batch, records=records, ids=batch.ids.take(rows))
-    return Answers(batch)
+    return Answers(batch, layout=answers.layout)

@@ -48,12 +48,12 @@ class Asked:
 class Tensors:
     """Requests and answers as tensors by name."""
 
-    def __init__(self, layout: Layout, model: str, version: str) -> None:
+    def __init__(self, layout: Layout, model: str) -> None:
         self._wanted = layout.wanted
         self._inputs = len(layout.signature.inputs)
         self._outputs = layout.signature.outputs
         self.outputs = tuple(self._outputs.names)
-        self._head = {"model_name": model, "model_version": version}
+        self._model = model
 
     # --- requests --------------------------------------------------------------------------------------------------
 
@@ -135,7 +135,9 @@ class Tensors:
             else:
                 output["data"] = _listed(elements)
             outputs.append(output)
-        said = self._head if asked.id is None else {**self._head, "id": asked.id}
+        said = {"model_name": self._model, "model_version": path_name(ask.version)}
+        if asked.id is not None:
+            said["id"] = asked.id
         text = codec().encode({**said, "outputs": outputs})
         if not blobs:
             ask.caller.answer(text)
@@ -262,14 +264,13 @@ def _from_json(tensor: Tensor, elements: int) -> Any:
     return made
 
 
-def oip_routes(desk: Desk, layout: Layout, ready: Callable[[], bool]) -> dict[str, Route]:
-    """All paths of the protocol for one model."""
+def oip_routes(desk: Desk, layout: Layout, ready: Callable[[], bool], *, renews: bool) -> dict[str, Route]:
+    """All paths of the protocol for one model; a model that `renews` itself cannot be asked for by its version."""
     model, version = path_name(layout.signature.model_id), path_name(layout.signature.version)
-    form = Tensors(layout, model, version)
+    form = Tensors(layout, model)
     infer = Route("POST", Infer(desk, form), (JSON, BINARY, ""))
     metadata = {
         "name": model,
-        "versions": [version],
         "platform": "mlinfer",
         "inputs": [Kind.of(layout.wanted.field(n)).described() for n in range(len(layout.signature.inputs))],
         "outputs": [Kind.of(field).described() for field in layout.signature.outputs],
@@ -280,8 +281,14 @@ def oip_routes(desk: Desk, layout: Layout, ready: Callable[[], bool]) -> dict[st
         "/v2/health/live": Route("GET", said(dump({"live": True})), open=True),
         "/v2/health/ready": Route("GET", ready_if(ready, dump({"ready": True})), open=True),
     }
-    for path in (f"/v2/models/{model}", f"/v2/models/{model}/versions/{version}"):
-        routes[path] = Route("GET", said(dump(metadata)))
+
+    def describe(order: Order, body: bytes) -> None:
+        del body
+        order.answer(dump({**metadata, "versions": [path_name(desk.signature.version)]}))
+
+    paths = [f"/v2/models/{model}", *([] if renews else [f"/v2/models/{model}/versions/{version}"])]
+    for path in paths:
+        routes[path] = Route("GET", describe)
         routes[f"{path}/ready"] = Route("GET", ready_if(ready, dump({"name": model, "ready": True})))
         routes[f"{path}/infer"] = infer
     return routes

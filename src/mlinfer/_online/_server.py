@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import socket
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from mlinfer._answering import rows_batch
 from mlinfer._clock import SystemClock
 from mlinfer._engine import Job, ProcessModel, Step, open_model
 from mlinfer._errors import ComponentError, ConfigError
+from mlinfer._events import ModelChanged
 from mlinfer._json_text import json_objects
 from mlinfer._layout import Layout
 from mlinfer._lineage import Lineage
@@ -30,16 +32,19 @@ from mlinfer._online._routes import Route, Routes, ready_if, said
 from mlinfer._online._serving import Serving
 from mlinfer._online._wire import MOST_ROWS, Patience
 from mlinfer._protocols import Exemplifies, Model, Stateful
+from mlinfer._watching import watches
+
+_logger = logging.getLogger("mlinfer")
 
 
 class Server:
     """A pipeline's host online. `url` is where it listens; `ready` whether it takes requests, which ends before it does."""
 
-    def __init__(self, url: str, layout: Layout, log: PredictionLog) -> None:
+    def __init__(self, url: str, log: PredictionLog, counts: Counts) -> None:
         self.url = url
         self.ready = False
-        self.counts = Counts()
-        self._layout, self._log = layout, log
+        self.counts = counts
+        self._log = log
         self.desk: Desk
         self.listener: Listener
 
@@ -50,7 +55,7 @@ class Server:
 
     def exposition(self) -> bytes:
         """What it has done, in Prometheus' text format, version 0.0.4."""
-        signature = self._layout.signature
+        signature = self.desk.signature
         now = {
             "queue_requests": self.desk.waiting,
             "queue_rows": self.desk.waiting_rows,
@@ -75,14 +80,21 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
         run = secrets.token_hex(8)
         log = stack.enter_context(prediction_log(job, layout, run))
         lineage = Lineage(model.signature, run, SystemClock(), in_hand=True)
-        step = Step(model, layout, job.batching.max_records, lineage=lineage)
+        counts = Counts()
+        step = Step(
+            model,
+            layout,
+            job.batching.max_records,
+            lineage=lineage,
+            renewed=lambda event: _renewed(event, counts),
+        )
         example = _example(model, layout)
         if example is not None and not isinstance(model, Stateful):
             _warm_up(step, example)
         listening = stack.enter_context(how.listening())
         thread = LoopThread("mlinfer-http")
         stack.callback(thread.close)
-        server = Server(_url(listening, secure=tls is not None), layout, log)
+        server = Server(_url(listening, secure=tls is not None), log, counts)
         log.counts = server.counts
 
         async def open_all() -> None:
@@ -92,7 +104,7 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
                 patience or Patience(), server.counts, access if how.access_log else None
             )
             paths = {
-                **_routes(server.desk, layout, lambda: server.ready),
+                **_routes(server.desk, layout, lambda: server.ready, renews=watches(job.host)),
                 **_pages(layout, example, keys=keys is not None),
             }
             server.listener.routes = Routes(how.allowed_names, paths, keys)
@@ -108,14 +120,23 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
             thread.do(server.listener.close)
 
 
-def _routes(desk: Desk, layout: Layout, ready: Callable[[], bool]) -> dict[str, Route]:
+def _renewed(event: ModelChanged, counts: Counts) -> None:
+    if event.problem is None:
+        counts.model_changes["taken"] += 1
+        _logger.info("model %s answers from here on, instead of %s", event.now, event.was)
+    else:
+        counts.model_changes["refused"] += 1
+        _logger.warning("model %s goes on: %s", event.was, event.problem)
+
+
+def _routes(desk: Desk, layout: Layout, ready: Callable[[], bool], *, renews: bool) -> dict[str, Route]:
     from mlinfer._online._oip import oip_routes
 
     return {
         "/predict": Route("POST", Predict(desk, layout.wanted)),
         "/live": Route("GET", said(dump({"live": True})), open=True),
         "/ready": Route("GET", ready_if(ready, dump({"ready": True})), open=True),
-        **oip_routes(desk, layout, ready),
+        **oip_routes(desk, layout, ready, renews=renews),
     }
 
 

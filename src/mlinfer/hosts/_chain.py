@@ -15,6 +15,7 @@ from mlinfer import (
     Explains,
     Host,
     Model,
+    Renews,
     SchemaError,
     SideTables,
     Signature,
@@ -51,6 +52,11 @@ class Chain(Host):
     def shared(self) -> bool:  # type: ignore[override]  # the hosts', so it cannot be set
         """Whether all of them are."""
         return all(host.shared for host in self.hosts)
+
+    @property
+    def watch(self) -> bool:
+        """Whether one of them does."""
+        return any(getattr(host, "watch", False) for host in self.hosts)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Chain) and other.hosts == self.hosts
@@ -97,6 +103,12 @@ class ChainedModels:
         for model in others:
             answers = model.infer(conform(answers, model.signature.inputs))
         return answers
+
+    def newer(self) -> ChainedModels | None:
+        """The chain with newer versions of its models. Raises ConfigError: there is one that cannot be taken."""
+        newest = [(model.newer() if isinstance(model, Renews) else None) or model for model in self._models]
+        changed = any(new is not old for new, old in zip(newest, self._models, strict=True))
+        return ChainedModels(newest) if changed else None
 
     def explain(self) -> Sequence[str]:
         """What each model says of itself, in order."""

@@ -37,6 +37,15 @@ def read(path: Path | str, *, within: int | None = None, most: int | None = None
         return file.read()
 
 
+def stamp(path: str | os.PathLike[str]) -> tuple[int, ...] | None:
+    """What changes when another file takes this place; None: there is none, or none to be seen, for the moment."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a path or a text
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def check_digest(content: bytes, wanted: str, where: str) -> None:
     """Raises ConfigError: these are not the bytes that were meant."""
     found = hashlib.sha256(content).hexdigest()

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import ConfigError, Host, Model, Signature, as_column, as_numpy
-from mlinfer.hosts._model_files import check_digest, check_spelling, read
+from mlinfer import ConfigError, Host, Model, Signature, as_column, as_numpy, watched
+from mlinfer.hosts._model_files import check_digest, check_spelling, read, stamp
 from mlinfer.hosts._onnx_file import check_self_contained
 from mlinfer.hosts._onnx_session import session
 from mlinfer.hosts._onnx_values import Value, seen, value_of
@@ -28,6 +28,8 @@ class OnnxHost(Host):
         model: the path of the file. It must hold all its tensors itself; files beside it are not read.
         threads: how many threads one call may use.
         sha256: the SHA-256 (64 hex digits) that the file must have.
+        watch: look for newer versions of the file, renamed into its place whole, and let them take over between two
+            batches. See docs/models.md.
 
     Every input and output is a column of that name: a number, text or boolean where the shape is (n,) or (n, 1), else a
     list with all values of the record's tensor, row by row. Every record needs a value in every column.
@@ -36,6 +38,7 @@ class OnnxHost(Host):
     model: str | os.PathLike[str]
     threads: int = 1
     sha256: str | None = None
+    watch: bool = False
     shared = True  # a session may be asked by several threads
 
     @contextmanager
@@ -49,12 +52,22 @@ class OnnxHost(Host):
         if self.threads < 1:
             msg = f"threads: wanted at least 1, found {self.threads}"
             raise ConfigError(msg)
+        if not self.watch:
+            yield self._load()
+            return
+        if self.sha256 is not None:
+            msg = "watch: wanted a file that may change, found sha256=, which only one version can have; leave one of them out"
+            raise ConfigError(msg)
+        with watched(self._load, lambda: stamp(self.model)) as model:
+            yield model
+
+    def _load(self) -> OnnxModel:
         path = Path(self.model)
         content = read(path)
         if self.sha256 is not None:
             check_digest(content, self.sha256, str(path))
         check_self_contained(content, str(path))
-        yield OnnxModel(session(content, str(path), threads=self.threads), content, path)
+        return OnnxModel(session(content, str(path), threads=self.threads), content, path)
 
 
 class OnnxModel:

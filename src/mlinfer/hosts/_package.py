@@ -28,6 +28,7 @@ from mlinfer.hosts._onnx_session import NoRuntime
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+OFTEN = 10  # packages that follow each other so quickly that reading one fails are no accident
 MODEL = "model.skops"
 FORM = "compiled.arrays"
 LARGEST_MANIFEST = 2**22
@@ -65,15 +66,23 @@ class Origin:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def write(path: Path, package: Package, content: bytes, about: tuple[Compiled, Origin | None]) -> None:
+def write(
+    path: Path,
+    package: Package,
+    content: bytes,
+    about: tuple[Compiled, Origin | None],
+    *,
+    replace: bool = False,
+) -> None:
     """Write a package; `content` are the bytes of its skops file. It is there whole, or not at all.
 
-    Raises ConfigError: there is something at that path, or the name is not one.
+    With `replace` it takes the place of the package that is there, in one step. Raises ConfigError: there is something else
+    at that path, or the name is not one.
     """
     if not NAME.fullmatch(package.signature.model_id):
         msg = f"name: wanted letters, digits, '.', '_' and '-' (at most 128), found {package.signature.model_id!r}"
         raise ConfigError(msg)
-    check_free(path)
+    check_free(path, replace=replace)
     compiled, origin = about
     files = {MODEL: content, **({} if compiled.form is None else {FORM: compiled.form.dump()})}
     files |= origin.files if origin else {}
@@ -89,15 +98,21 @@ def write(path: Path, package: Package, content: bytes, about: tuple[Compiled, O
             with durable.create(scratch / name) as file:
                 file.write(data)
         durable.flush_folder(scratch)
-        check_free(path)
-        durable.rename(scratch, path)
+        check_free(path, replace=replace)
+        if replace and path.exists():
+            durable.exchange(scratch, path)
+            shutil.rmtree(scratch)
+        else:
+            durable.rename(scratch, path)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
 
 
-def check_free(path: Path) -> None:
-    """Raises ConfigError: there is something at that path."""
+def check_free(path: Path, *, replace: bool = False) -> None:
+    """Raises ConfigError: there is something at that path; with `replace`, something that is no package."""
+    if replace and path.is_dir() and not path.is_symlink() and (path / MANIFEST).is_file():
+        return
     if os.path.lexists(path):
         msg = f"{path}: wanted a new path for the package, found something there; remove it or choose another name"
         raise ConfigError(msg)
@@ -142,6 +157,19 @@ def manifest(path: str | os.PathLike[str], sha256: str | None = None) -> dict[st
 
 def read_package(path: Path, sha256: str | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The manifest of a package and its files, every digest compared. Raises ConfigError: they are not what it names."""
+    for _ in range(OFTEN):
+        try:
+            return _read_package(path, sha256)
+        except Replaced:
+            continue
+    return _read_package(path, sha256)
+
+
+class Replaced(ConfigError):  # noqa: N818 - the name of what happened
+    """Another package has taken the place of this one while it was read."""
+
+
+def _read_package(path: Path, sha256: str | None) -> tuple[dict[str, Any], dict[str, bytes]]:
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         manifest = read(MANIFEST, within=folder, most=LARGEST_MANIFEST)
@@ -149,6 +177,10 @@ def read_package(path: Path, sha256: str | None = None) -> tuple[dict[str, Any],
             check_digest(manifest, sha256, f"{path}/{MANIFEST}")
         facts = _facts(manifest, path)
         contents = {name: read(name, within=folder) for name in facts["files"]}
+    except ConfigError as error:
+        if path.exists() and not os.path.samestat(os.fstat(folder), path.stat()):
+            raise Replaced(str(error)) from error
+        raise
     finally:
         os.close(folder)
     for name, content in contents.items():

@@ -33,12 +33,13 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     trusted: Sequence[str] = (),
     compile: str = "auto",  # noqa: A002 - what the user calls it
     origin: Origin | None = None,
+    replace: bool = False,
 ) -> Path:
     """Save a fitted scikit-learn estimator as a package: a folder with its data, its signature and their digests.
 
     Args:
         model: the fitted estimator.
-        path: where the folder is made, `flight-delays.mlinfer`; nothing may be there.
+        path: where the folder is made, `flight-delays.mlinfer`; nothing may be there, but see `replace`.
         example: a few records as the estimator was fitted on, without the target; see `SklearnHost`. One record of it is
             stored in the package. Not needed for an estimator of numbers alone.
         name: the model's id; by default the name of the folder.
@@ -49,6 +50,7 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
         compile: `auto` adds the fastest form that is known for such an estimator and proven to answer the same (see
             docs/models.md); `never` does not.
         origin: what is known of its training, for the manifest and beside it; `mlinfer.train` gives it.
+        replace: take the place of the package at this path, in one step: a new version for the hosts that watch it.
 
     Returns the path. The package is there whole, or not at all; before it is there, it has been loaded from its bytes and
     has given the same answers to the example as the model in hand.
@@ -66,7 +68,7 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     twice
     """
     path = Path(path)
-    check_free(path)
+    check_free(path, replace=replace)
     check_compile(compile)
     methods = asked(method)
     records = shown(model, example, methods)
@@ -89,5 +91,5 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     form = (
         form_of(loaded, found, batch) if compile == "auto" else Compiled(None, "saved with compile='never'")
     )
-    write(path, package, content, (form, origin))
+    write(path, package, content, (form, origin), replace=replace)
     return path

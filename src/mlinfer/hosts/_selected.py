@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlinfer import ConfigError, Host, Model
+from mlinfer import ConfigError, Host, Model, Renews
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Selected(Host):
         """As the inner host says."""
         return self.host.shared
 
+    @property
+    def watch(self) -> bool:
+        """As the inner host says."""
+        return bool(getattr(self.host, "watch", False))
+
     @contextmanager
     def open(self) -> Iterator[Model]:
         """The inner model. Raises ConfigError: it has no such answer."""
@@ -59,7 +64,7 @@ class SelectedModel:
         chosen = f"{model.signature.digest} {sorted(answers.items())}"
         digest = hashlib.sha256(chosen.encode()).hexdigest()
         self.signature = replace(model.signature, outputs=pa.schema(fields), digest=digest)
-        self._model, self._names = model, list(answers.values())
+        self._model, self._answers, self._names = model, answers, list(answers.values())
 
     def infer(self, records: pa.RecordBatch) -> pa.RecordBatch:
         """Answer a batch."""
@@ -67,6 +72,11 @@ class SelectedModel:
         return pa.RecordBatch.from_arrays(
             [answers.column(name) for name in self._names], schema=self.signature.outputs
         )
+
+    def newer(self) -> SelectedModel | None:
+        """The same answers of a newer version. Raises ConfigError: there is one that cannot be taken."""
+        found = self._model.newer() if isinstance(self._model, Renews) else None
+        return None if found is None else SelectedModel(found, self._answers)
 
     def __getattr__(self, name: str) -> Any:
         """The inner model's powers, such as a memory; arrays are not asked for, answers are picked from batches."""

@@ -6,13 +6,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from mlinfer import Host, Model
+from mlinfer import ConfigError, Host, Model, watched
 from mlinfer.hosts._compiling import Asked, check_compile
+from mlinfer.hosts._model_files import stamp
 from mlinfer.hosts._opening import Loading, Opened, open_estimator
+from mlinfer.hosts._package import MANIFEST
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,6 +36,8 @@ class SklearnHost(Host):
         sha256: the SHA-256 (64 hex digits) that the file must have; for a package, its `manifest.json`.
         compile: `auto` runs the compiled form of a package, if it has a proven one for what is asked; `never` runs the
             estimator itself.
+        watch: look for newer versions of the package, as `mlinfer.save(..., replace=True)` puts them there, and let them
+            take over between two batches. See docs/models.md.
 
     Two hosts are equal when all but their examples are equal.
     """
@@ -45,6 +50,7 @@ class SklearnHost(Host):
     allow_code_format: str | None = None
     sha256: str | None = None
     compile: str = field(default="auto", compare=False)
+    watch: bool = False
     shared = True  # predicting does not change an estimator
 
     def __repr__(self) -> str:
@@ -65,9 +71,22 @@ class SklearnHost(Host):
         """
         check_compile(self.compile)
         loading = Loading(tuple(self.trusted), self.allow_code_format, self.sha256, self.compile)
-        yield SklearnModel(
-            open_estimator(self.model, self.example, loading, method=self.method, expand=self.expand)
-        )
+
+        def load() -> SklearnModel:
+            return SklearnModel(
+                open_estimator(self.model, self.example, loading, method=self.method, expand=self.expand)
+            )
+
+        if not self.watch:
+            yield load()
+            return
+        path = Path(self.model) if isinstance(self.model, str | os.PathLike) else None
+        if self.sha256 is not None or path is None or not path.is_dir():
+            found = "sha256=, which only one version can have" if self.sha256 is not None else repr(self)
+            msg = f"watch: wanted the path of a package (a folder, as mlinfer.save makes it), found {found}; leave watch= out"
+            raise ConfigError(msg)
+        with watched(load, lambda: stamp(path / MANIFEST)) as model:
+            yield model
 
 
 class SklearnModel(Asked):

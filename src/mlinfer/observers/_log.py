@@ -15,6 +15,7 @@ from mlinfer import (
     BatchRead,
     BatchWritten,
     ConfigError,
+    ModelChanged,
     ProgressCommitted,
     RecordsRejected,
     RetryScheduled,
@@ -83,6 +84,11 @@ class LogObserver:
     def retry_scheduled(self, event: RetryScheduled) -> None:
         """WARNING."""
         self._log(logging.WARNING, "retry_scheduled", **_fields(event))
+
+    @observer
+    def model_changed(self, event: ModelChanged) -> None:
+        """INFO, or WARNING if the newer version could not be taken."""
+        self._log(logging.WARNING if event.problem else logging.INFO, "model_changed", **_fields(event))
 
     @observer
     def run_ended(self, event: RunEnded) -> None:

@@ -10,6 +10,7 @@ from mlinfer import (
     BatchRead,
     BatchWritten,
     ConfigError,
+    ModelChanged,
     ProgressCommitted,
     RecordsRejected,
     RetryScheduled,
@@ -87,6 +88,11 @@ class PrometheusMetrics:
         self._of("retries").inc()
 
     @observer
+    def model_changed(self, event: ModelChanged) -> None:
+        """Count by what came of it: `taken` or `refused`."""
+        self._metrics["changes"].labels(self._name, "refused" if event.problem else "taken").inc()
+
+    @observer
     def run_ended(self, event: RunEnded) -> None:
         """Count runs by how they ended: `ok`, or the name of the error."""
         if self._metrics:
@@ -120,6 +126,9 @@ class PrometheusMetrics:
                 "rejected": counter("records_rejected", "Records refused.", [*by, "stage", "kind"]),
                 "batches": counter("batches", "Batches answered by the model.", by),
                 "retries": counter("retries", "Waits after a transient failure.", by),
+                "changes": counter(
+                    "model_changes", "Newer versions of the model, taken or refused.", [*by, "outcome"]
+                ),
                 "runs": counter("runs", "Runs that have ended.", [*by, "outcome"]),
                 "infer": seconds("infer", "Time of one batch in the model."),
                 "write": seconds("write", "Time to hand one batch to the destination."),
