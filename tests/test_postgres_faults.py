@@ -136,8 +136,8 @@ def test_a_commit_whose_answer_is_lost_counts_once(url, proxy, then, nth):
 @pytest.mark.parametrize("after", [1, 300, 700, 1500, 2500, 4000, 6000, 9000])
 def test_a_line_that_is_cut_anywhere_loses_and_doubles_nothing(url, proxy, after):
     proxy.trap = Trap(None, "unsent", after)
-    two_at_a_time = Batching(max_records=2)  # however quick the machine, there are 30 commits to send
-    report = pipeline(through(proxy, url), counted(), batching=two_at_a_time).run()
+    one_by_one = Batching(max_records=1)  # however records pile up, there are 60 commits to send
+    report = pipeline(through(proxy, url), counted(), batching=one_by_one).run()
     assert proxy.sprung
     assert every_record_once(url)
     assert report.delivered == RECORDS
