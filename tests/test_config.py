@@ -192,7 +192,12 @@ def test_what_is_wrong_is_named(write, old, new, message):
 
 @pytest.mark.parametrize(
     ("role", "kind", "name"),
-    [("source", "mapped", "Mapped"), ("host", "selected", "Selected"), ("host", "chain", "Chain"), ("destination", "tee", "Tee")],
+    [
+        ("source", "mapped", "Mapped"),
+        ("host", "selected", "Selected"),
+        ("host", "chain", "Chain"),
+        ("destination", "tee", "Tee"),
+    ],
 )
 def test_a_wrapper_is_for_python_only_and_says_so(role, kind, name, tmp_path):
     parts = {

@@ -486,7 +486,9 @@ def test_histograms_count_every_record_that_was_trained_on(train):
 def test_a_package_that_could_not_be_opened_is_not_written(tmp_path):
     told = {"histograms": "x" * 2**22}
     with pytest.raises(ConfigError, match=r"manifest of at most 4,194,304 bytes"):
-        mlinfer.save(LinearRegression().fit([[0], [1]], [0, 1]), tmp_path / "big.mlinfer", origin=Origin(told))
+        mlinfer.save(
+            LinearRegression().fit([[0], [1]], [0, 1]), tmp_path / "big.mlinfer", origin=Origin(told)
+        )
     assert list(tmp_path.iterdir()) == []
 
 
