@@ -12,7 +12,7 @@ SHELL := bash
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # One environment, filled in steps: each stamp is renewed when pyproject.toml changes.
 $(BIN)/python:
@@ -72,6 +72,10 @@ format: $(VENV)/.dev ## rewrite the code the way lint wants it
 .PHONY: bench
 bench: $(VENV)/.core ## measure throughput and latency
 	$(BIN)/python benchmarks/run.py
+
+.PHONY: bench-online
+bench-online: $(VENV)/.test ## measure the server beside its peers; needs wrk (ARGS="--only mlinfer,fastapi")
+	$(BIN)/python benchmarks/online.py $(ARGS)
 
 .PHONY: clean
 clean: ## remove everything that can be made again

@@ -1,0 +1,307 @@
+"""Compare mlinfer's server with its peers: one process on one core, wrk on another, the servers in turns.
+
+    python benchmarks/online.py [--runs 3] [--seconds 5] [--only mlinfer,fastapi] [--environments FOLDER]
+
+Needs Linux with two cores and wrk (the Debian package of that name). Every server is asked 100 known records first, and
+must give the labels that scikit-learn gives in its own environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from environment import HERE, machine, revision
+
+SERVERS = HERE / "servers"
+SHARED = "scikit-learn>=1.6"
+LOADS = {  # by model: the records in a request and the connections
+    "logistic": ((1, 1), (1, 64), (100, 16)),
+    "forest": ((1, 1), (1, 64)),
+}
+COLUMNS = [(model, *load) for model, loads in LOADS.items() for load in loads]
+PATIENCE = 60
+SETTINGS = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "BENTOML_DO_NOT_TRACK": "True",
+    "MLSERVER_MODEL_PARALLEL_WORKERS": "0",
+}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A server: how it is started (`{python}`, `{bin}`, `{model}`, `{port}`, `{folder}` are filled in) and asked."""
+
+    name: str
+    command: str
+    environment: str = "mlinfer"
+    path: str = "/predict"
+    needs: tuple[str, ...] = ()
+    suffix: str = "joblib"
+
+
+CONTENDERS = (
+    Contender("mlinfer", "{bin}/mlinfer serve {model} --bind 127.0.0.1:{port}", suffix="mlinfer"),
+    Contender("mlinfer, uncompiled", "{python} {servers}/mlinfer_app.py {model} {port}", suffix="mlinfer"),
+    Contender(
+        "FastAPI, uvicorn",
+        "{bin}/uvicorn --app-dir {servers} fastapi_app:app --port {port} --no-access-log",
+        "fastapi", needs=(SHARED, "fastapi", "uvicorn[standard]"),
+    ),
+    Contender("MLServer", "{bin}/mlserver start {folder}", "mlserver", "/v2/models/model/infer", ("mlserver", "mlserver-sklearn")),
+    Contender("LitServe", "{python} {servers}/litserve_app.py {port}", "litserve", needs=(SHARED, "litserve")),
+    Contender(
+        "BentoML", "{bin}/bentoml serve bentoml_app:Classifier --working-dir {servers} --host 127.0.0.1 --port {port}",
+        "bentoml", needs=(SHARED, "bentoml"),
+    ),
+)  # fmt: skip
+
+
+def python_of(contender: Contender, environments: Path) -> Path:
+    """The interpreter of a server; peers have environments of their own."""
+    if contender.environment == "mlinfer":
+        return Path(sys.executable)
+    python = environments / contender.environment / "bin" / "python"
+    if not python.exists():
+        print(f"Setting up {contender.environment} ...", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *contender.needs], check=True)
+    return python
+
+
+def body(contender: Contender, records: list[list[float]]) -> bytes:
+    """Records as a server wants them."""
+    if contender.environment == "mlinfer":
+        rows = [{"x": record} for record in records]
+        return json.dumps(rows[0] if len(rows) == 1 else rows).encode()
+    if contender.environment == "mlserver":
+        shape = [len(records), len(records[0])]
+        flat = [value for record in records for value in record]
+        return json.dumps(
+            {"inputs": [{"name": "x", "shape": shape, "datatype": "FP64", "data": flat}]}
+        ).encode()
+    return json.dumps({"x": records}).encode()
+
+
+def labels(contender: Contender, answer: Any) -> list[int]:
+    """The labels in an answer."""
+    if contender.environment == "mlinfer":
+        return [row["y_pred"] for row in (answer if isinstance(answer, list) else [answer])]
+    return answer["outputs"][0]["data"] if contender.environment == "mlserver" else answer
+
+
+def ask(port: int, path: str, data: bytes) -> Any:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", data, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE) as response:  # noqa: S310 - a server it started
+        return json.load(response)
+
+
+@contextmanager
+def running(contender: Contender, model: str, folder: Path, python: Path) -> Iterator[tuple[int, float, int]]:
+    """A server on the first core: its port, the seconds until its first answer, and its process id."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    file = folder / f"{model}.{contender.suffix}"
+    if contender.environment == "mlserver":
+        _settings(folder, file, port)
+    parts = {
+        "python": python,
+        "bin": python.parent,
+        "model": file,
+        "port": port,
+        "folder": folder,
+        "servers": SERVERS,
+    }
+    command = ["taskset", "-c", "0", *contender.command.format(**parts).split()]
+    first = body(contender, [json.loads((folder / "asked.json").read_text())["records"][0]])
+    begun = time.perf_counter()
+    with (folder / "server.log").open("wb") as said:
+        process = subprocess.Popen(
+            command, stdout=said, stderr=said, env={**os.environ, **SETTINGS, "MODEL": str(file)}, start_new_session=True
+        )  # fmt: skip
+    try:
+        while True:
+            if process.poll() is not None or time.perf_counter() - begun > PATIENCE:
+                msg = f"{contender.name} does not answer: {(folder / 'server.log').read_text()[-500:]}"
+                raise RuntimeError(msg)
+            try:
+                ask(port, contender.path, first)
+                break
+            except OSError:
+                time.sleep(0.01)
+        yield port, time.perf_counter() - begun, process.pid
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _settings(folder: Path, file: Path, port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        others = {"grpc_port": one.getsockname()[1], "metrics_port": two.getsockname()[1]}
+    common = {"host": "127.0.0.1", "http_port": port, "parallel_workers": 0, "debug": False}
+    (folder / "settings.json").write_text(json.dumps({**common, **others}))
+    model = {
+        "name": "model",
+        "implementation": "mlserver_sklearn.SKLearnModel",
+        "parameters": {"uri": str(file)},
+    }
+    (folder / "model-settings.json").write_text(json.dumps(model))
+
+
+def check(contender: Contender, model: str, folder: Path, port: int) -> None:
+    """Raise if a server gives other labels than scikit-learn."""
+    known = json.loads((folder / "asked.json").read_text())
+    found = labels(contender, ask(port, contender.path, body(contender, known["records"])))
+    if found != known["expected"][model]:
+        msg = f"{contender.name}: wrong labels for {model}"
+        raise RuntimeError(msg)
+
+
+def load(
+    contender: Contender, port: int, asked: Path, *, connections: int, seconds: float
+) -> dict[str, float]:
+    """What wrk counts from the second core; half a second of warming up before it."""
+    url = f"http://127.0.0.1:{port}{contender.path}"
+    for duration in (0.5, seconds):
+        command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{max(1, round(duration))}s", "-s", SERVERS / "load.lua", url]  # fmt: skip
+        said = subprocess.run(
+            command, check=True, capture_output=True, text=True, env={**os.environ, "BODY": str(asked)}
+        ).stdout
+    result = re.search("^RESULT (.*)$", said, re.MULTILINE)
+    if result is None:
+        msg = f"wrk printed no result: {said}"
+        raise RuntimeError(msg)
+    return json.loads(result[1])
+
+
+def memory(process: int) -> float:
+    """Megabytes of a process and all below it, shared pages divided among those that share them."""
+    below: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+            continue
+        below.setdefault(parent, []).append(int(stat.parent.name))
+    total, left = 0, [process]
+    while left:
+        one = left.pop()
+        left += below.get(one, [])
+        rollup = Path(f"/proc/{one}/smaps_rollup").read_text()
+        total += int(re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[1])  # type: ignore[index]
+    return total / 1024
+
+
+def turn(contender: Contender, python: Path, folder: Path, seconds: float) -> dict[Any, dict[str, float]]:
+    """Both models once, under every load."""
+    found: dict[Any, dict[str, float]] = {}
+    records = json.loads((folder / "asked.json").read_text())["records"]
+    for model, loads in LOADS.items():
+        with running(contender, model, folder, python) as (port, cold, process):
+            check(contender, model, folder, port)
+            for rows, connections in loads:
+                (folder / "body.json").write_bytes(body(contender, records[:rows]))
+                one = load(contender, port, folder / "body.json", connections=connections, seconds=seconds)
+                found[model, rows, connections] = one
+                print(f"{contender.name:20} {model:9} {rows:3} x {connections:2}  {one['requests'] / one['seconds']:9,.0f}/s  p99 {one['p99']:.2f} ms  errors {one['errors']:.0f}", file=sys.stderr, flush=True)  # fmt: skip
+            found[model] = {"cold": cold, "memory": memory(process)}
+    return found
+
+
+def table(runs: dict[str, list[dict[Any, dict[str, float]]]]) -> str:
+    """Medians as Markdown: requests per second and, behind them, the 99th percentile in milliseconds."""
+    heads = [f"{model}, {rows} x {connections}" for model, rows, connections in COLUMNS]
+    lines = [
+        "| | " + " | ".join(heads) + " | cold start s | memory MB |",
+        "|---" + "|---:" * (len(heads) + 2) + "|",
+    ]
+    for name, turns in runs.items():
+        cells = []
+        for column in COLUMNS:
+            rate = median(one[column]["requests"] / one[column]["seconds"] for one in turns)
+            errors = sum(one[column]["errors"] for one in turns)
+            told = f", {errors:.0f} errors" if errors else ""
+            cells.append(f"{rate:,.0f} ({median(one[column]['p99'] for one in turns):.3g} ms{told})")
+        cells.append(f"{median(one['logistic']['cold'] for one in turns):.2f}")
+        cells.append(f"{median(one['logistic']['memory'] for one in turns):.0f}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def versions(pythons: dict[str, Path]) -> str:
+    """What is installed, server by server."""
+    told = []
+    for name, python in pythons.items():
+        listed = subprocess.run(
+            [python, "-m", "pip", "list", "--format=json"], check=True, capture_output=True
+        )
+        wanted = {"numpy", "scikit-learn", "uvloop", "uvicorn", "fastapi", "mlserver", "litserve", "bentoml", "mlinfer-fast"}  # fmt: skip
+        have = [
+            f"{one['name']} {one['version']}" for one in json.loads(listed.stdout) if one["name"] in wanted
+        ]
+        told.append(f"{name}: {', '.join(have)}")
+    return "; ".join(told)
+
+
+def main() -> int:
+    """Measure, and print the report."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--runs", type=int, default=3, help="turns of each server")
+    parser.add_argument("--seconds", type=float, default=5, help="for each load")
+    parser.add_argument("--only", help="environments (mlinfer, fastapi, ...), with commas between them")
+    parser.add_argument(
+        "--environments", type=Path, default=HERE / ".venv-online", help="where the peers are installed"
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=HERE / ".cache" / "online", help="where models are kept"
+    )
+    asked = parser.parse_args()
+    if missing := [tool for tool in ("wrk", "taskset") if shutil.which(tool) is None]:
+        print(
+            f"wanted wrk and taskset, found no {' and no '.join(missing)}; apt-get install wrk",
+            file=sys.stderr,
+        )
+        return 2
+    before = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    names = asked.only.split(",") if asked.only else [one.environment for one in CONTENDERS]
+    contenders = [one for one in CONTENDERS if one.environment in names]
+    pythons = {one.environment: python_of(one, asked.environments.absolute()) for one in contenders}
+    for name, python in pythons.items():
+        subprocess.run([python, SERVERS / "fit.py", asked.cache.absolute() / name], check=True)
+    runs: dict[str, list[Any]] = {one.name: [] for one in contenders}
+    for _ in range(asked.runs):
+        for one in contenders:
+            folder = asked.cache.absolute() / one.environment
+            runs[one.name].append(turn(one, pythons[one.environment], folder, asked.seconds))
+    print(f"- Machine: {machine()}; load before the start: {before}")
+    print(f"- Versions: Python {sys.version.split()[0]}; {versions(pythons)}; mlinfer at commit {revision()}")
+    print(f"- Command: `python {' '.join(sys.argv)}`\n")
+    print(table(runs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
