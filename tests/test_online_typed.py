@@ -16,8 +16,9 @@ from mlinfer.sources import MemorySource
 
 WANTED = pa.schema(
     [pa.field("a", pa.float64(), nullable=False), pa.field("b", pa.int64()), pa.field("çé q", pa.string()),
-     pa.field("d", pa.bool_())]
+     pa.field("d", pa.bool_()), pa.field("v", pa.list_(pa.float64(), 2))]
 )  # fmt: skip
+NUMBERS = some.floats(allow_nan=False, allow_infinity=False) | some.integers(-(2**60), 2**60)
 VALUES = (
     some.none()
     | some.booleans()
@@ -25,10 +26,11 @@ VALUES = (
     | some.floats(allow_nan=False, allow_infinity=False)
     | some.text()
     | some.just([1])
+    | some.lists(NUMBERS | some.none() | some.text(), min_size=1, max_size=3)
 )
 RECORDS = some.fixed_dictionaries(
-    {"a": some.floats(allow_nan=False, allow_infinity=False) | some.integers(-(2**60), 2**60), "b": some.integers(-(2**63), 2**63 - 1),
-     "çé q": some.text(), "d": some.booleans()}
+    {"a": NUMBERS, "b": some.integers(-(2**63), 2**63 - 1),
+     "çé q": some.text(), "d": some.booleans(), "v": some.lists(NUMBERS, min_size=2, max_size=2)}
 )  # fmt: skip
 ODD = some.dictionaries(some.sampled_from([*WANTED.names, "other"]), VALUES)
 
@@ -94,7 +96,7 @@ def test_a_broken_body_is_refused_alike(records, place, put):
 
 def test_the_quick_way_is_taken_and_a_key_twice_is_not_overlooked():
     desk = Desk()
-    quick = json.dumps([{"a": 1, "b": 2, "çé q": "x", "d": True}] * 3).encode()
+    quick = json.dumps([{"a": 1, "b": 2, "çé q": "x", "d": True, "v": [1, 2.5]}] * 3).encode()
     Predict(desk, WANTED)(Order(), quick)
     assert type(desk.ask.form).__name__ == "Columns"
     assert b"twice" in read(quick.replace(b'"a": 1', b'"a": 1, "a": 2', 1))

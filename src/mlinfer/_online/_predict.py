@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,8 @@ from mlinfer._online._wire import MOST_ROWS, Refused
 
 _UNSPELLABLE = re.compile(r'[\\"\x00-\x1f]')
 """What a name must not hold, or the decoder cannot look for it."""
+LARGEST_EXACT = 2**53
+"""From here on an integer may have no float of its own: in a list, only the thorough way tells it from a float."""
 
 
 class Predict:
@@ -81,13 +83,13 @@ class Columns(Rows):
     def __init__(self, wanted: pa.Schema) -> None:
         super().__init__(wanted)
         self._columns = [
-            (attrgetter(f"f{number}"), field.type, _dtype(field.type)) for number, field in enumerate(wanted)
+            (attrgetter(f"f{number}"), _maker(field.type)) for number, field in enumerate(wanted)
         ]
 
     def batch(self, asks: Sequence[Ask]) -> Batch:
         """Columns of the types wanted."""
         structs = [struct for ask in asks for struct in ask.content[0]]
-        columns = [_column(list(map(get, structs)), kind, dtype) for get, kind, dtype in self._columns]
+        columns = [make(list(map(get, structs))) for get, make in self._columns]
         return numbered(pa.RecordBatch.from_arrays(columns, schema=self._wanted))
 
 
@@ -123,19 +125,31 @@ def typed_decoder(wanted: pa.Schema) -> Callable[[bytes], Any] | None:
     return msgspec.json.Decoder(record | list[record]).decode  # type: ignore[valid-type]
 
 
-def _python_type(kind: pa.DataType) -> type | None:
+def _python_type(kind: pa.DataType) -> Any:
+    from msgspec import Meta
+
     if pt.is_float64(kind):
         return float
     if pt.is_int64(kind):
         return int
     if pt.is_string(kind):
         return str
+    if _is_vector(kind):
+        number = Annotated[float, Meta(gt=-LARGEST_EXACT, lt=LARGEST_EXACT)]
+        return Annotated[list[number], Meta(min_length=kind.list_size, max_length=kind.list_size)]
     return bool if pt.is_boolean(kind) else None
 
 
-def _dtype(kind: pa.DataType) -> Any:
-    return np.float64 if pt.is_float64(kind) else None
+def _is_vector(kind: pa.DataType) -> bool:
+    return bool(pt.is_fixed_size_list(kind)) and pt.is_float64(kind.value_type) and kind.list_size > 0
 
 
-def _column(values: list[Any], kind: pa.DataType, dtype: Any) -> pa.Array:
-    return pa.array(np.array(values, dtype)) if dtype is not None else pa.array(values, kind)
+def _maker(kind: pa.DataType) -> Callable[[list[Any]], pa.Array]:
+    """Makes a column of values that a typed decoder gave."""
+    if pt.is_float64(kind):
+        return lambda values: pa.array(np.array(values, np.float64))
+    if _is_vector(kind):
+        return lambda values: pa.FixedSizeListArray.from_arrays(
+            pa.array(np.array(values, np.float64).ravel()), type=kind
+        )
+    return lambda values: pa.array(values, kind)
