@@ -276,6 +276,7 @@ class InferencePipeline:
                 file names. `names=["scores.example"]`: the host names by which clients ask. `insecure=True`: listen where
                 others can reach it, without TLS or keys. `log="before_reply"`: give an answer only when the destination has
                 made it durable. `access_log=True`: tell the logger `mlinfer.access` about every request.
+                `grpc_bind="127.0.0.1:8081"`: speak the Open Inference Protocol over gRPC there, too.
 
         Raises ConfigError: the address is taken, or others can reach it and it lacks what that needs.
         """

@@ -50,6 +50,7 @@ def _add_serve(verbs: Any) -> None:
     parser.add_argument(
         "--bind", default="127.0.0.1:8080", metavar="HOST:PORT", help="where to listen (127.0.0.1:8080)"
     )
+    parser.add_argument("--grpc-bind", metavar="HOST:PORT", help="speak gRPC, too, there")
     parser.add_argument("--tls-cert", metavar="FILE", help="speak HTTPS with this certificate (PEM)")
     parser.add_argument("--tls-key", metavar="FILE", help="... and its key (PEM)")
     parser.add_argument(
@@ -88,7 +89,8 @@ def serve(asked: argparse.Namespace) -> None:
             stack.enter_context(admin(asked.admin_bind, online, online, anywhere=asked.insecure_bind))
         stop = stack.enter_context(stopping())
         online.server = stack.enter_context(pipeline.serving(asked.bind, **options))
-        print(f"serving at {online.server.url}/predict; Ctrl-C ends it", file=sys.stderr)
+        also = f" and, over gRPC, at {online.server.grpc_address}" if online.server.grpc_address else ""
+        print(f"serving at {online.server.url}/predict{also}; Ctrl-C ends it", file=sys.stderr)
         while not stop.wait(0.2):
             pass
 
@@ -115,7 +117,7 @@ def _options(asked: argparse.Namespace) -> ServingOptions:
     tls = None if asked.tls_cert is None else (asked.tls_cert, asked.tls_key)
     return {
         "tls": tls, "keys": asked.keys, "names": asked.name, "insecure": asked.insecure_bind,
-        "log": asked.log, "access_log": asked.access_log,
+        "log": asked.log, "access_log": asked.access_log, "grpc_bind": asked.grpc_bind,
     }  # fmt: skip
 
 

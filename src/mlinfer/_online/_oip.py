@@ -53,7 +53,8 @@ class Tensors:
         self._inputs = len(layout.signature.inputs)
         self._outputs = layout.signature.outputs
         self.outputs = tuple(self._outputs.names)
-        self._model = model
+        self.fields = [self._wanted.field(number) for number in range(self._inputs)]
+        self.model = model
 
     # --- requests --------------------------------------------------------------------------------------------------
 
@@ -135,7 +136,7 @@ class Tensors:
             else:
                 output["data"] = _listed(elements)
             outputs.append(output)
-        said = {"model_name": self._model, "model_version": path_name(ask.version)}
+        said = {"model_name": self.model, "model_version": path_name(ask.version)}
         if asked.id is not None:
             said["id"] = asked.id
         text = codec().encode({**said, "outputs": outputs})

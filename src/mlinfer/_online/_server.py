@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import secrets
@@ -9,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlinfer._answering import rows_batch
 from mlinfer._clock import SystemClock
@@ -28,11 +29,14 @@ from mlinfer._online._log import PredictionLog, prediction_log
 from mlinfer._online._openapi import openapi, record_schema
 from mlinfer._online._page import HTML, page, policy
 from mlinfer._online._predict import Predict
-from mlinfer._online._routes import Route, Routes, ready_if, said
+from mlinfer._online._routes import Route, Routes, path_name, ready_if, said
 from mlinfer._online._serving import Serving
 from mlinfer._online._wire import MOST_ROWS, Patience
 from mlinfer._protocols import Exemplifies, Model, Stateful
 from mlinfer._watching import watches
+
+if TYPE_CHECKING:
+    from mlinfer._online._grpc import GrpcServer
 
 _logger = logging.getLogger("mlinfer")
 
@@ -42,6 +46,8 @@ class Server:
 
     def __init__(self, url: str, log: PredictionLog, counts: Counts) -> None:
         self.url = url
+        self.grpc_address: str | None = None
+        """HOST:PORT, where gRPC is spoken."""
         self.ready = False
         self.counts = counts
         self._log = log
@@ -73,6 +79,9 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
     Raises ComponentError: the model cannot answer its own example.
     """
     _need_extra()
+    address = how.grpc_address()
+    if address is not None:
+        _need_grpc()
     keys, tls = how.open_keys(), how.open_tls()
     with ExitStack() as stack:
         model = _model(job, stack)
@@ -97,6 +106,11 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
         server = Server(_url(listening, secure=tls is not None), log, counts)
         log.counts = server.counts
 
+        spoken: list[GrpcServer] = []
+
+        async def close_all() -> None:
+            await asyncio.gather(server.listener.close(), *(one.close() for one in spoken))
+
         async def open_all() -> None:
             first = how.log == "before_reply"
             server.desk = Desk(step, log, max_rows=MOST_ROWS, counts=server.counts, first=first)
@@ -108,6 +122,9 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
                 **_pages(layout, example, keys=keys is not None),
             }
             server.listener.routes = Routes(how.allowed_names, paths, keys)
+            if address is not None:  # first: it is the one that may find its address taken
+                spoken.append(_grpc(server, layout))
+                server.grpc_address = await spoken[0].open(address, how.tls, keys)
             server.ready = True
             await server.listener.open(listening, tls)
 
@@ -117,7 +134,15 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
             yield server
         finally:
             server.ready = False
-            thread.do(server.listener.close)
+            thread.do(close_all)
+
+
+def _grpc(server: Server, layout: Layout) -> GrpcServer:
+    from mlinfer._online._grpc import GrpcServer
+    from mlinfer._online._grpc_tensors import GrpcTensors
+
+    form = GrpcTensors(layout, path_name(layout.signature.model_id))
+    return GrpcServer(server.desk, form, server.listener, lambda: server.ready)
 
 
 def _renewed(event: ModelChanged, counts: Counts) -> None:
@@ -180,6 +205,12 @@ def _model(job: Job, stack: ExitStack) -> Model:
     child = ProcessModel(job.host, job.timeout)
     stack.callback(child.close)
     return child
+
+
+def _need_grpc() -> None:
+    if find_spec("grpc") is None:
+        msg = "grpc_bind: wanted grpcio, found not installed; pip install 'mlinfer[serve,grpc]'"
+        raise ConfigError(msg)
 
 
 def _need_extra() -> None:

@@ -31,6 +31,7 @@ class ServingOptions(TypedDict, total=False):
     insecure: bool
     log: Literal["behind", "before_reply"]
     access_log: bool
+    grpc_bind: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Serving:
         names: host names by which clients ask. The address itself and, on this machine, `localhost` are always among them.
         insecure: listen where others can reach it, without TLS or without keys.
         log: when an answer is given: `before_reply`, once the destination has made it durable; `behind`, at once.
-        access_log: tell the logger `mlinfer.access` about every request: never what a record holds.
+        access_log: tell the logger `mlinfer.access` about every request over HTTP: never what a record holds.
+        grpc_bind: HOST:PORT for the Open Inference Protocol over gRPC, with the same certificate and keys; None: not spoken.
 
     Raises:
         ConfigError: the options contradict each other.
@@ -57,30 +59,36 @@ class Serving:
     insecure: bool = False
     log: Literal["behind", "before_reply"] = "behind"
     access_log: bool = False
+    grpc_bind: str | None = None
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot work, or should not."""
-        address, _ = self._address()
+        addresses = {self.bind: self._address()[0]}
+        if self.grpc_bind is not None:
+            addresses[self.grpc_bind] = _address_of(self.grpc_bind, "grpc_bind")[0]
         if isinstance(self.names, str) or not all(map(_HOST_NAME.fullmatch, self.names)):
             msg = f"names: wanted a list of host names without ports, such as ['scores.example'], found {shown(self.names)}"
             raise ConfigError(msg)
         if self.log not in {"behind", "before_reply"}:
             msg = f"log: wanted 'behind' or 'before_reply', found {shown(self.log)}"
             raise ConfigError(msg)
-        if not address.is_loopback:
-            self._check_reachable()
+        for bind, address in addresses.items():
+            if not address.is_loopback:
+                self._check_reachable(bind)
 
-    def _check_reachable(self) -> None:
+    def _check_reachable(self, bind: str) -> None:
         lacking = self._lacking()
         if lacking and not self.insecure:
             msg = (
-                f"bind: wanted a loopback address, such as 127.0.0.1:8080, or TLS and keys, found {self.bind!r} without "
+                f"bind: wanted a loopback address, such as 127.0.0.1:8080, or TLS and keys, found {bind!r} without "
                 f"{' and '.join(lacking)}; give tls= and keys= (--tls-cert, --tls-key, --keys), or put a proxy that has "
                 "them in front and allow it by insecure=True (--insecure-bind)"
             )
             raise ConfigError(msg)
         if not self.names:
-            msg = f"names: wanted the host names by which clients ask {self.bind}, found none; give names= (--name)"
+            msg = (
+                f"names: wanted the host names by which clients ask {bind}, found none; give names= (--name)"
+            )
             raise ConfigError(msg)
 
     def _warn(self) -> None:
@@ -120,6 +128,13 @@ class Serving:
             raise ConfigError(msg) from error
         return context
 
+    def grpc_address(self) -> str | None:
+        """HOST:PORT as gRPC takes it; None: it is not spoken."""
+        if self.grpc_bind is None:
+            return None
+        address, port = _address_of(self.grpc_bind, "grpc_bind")
+        return f"{address}:{port}"
+
     def listening(self) -> socket.socket:
         """A socket at the address. Raises ConfigError: it is taken, or there is none such."""
         # asyncio sets TCP_NODELAY for TCP only
@@ -139,17 +154,22 @@ class Serving:
         return [what for what, there in (("TLS", self.tls), ("keys", self.keys)) if there is None]
 
     def _address(self) -> tuple[IPv4Address, int]:
-        host, _, port = self.bind.rpartition(":")
-        try:
-            address = ip_address({"localhost": "127.0.0.1"}.get(host, host))
-        except ValueError as error:
-            raise ConfigError(self._no_address()) from error
-        if not (port.isascii() and port.isdigit()) or int(port[:6]) > HIGHEST_PORT or address.version == 6:  # noqa: PLR2004
-            raise ConfigError(self._no_address())
-        return address, int(port)
+        return _address_of(self.bind, "bind")
 
-    def _no_address(self) -> str:
-        return f"bind: wanted HOST:PORT with a numeric IPv4 address, such as 127.0.0.1:8080, found {shown(self.bind)}"
+
+def _address_of(bind: str, option: str) -> tuple[IPv4Address, int]:
+    """The parts of HOST:PORT. Raises ConfigError: it is none."""
+    host, _, port = bind.rpartition(":")
+    msg = (
+        f"{option}: wanted HOST:PORT with a numeric IPv4 address, such as 127.0.0.1:8080, found {shown(bind)}"
+    )
+    try:
+        address = ip_address({"localhost": "127.0.0.1"}.get(host, host))
+    except ValueError as error:
+        raise ConfigError(msg) from error
+    if not (port.isascii() and port.isdigit()) or int(port[:6]) > HIGHEST_PORT or address.version == 6:  # noqa: PLR2004
+        raise ConfigError(msg)
+    return address, int(port)
 
 
 def _no_password() -> str:

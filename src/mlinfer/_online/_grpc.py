@@ -1,0 +1,218 @@
+"""The Open Inference Protocol over gRPC, at the same desk as HTTP and on the same event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from mlinfer._errors import ConfigError
+from mlinfer._online._desk import Ask, Desk
+from mlinfer._online._grpc_messages import CLASSES, SERVICE
+from mlinfer._online._grpc_tensors import GrpcTensors
+from mlinfer._online._keys import Keys
+from mlinfer._online._listener import Listener
+from mlinfer._online._refusals import refusal
+from mlinfer._online._routes import path_name
+from mlinfer._online._tensors import Kind
+from mlinfer._online._wire import JSON, MOST_CONNECTIONS, Refused
+
+MOST_BYTES = 4 * 2**20
+"""Of a message; gRPC takes memory for a message before anybody is asked, so this is less than over HTTP."""
+LONGEST_DETAILS = 1000
+CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.INVALID_ARGUMENT,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+OPTIONS = [
+    ("grpc.max_receive_message_length", MOST_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", 16 * 2**10),
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+]
+Call = Callable[[Any, Any], Awaitable[Any]]
+
+
+class Waiting:
+    """A caller that waits for its answer."""
+
+    def __init__(self) -> None:
+        self.answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def answer(self, data: bytes, kind: str = JSON, more: tuple[str, ...] = ()) -> None:
+        """Give the answer, a message as bytes."""
+        del kind, more
+        if not self.answered.done():
+            self.answered.set_result(data)
+
+    def refuse(self, refused: Refused) -> None:
+        """Say why there is no answer."""
+        if not self.answered.done():
+            self.answered.set_exception(refused)
+
+
+class GrpcServer:
+    """The protocol's service for one model."""
+
+    def __init__(self, desk: Desk, form: GrpcTensors, listener: Listener, ready: Callable[[], bool]) -> None:
+        self._desk, self._form, self._listener, self._ready = desk, form, listener, ready
+        self.keys: Keys | None = None
+        self._server: Any = None
+
+    async def open(self, address: str, tls: tuple[Any, Any] | None, keys: Keys | None) -> str:
+        """Listen; gives HOST:PORT. Raises ConfigError: the address is taken."""
+        self.keys = keys
+        self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MOST_CONNECTIONS)
+        calls: dict[str, Call] = {
+            "ServerLive": self._live, "ServerReady": self._server_ready, "ServerMetadata": self._about,
+            "ModelReady": self._model_ready, "ModelMetadata": self._describe, "ModelInfer": self._infer,
+        }  # fmt: skip
+        handlers = {
+            name: grpc.unary_unary_rpc_method_handler(self._guarded(name, call))
+            for name, call in calls.items()
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        try:
+            if tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                chain, key = (_content(file) for file in tls)
+                port = self._server.add_secure_port(address, grpc.ssl_server_credentials([(key, chain)]))
+        except RuntimeError as error:
+            await self._server.stop(None)
+            msg = f"grpc_bind: wanted to listen at {address}, found that this is not possible; take another port"
+            raise ConfigError(msg) from error
+        await self._server.start()
+        return f"{address.rpartition(':')[0]}:{port}"
+
+    async def close(self) -> None:
+        """Take nothing new, and return when every request that was accepted has its answer."""
+        await self._server.stop(self._listener.patience.stop)
+
+    def _guarded(self, name: str, call: Call) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        """A call that reads its message, tells refusals in our own words, and is counted."""
+        path = f"/{SERVICE}/{name}"
+        message, is_open = CLASSES[f"{name}Request"], name in {"ServerLive", "ServerReady"}
+
+        async def handler(data: bytes, context: Any) -> bytes:
+            held = status = 0
+            try:
+                if self.keys is not None and not is_open:
+                    self.keys.holder(_authorization(context))
+                held = self._listener.hold(len(data))
+                found: bytes = await call(_parsed(message, data), context)
+            except Exception as error:  # noqa: BLE001 - told in our own words, and logged where they are not enough
+                refused = refusal(error)
+                status = refused.status
+                self._listener.rejected(refused)
+                return await context.abort(CODES.get(status, grpc.StatusCode.INTERNAL), _details(refused))  # type: ignore[no-any-return]
+            else:
+                status = 200
+                return found
+            finally:
+                self._listener.hold(-held)
+                self._listener.told(path, status or 499)  # 499: the caller has gone
+
+        return handler
+
+    # --- the protocol's calls ---------------------------------------------------------------------------------------
+
+    async def _live(self, request: Any, context: Any) -> bytes:
+        del request, context
+        return _written("ServerLiveResponse", live=True)
+
+    async def _server_ready(self, request: Any, context: Any) -> bytes:
+        del request, context
+        return _written("ServerReadyResponse", ready=self._ready())
+
+    async def _about(self, request: Any, context: Any) -> bytes:
+        del request, context
+        return _written("ServerMetadataResponse", name="mlinfer", version="2")
+
+    async def _model_ready(self, request: Any, context: Any) -> bytes:
+        del context
+        self._check_model(request.name, request.version)
+        return _written("ModelReadyResponse", ready=self._ready())
+
+    async def _describe(self, request: Any, context: Any) -> bytes:
+        del context
+        self._check_model(request.name, request.version)
+        signature = self._desk.signature
+        inputs = [Kind.of(field).described() for field in self._form.fields]
+        outputs = [Kind.of(field).described() for field in signature.outputs]
+        return _written(
+            "ModelMetadataResponse", name=self._form.model, versions=[path_name(signature.version)], platform="mlinfer",
+            inputs=inputs, outputs=outputs,
+        )  # fmt: skip
+
+    async def _infer(self, request: Any, context: Any) -> bytes:
+        self._check_model(request.model_name, request.model_version)
+        asked, rows = self._form.read(request)
+        caller = Waiting()
+        ask = Ask(self._form, asked, rows, caller)
+        self._desk.put(ask)
+        try:
+            return await asyncio.wait_for(caller.answered, self._time_for(context))
+        except TimeoutError as error:
+            raise Refused(
+                504, "there was no answer in the time there is; give it more, or ask again in a moment"
+            ) from error
+        finally:
+            ask.abandoned = True  # once answered this means nothing
+
+    def _time_for(self, context: Any) -> float:
+        """Seconds until the caller's deadline, or until nobody should wait any longer."""
+        left = context.time_remaining()
+        most = self._listener.patience.answer
+        return most if left is None else min(left, most)
+
+    def _check_model(self, name: str, version: str) -> None:
+        """Raises Refused: it is another one."""
+        there = path_name(self._desk.signature.version)
+        if name != self._form.model or version not in {"", there}:
+            raise Refused(
+                404, f"there is no such model or version here; wanted {self._form.model}, version {there}"
+            )
+
+
+def _parsed(message: Any, data: bytes) -> Any:
+    try:
+        return message.FromString(data)
+    except DecodeError as error:
+        raise Refused(
+            400, "wanted a message of the Open Inference Protocol, found bytes that are none"
+        ) from error
+
+
+def _written(message: str, **fields: Any) -> bytes:
+    found: bytes = CLASSES[message](**fields).SerializeToString()
+    return found
+
+
+def _authorization(context: Any) -> str | None:
+    values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+    return values[0] if len(values) == 1 and isinstance(values[0], str) else None
+
+
+def _details(refused: Refused) -> str:
+    """A refusal in one line: what is wrong, the first records with a reason, the id that the log knows it by."""
+    said = json.loads(refused.data)
+    words = [said["error"], *(f"row {one['row']}: {one['message']}" for one in said.get("records", [])[:5])]
+    text = "; ".join(words)[:LONGEST_DETAILS]
+    return f"{text} (error {said['id']})" if "id" in said else text
+
+
+def _content(file: str | os.PathLike[str]) -> bytes:
+    with open(file, "rb") as opened:  # noqa: PTH123 - a path of any kind
+        return opened.read()

@@ -1,0 +1,105 @@
+"""Requests and answers of the Open Inference Protocol as gRPC writes them: typed contents, or raw bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlinfer._online._desk import Ask
+from mlinfer._online._grpc_messages import CLASSES
+from mlinfer._online._oip import Asked, Tensors
+from mlinfer._online._routes import path_name
+from mlinfer._online._tensors import DTYPES, MOST_TENSORS, Answer, check_shape, from_bytes, to_bytes
+from mlinfer._online._wire import Refused
+from mlinfer._text import shown
+
+CONTENTS = {
+    "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
+    "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
+    "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
+}  # fmt: skip
+"""Where the elements of a datatype stand; FP16 has no place there, it goes as raw bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskedByGrpc(Asked):
+    """`raw`: the request held raw bytes, so the answer does, too."""
+
+    raw: bool = False
+
+
+class GrpcTensors(Tensors):
+    """Tensors in messages."""
+
+    def read(self, request: Any) -> tuple[AskedByGrpc, int]:
+        """What a request asks, and about how many records. Raises Refused, RecordErrors."""
+        raw = len(request.raw_input_contents) > 0
+        columns, rows = self.columns(_inputs(request))
+        names = self.names([output.name for output in request.outputs])
+        return AskedByGrpc(columns, request.id or None, names, raw=raw), rows
+
+    def _answer(self, ask: Ask, asked: Asked, tensors: list[tuple[Answer, list[int], Any]]) -> None:
+        raw = getattr(asked, "raw", False) or any(one.datatype == "FP16" for one, _, _ in tensors)
+        response = CLASSES["ModelInferResponse"](
+            model_name=self.model, model_version=path_name(ask.version), id=asked.id or ""
+        )
+        for one, shape, elements in tensors:
+            output = response.outputs.add(name=one.name, datatype=one.datatype, shape=shape)
+            if raw:
+                response.raw_output_contents.append(to_bytes(elements))
+            else:
+                getattr(output.contents, CONTENTS[one.datatype]).extend(_listed(elements))
+        ask.caller.answer(response.SerializeToString())
+
+
+def _listed(elements: Any) -> list[Any]:
+    if isinstance(elements, np.ndarray):
+        found: list[Any] = elements.tolist()
+        return found
+    return [one if isinstance(one, bytes) else str(one).encode() for one in elements]
+
+
+def _inputs(request: Any) -> dict[str, tuple[Sequence[int], Any]]:
+    """The inputs by name, as shape and elements. Raises Refused."""
+    raw = request.raw_input_contents
+    if not 0 < len(request.inputs) <= MOST_TENSORS:
+        raise Refused(400, f"wanted 1 to {MOST_TENSORS} inputs")
+    if raw and len(raw) != len(request.inputs):
+        raise Refused(400, f"wanted raw contents for each of {len(request.inputs)} inputs, found {len(raw)}")
+    found: dict[str, tuple[Sequence[int], Any]] = {}
+    for number, tensor in enumerate(request.inputs):
+        if tensor.name in found:
+            raise Refused(400, f"input {shown(tensor.name)}: wanted it once, found it twice")
+        shape = list(tensor.shape)
+        elements = check_shape(tensor.name, shape, tensor.datatype)
+        filled = [field.name for field, _ in tensor.contents.ListFields()]
+        if raw and filled:
+            raise Refused(400, f"input {shown(tensor.name)}: wanted raw contents or typed ones, found both")
+        if raw:
+            values = from_bytes(tensor.name, tensor.datatype, raw[number], elements)
+        else:
+            values = _typed(tensor, filled, elements)
+        found[tensor.name] = shape, values
+    return found
+
+
+def _typed(tensor: Any, filled: list[str], elements: int) -> Any:
+    place = CONTENTS.get(tensor.datatype)
+    if place is None:
+        raise Refused(400, f"input {shown(tensor.name)}: wanted {tensor.datatype} as raw contents")
+    if set(filled) - {place}:
+        raise Refused(400, f"input {shown(tensor.name)}: wanted its elements in {place}, found {filled[0]}")
+    values = getattr(tensor.contents, place)
+    if len(values) != elements:
+        msg = f"input {shown(tensor.name)}: wanted {elements:,} elements for its shape, found {len(values):,}"
+        raise Refused(400, msg)
+    dtype = DTYPES.get(tensor.datatype)
+    if dtype is None:
+        return list(values)
+    try:
+        return np.array(values, dtype)
+    except OverflowError as error:
+        raise Refused(400, f"input {shown(tensor.name)}: wanted values that fit {tensor.datatype}") from error

@@ -1,0 +1,428 @@
+"""The Open Inference Protocol over gRPC, asked by clients that others wrote."""
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pyarrow as pa
+import pytest
+import tritonclient.grpc as triton
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tritonclient.utils import InferenceServerException
+
+from mlinfer import ConfigError, InferencePipeline
+from mlinfer._online._grpc_messages import CLASSES, MESSAGES
+from mlinfer._online._tensors import DTYPES
+from mlinfer.destinations import MemoryDestination
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import IterableSource
+from test_oip import MATRIX, SCALARS, nothing, required
+
+HERE = {"grpc_bind": "127.0.0.1:0"}
+
+
+def made(function, inputs, outputs, **options):
+    function.__name__ = "duck"
+    host = FunctionHost(function, pa.schema(inputs), pa.schema(outputs), takes="numpy", version="3")
+    return InferencePipeline(IterableSource(nothing), host, MemoryDestination(), **options)
+
+
+@pytest.fixture(scope="module")
+def server():
+    def duck(x, who, m):
+        if (x == 13).any():
+            raise ValueError("canary-secret")
+        return {"y": x + 1, "whose": who, "both": np.stack([m.sum(1), m.max(1)], 1).astype("f4")}
+
+    inputs = [required("x", pa.float64()), pa.field("who", pa.string()), required("m", MATRIX)]
+    outputs = [
+        pa.field("y", pa.float64()),
+        pa.field("whose", pa.string()),
+        pa.field("both", pa.list_(pa.float32(), 2)),
+    ]
+    with made(duck, inputs, outputs).serving(**HERE) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server):
+    with triton.InferenceServerClient(server.grpc_address) as client:
+        yield client
+
+
+@pytest.fixture
+def channel(server):
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        yield channel
+
+
+def tensor(name, values, datatype):
+    one = triton.InferInput(name, list(values.shape), datatype)
+    one.set_data_from_numpy(values)
+    return one
+
+
+def three(x=(1.0, 2.0)):
+    return [
+        tensor("x", np.array(x), "FP64"),
+        tensor("who", np.array(["ä", "b"], object), "BYTES"),
+        tensor("m", np.arange(6, dtype="f4").reshape(2, 3), "FP32"),
+    ]
+
+
+def call(channel, name, message):
+    data = message if isinstance(message, bytes) else message.SerializeToString()
+    return channel.unary_unary(f"/inference.GRPCInferenceService/{name}")(data, timeout=10)
+
+
+def refused(channel, message, name="ModelInfer"):
+    with pytest.raises(grpc.RpcError) as raised:
+        call(channel, name, message)
+    return raised.value.code(), raised.value.details()
+
+
+def asking(x=(1.0, 2.0), **more):
+    """A request with typed contents."""
+    request = CLASSES["ModelInferRequest"](model_name="duck", **more)
+    request.inputs.add(name="x", datatype="FP64", shape=[len(x)]).contents.fp64_contents.extend(x)
+    request.inputs.add(name="m", datatype="FP32", shape=[len(x), 3]).contents.fp32_contents.extend(
+        range(3 * len(x))
+    )
+    return request
+
+
+def test_a_foreign_client_finds_the_server_and_the_model(client):
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("duck")
+    assert client.is_model_ready("duck", "3")
+    assert client.get_server_metadata().name == "mlinfer"
+    found = client.get_model_metadata("duck", "3")
+    assert (found.name, list(found.versions)) == ("duck", ["3"])
+    assert [(one.name, one.datatype, list(one.shape)) for one in found.inputs] == [
+        ("x", "FP64", [-1]), ("who", "BYTES", [-1]), ("m", "FP32", [-1, 3]),
+    ]  # fmt: skip
+    assert [(one.name, one.datatype, list(one.shape)) for one in found.outputs] == [
+        ("y", "FP64", [-1]), ("whose", "BYTES", [-1]), ("both", "FP32", [-1, 2]),
+    ]  # fmt: skip
+
+
+def test_tensors_go_and_come(client):
+    outputs = [triton.InferRequestedOutput(name) for name in ("both", "whose")]
+    found = client.infer("duck", three(), request_id="7", outputs=outputs)
+    response = found.get_response()
+    assert (response.id, response.model_name, response.model_version) == ("7", "duck", "3")
+    np.testing.assert_array_equal(found.as_numpy("both"), np.array([[3, 2], [12, 5]], "f4"))
+    assert [one.decode() for one in found.as_numpy("whose")] == ["ä", "b"]
+    assert found.as_numpy("y") is None
+
+
+def test_typed_contents_are_answered_in_typed_contents(channel):
+    response = CLASSES["ModelInferResponse"].FromString(call(channel, "ModelInfer", asking(id="q")))
+    assert response.id == "q"
+    assert [output.name for output in response.outputs] == ["y", "whose", "both"]
+    assert list(response.outputs[0].contents.fp64_contents) == [2.0, 3.0]
+    assert list(response.outputs[1].contents.bytes_contents) == [b"", b""]
+    assert list(response.outputs[2].contents.fp32_contents) == [3.0, 2.0, 12.0, 5.0]
+    assert len(response.raw_output_contents) == 0
+
+
+@pytest.mark.parametrize("datatype", SCALARS)
+def test_every_datatype_comes_back_as_it_went(datatype):
+    kind = SCALARS[datatype]
+    with (
+        made(lambda v: v, [required("v", kind)], [pa.field("o", kind)]).serving(**HERE) as server,
+        triton.InferenceServerClient(server.grpc_address) as client,
+    ):
+        dtype = DTYPES.get(datatype)
+        values = np.array(["x", "ÿ\0"], object) if dtype is None else np.array([0, 1], dtype)
+        if dtype is not None and dtype.kind in "iu":
+            values = np.array([np.iinfo(dtype).min, np.iinfo(dtype).max], dtype)
+        found = client.infer("duck", [tensor("v", values, datatype)]).as_numpy("o")
+        expected = [one.encode() for one in values] if dtype is None else values
+        assert found.tolist() == list(expected)
+        assert dtype is None or found.dtype == dtype
+
+
+def test_one_matrix_stands_for_many_fields():
+    inputs = [required(name, pa.float64()) for name in "abc"]
+    with (
+        made(lambda a, b, c: a + 10 * b + 100 * c, inputs, [pa.field("y", pa.float64())]).serving(
+            **HERE
+        ) as server,
+        triton.InferenceServerClient(server.grpc_address) as client,
+    ):
+        matrix = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+        assert client.infer("duck", [tensor("rows", matrix, "FP64")]).as_numpy("y").tolist() == [321.0, 654.0]
+
+
+OIP_CLIENT = """
+import sys, grpc
+import open_inference.grpc.protocol as protocol
+from open_inference.grpc.service import GRPCInferenceServiceStub
+with grpc.insecure_channel(sys.argv[1]) as channel:
+    stub = GRPCInferenceServiceStub(channel)
+    tensor = protocol.ModelInferRequest.InferInputTensor(name="v", datatype="INT64", shape=[2])
+    tensor.contents.int64_contents.extend([5, 6])
+    answer = stub.ModelInfer(protocol.ModelInferRequest(model_name="duck", inputs=[tensor]))
+    print(stub.ServerLive(protocol.ServerLiveRequest()).live, list(answer.outputs[0].contents.int64_contents))
+"""
+
+
+def test_the_protocols_own_client_is_answered():
+    """In a process of its own: its messages and those of tritonclient cannot live in one."""
+    with made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())]).serving(
+        **HERE
+    ) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", OIP_CLIENT, server.grpc_address],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.stdout == "True [5, 6]\n", done.stderr
+
+
+def test_our_messages_are_the_protocols():
+    from tritonclient.grpc import service_pb2
+
+    names = {"InferTensor": "ModelInferRequest.InferInputTensor", "TensorMetadata": "ModelMetadataResponse.TensorMetadata",
+             "InferRequestedOutputTensor": "ModelInferRequest.InferRequestedOutputTensor"}  # fmt: skip
+    for name, fields in MESSAGES.items():
+        theirs = service_pb2.DESCRIPTOR.message_types_by_name[names.get(name, name).partition(".")[0]]
+        if name in names:
+            theirs = theirs.nested_types_by_name[names[name].partition(".")[2]]
+        ours = CLASSES[name].DESCRIPTOR
+        for field in fields:
+            one, other = ours.fields_by_name[field], theirs.fields_by_name[field]
+            assert (one.number, one.type, one.is_repeated) == (other.number, other.type, other.is_repeated), (
+                name,
+                field,
+            )
+
+
+# --- refusals ----------------------------------------------------------------------------------------------------------
+
+
+def changed(**how):
+    request = asking()
+    if "name" in how:
+        request.model_name = how["name"]
+    if "version" in how:
+        request.model_version = how["version"]
+    for number, values in how.get("tensors", {}).items():
+        for key, value in values.items():
+            if key == "shape":
+                request.inputs[number].shape[:] = value
+            else:
+                setattr(request.inputs[number], key, value)
+    if "raw" in how:
+        request.raw_input_contents.extend(how["raw"])
+    return request
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "words"),
+    [
+        (b"\xff\xff\xff", "INVALID_ARGUMENT", "found bytes that are none"),
+        (changed(name="goose"), "NOT_FOUND", "no such model or version here; wanted duck, version 3"),
+        (changed(version="4"), "NOT_FOUND", "no such model or version"),
+        (CLASSES["ModelInferRequest"](model_name="duck"), "INVALID_ARGUMENT", "wanted 1 to 256 inputs"),
+        (changed(tensors={0: {"shape": [3]}}), "INVALID_ARGUMENT", "wanted 3 elements for its shape, found 2"),
+        (changed(tensors={0: {"shape": [-1]}}), "INVALID_ARGUMENT", "wanted a shape of 1 to 8 sizes"),
+        (changed(tensors={0: {"shape": [2**31, 2**31]}}), "INVALID_ARGUMENT", "wanted at most 65,536 records"),
+        (changed(tensors={0: {"datatype": "FP65"}}), "INVALID_ARGUMENT", "wanted a datatype among"),
+        (changed(tensors={0: {"datatype": "INT8"}}), "INVALID_ARGUMENT", "elements in int_contents, found fp64_contents"),
+        (changed(tensors={0: {"datatype": "FP16"}}), "INVALID_ARGUMENT", "wanted FP16 as raw contents"),
+        (changed(tensors={1: {"name": "x"}}), "INVALID_ARGUMENT", "wanted it once, found it twice"),
+        (changed(tensors={0: {"name": "z"}}), "INVALID_ARGUMENT", "there is no such input"),
+        (changed(raw=[b"1234"]), "INVALID_ARGUMENT", "raw contents for each of 2 inputs, found 1"),
+        (changed(raw=[b"1234", b""]), "INVALID_ARGUMENT", "wanted raw contents or typed ones, found both"),
+        (asking(outputs=[CLASSES["InferRequestedOutputTensor"](name="no")]), "INVALID_ARGUMENT", "there is no such output"),
+        (asking([float("nan"), 1.0]), "INVALID_ARGUMENT", "1 bad record; row 0: field 'x': wanted a value (double), found none"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_answered_is_refused_with_the_reason(channel, request_, code, words):
+    found, details = refused(channel, request_)
+    assert found.name == code
+    assert words in details
+
+
+def test_what_the_model_said_stays_in_the_log(channel, caplog):
+    code, details = refused(channel, asking([13.0, 1.0]))
+    assert code.name == "INVALID_ARGUMENT"
+    assert "the model could not answer this record" in details
+    assert "canary" not in details
+    assert details.rpartition("(error ")[2].rstrip(")") in caplog.text
+    assert "canary-secret" in caplog.text
+
+
+def test_a_message_too_large_is_refused_before_it_is_read(channel):
+    code, _ = refused(channel, b"\0" * (5 * 2**20))
+    assert code.name == "RESOURCE_EXHAUSTED"
+
+
+def test_a_number_that_does_not_fit_its_datatype_is_refused():
+    request = CLASSES["ModelInferRequest"](model_name="duck")
+    request.inputs.add(name="v", datatype="INT8", shape=[1]).contents.int_contents.append(300)
+    with (
+        made(lambda v: v, [required("v", pa.int8())], [pa.field("o", pa.int8())]).serving(**HERE) as server,
+        grpc.insecure_channel(server.grpc_address) as channel,
+    ):
+        code, details = refused(channel, request)
+    assert (code.name, details) == ("INVALID_ARGUMENT", "input 'v': wanted values that fit INT8")
+
+
+MUTATIONS = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=6)
+
+
+@settings(max_examples=300, deadline=None)
+@given(mutations=MUTATIONS, cut=st.integers(0, 40))
+def test_whatever_bytes_come_they_are_answered_or_refused_and_never_an_inner_failure(server, mutations, cut):
+    data = bytearray(asking().SerializeToString())
+    for place, value in mutations:
+        data[place % len(data)] = value
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        assert outcome(channel, bytes(data[: len(data) - cut])) in {"OK", "INVALID_ARGUMENT", "NOT_FOUND"}
+        assert call(channel, "ModelInfer", asking())
+
+
+def outcome(channel, data):
+    try:
+        call(channel, "ModelInfer", data)
+    except grpc.RpcError as error:
+        return error.code().name if error.details() else "without a word"
+    return "OK"
+
+
+# --- keys, TLS, deadlines, the end -------------------------------------------------------------------------------------
+
+
+def test_whoever_has_no_key_is_refused_and_probes_are_not(tmp_path):
+    from mlinfer._online._keys import new_key
+
+    key, line = new_key("them")
+    (tmp_path / "keys.toml").write_text(line)
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with (
+        pipeline.serving(keys=tmp_path / "keys.toml", **HERE) as server,
+        triton.InferenceServerClient(server.grpc_address) as client,
+    ):
+        inputs = [tensor("v", np.array([7]), "INT64")]
+        assert client.is_server_live()
+        with pytest.raises(InferenceServerException, match="UNAUTHENTICATED"):
+            client.infer("duck", inputs)
+        found = client.infer("duck", inputs, headers={"authorization": f"Bearer {key}"})
+        assert found.as_numpy("o").tolist() == [7]
+
+
+def test_requests_of_both_protocols_meet_in_one_batch():
+    """While the first one is answered the others pile up, whatever way they came."""
+    import httpx
+
+    sizes, go = [], threading.Event()
+
+    def slow(v):
+        sizes.append(len(v))
+        if len(sizes) == 1:
+            go.wait(10)
+        return v
+
+    pipeline = made(slow, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with pipeline.serving(**HERE) as server, ThreadPoolExecutor(9) as pool:
+
+        def by_grpc(n):
+            with triton.InferenceServerClient(server.grpc_address) as client:
+                return client.infer("duck", [tensor("v", np.array([n]), "INT64")]).as_numpy("o").tolist()
+
+        def by_http(n):
+            return [httpx.post(f"{server.url}/predict", json={"v": n}).json()["o"]]
+
+        first = pool.submit(by_grpc, 0)
+        while not sizes:
+            pass
+        rest = [pool.submit(by_grpc if n % 2 else by_http, n) for n in range(1, 9)]
+        while server.waiting < 8:
+            pass
+        go.set()
+        assert [one.result() for one in [first, *rest]] == [[n] for n in range(9)]
+    assert max(sizes[1:]) >= 4
+    assert sum(sizes) == 9
+
+
+def test_what_was_accepted_is_answered_when_the_server_ends():
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(v):
+        begun.set()
+        go.wait(10)
+        return v
+
+    pipeline = made(slow, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with ThreadPoolExecutor(1) as pool:
+        with pipeline.serving(**HERE) as server:
+            client = triton.InferenceServerClient(server.grpc_address)
+            asked = pool.submit(client.infer, "duck", [tensor("v", np.array([1]), "INT64")])
+            assert begun.wait(10)
+            threading.Timer(0.3, go.set).start()
+        assert asked.result().as_numpy("o").tolist() == [1]
+
+
+def test_a_caller_whose_deadline_has_passed_is_told_and_his_work_is_dropped():
+    sizes, go = [], threading.Event()
+
+    def slow(v):
+        sizes.append(v.tolist())
+        go.wait(10)
+        return v
+
+    pipeline = made(slow, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with pipeline.serving(**HERE) as server, triton.InferenceServerClient(server.grpc_address) as client:
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(client.infer, "duck", [tensor("v", np.array([1]), "INT64")])
+            while not sizes:
+                pass
+            with pytest.raises(InferenceServerException, match=r"DEADLINE_EXCEEDED|Deadline"):
+                client.infer("duck", [tensor("v", np.array([2]), "INT64")], client_timeout=0.3)
+            while not all(ask.abandoned for ask in server.desk._waiting):
+                pass  # the server sees the deadline pass a moment later
+            go.set()
+            assert first.result().as_numpy("o").tolist() == [1]
+        assert client.infer("duck", [tensor("v", np.array([3]), "INT64")]).as_numpy("o").tolist() == [3]
+    assert sizes == [[1], [3]]
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0:0", "nowhere", "127.0.0.1"])
+def test_an_address_that_others_can_reach_or_that_is_none_is_refused(bind):
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with pytest.raises(ConfigError, match=r"bind: wanted"), pipeline.serving(grpc_bind=bind):
+        pass
+
+
+def test_a_taken_address_is_a_config_error_and_the_server_is_gone(server):
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with (
+        pytest.raises(ConfigError, match="grpc_bind: wanted to listen"),
+        pipeline.serving(grpc_bind=server.grpc_address),
+    ):
+        pass
+
+
+def test_grpc_is_not_imported_unless_it_is_spoken():
+    code = """
+import sys
+from mlinfer import InferencePipeline
+from mlinfer.destinations import MemoryDestination
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import MemorySource
+host = FunctionHost(lambda r: {"o": r["v"]}, {"v": "int64"}, {"o": "int64"}, version="1")
+with InferencePipeline(MemorySource({"v": [1]}), host, MemoryDestination(), name="p").serving():
+    print("grpc" in sys.modules, "google.protobuf" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False False\n"
