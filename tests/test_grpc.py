@@ -21,6 +21,7 @@ from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import IterableSource
 from test_oip import MATRIX, SCALARS, nothing, required
+from test_online_access import tls  # noqa: F401 - a fixture
 
 HERE = {"grpc_bind": "127.0.0.1:0"}
 
@@ -319,6 +320,20 @@ def test_whoever_has_no_key_is_refused_and_probes_are_not(tmp_path):
             client.infer("duck", inputs)
         found = client.infer("duck", inputs, headers={"authorization": f"Bearer {key}"})
         assert found.as_numpy("o").tolist() == [7]
+
+
+def test_the_certificate_of_the_server_is_that_of_grpc_too(tls):  # noqa: F811 - the fixture
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with pipeline.serving(tls=tls, **HERE) as server:
+        credentials = grpc.ssl_channel_credentials(tls[0].read_bytes())
+        with grpc.secure_channel(server.grpc_address, credentials) as channel:
+            assert (
+                call(channel, "ServerLive", b"")
+                == CLASSES["ServerLiveResponse"](live=True).SerializeToString()
+            )
+        with grpc.insecure_channel(server.grpc_address) as channel:
+            code, _ = refused(channel, b"", "ServerLive")
+    assert code.name == "UNAVAILABLE"
 
 
 def test_requests_of_both_protocols_meet_in_one_batch():
