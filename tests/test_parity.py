@@ -1,8 +1,9 @@
-"""Three ways of running, one path: a run, records in hand and a request give the same answers and refuse the same records."""
+"""Many ways of asking, one path: a run, records in hand and requests of every kind give the same answers and refuse the same records."""
 
 import json
 import math
 import random
+import re
 import string
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -26,7 +27,7 @@ from mlinfer.hosts import FunctionHost, SklearnHost
 from mlinfer.sources import JsonLinesSource, MemorySource, ParquetSource
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpora" / "naughty_strings.json"
-COUNT, REQUEST = 2000, 211
+COUNT, REQUEST = 10_000, 611
 KEEP = {"id": pa.int64(), "when": pa.timestamp("us", "UTC"), "note": pa.string()}
 ARROW = pa.schema(
     [
@@ -159,6 +160,95 @@ def requested(host):
     return answers, refused
 
 
+ANSWERS = ["y_pred", "y_proba_no", "y_proba_perhaps", "y_proba_yes"]
+FEATURES = {
+    "age": "FP64",
+    "income": "FP64",
+    "tenure": "FP64",
+    "visits": "FP64",
+    "city": "BYTES",
+    "note": "BYTES",
+}
+
+
+def as_tensors(rows, triton):
+    """A tensor for each feature: a missing number is NaN, and a column of missing texts is not sent at all."""
+    for name, datatype in FEATURES.items():
+        if datatype == "BYTES":
+            values = np.array([row[name] for row in rows], object)
+        else:
+            values = np.array([row[name] for row in rows], float)
+        if values[0] is not None:
+            tensor = triton.InferInput(name, [len(rows)], datatype)
+            tensor.set_data_from_numpy(values)
+            yield tensor
+
+
+def requested_as_tensors(host, ask):
+    """`ask(server, rows)` gives the answers as a table, and which rows are bad; a text that is missing has no place in a tensor."""
+    made = pipeline(MemorySource(TABLE), host)
+    tables, refused = [], set()
+    with made.serving(grpc_bind="127.0.0.1:0") as server:
+        for there in (True, False):
+            rows = [row for row in ROWS if (row["city"] is not None) is there]
+            for start in range(0, len(rows), REQUEST):
+                some = rows[start : start + REQUEST]
+                while bad := (found := ask(server, some))[1]:  # a refusal names some of them
+                    refused |= {some[row]["id"] for row in bad}
+                    some = [row for n, row in enumerate(some) if n not in bad]
+                tables.append(found[0].append_column("id", pa.array([row["id"] for row in some])))
+    return pa.concat_tables(tables).sort_by("id").drop_columns("id"), refused
+
+
+def by_json_tensors(server, rows):
+    """The protocol in JSON."""
+
+    def tensor(name, datatype):
+        data = [None if value != value else value for value in (row[name] for row in rows)]  # noqa: PLR0124 - NaN
+        return {"name": name, "datatype": datatype, "shape": [len(rows)], "data": data}
+
+    asked = {"inputs": [tensor(name, datatype) for name, datatype in FEATURES.items()]}
+    found = httpx.post(f"{server.url}/v2/models/Pipeline/infer", json=asked)
+    if found.status_code == 422:
+        return None, {one["row"] for one in found.json()["records"]}
+    assert found.status_code == 200, found.text
+    return pa.table({one["name"]: one["data"] for one in found.json()["outputs"]}), set()
+
+
+def by_binary_tensors(server, rows):
+    """The protocol in binary, written and read by Triton's client, which by itself shows no more of a refusal than its text."""
+    import tritonclient.http as triton
+
+    client = triton.InferenceServerClient
+    body, length = client.generate_request_body(list(as_tensors(rows, triton)))
+    headers = {"Inference-Header-Content-Length": str(length), "Content-Type": "application/octet-stream"}
+    found = httpx.post(f"{server.url}/v2/models/Pipeline/infer", content=body, headers=headers)
+    if found.status_code == 422:
+        return None, {one["row"] for one in found.json()["records"]}
+    length = found.headers.get("inference-header-content-length")
+    return as_table(client.parse_response_body(found.content, header_length=length and int(length))), set()
+
+
+def by_grpc(server, rows):
+    """The protocol over gRPC, asked by Triton's client."""
+    import tritonclient.grpc as triton
+    from tritonclient.utils import InferenceServerException
+
+    with triton.InferenceServerClient(server.grpc_address) as client:
+        try:
+            found = client.infer("Pipeline", list(as_tensors(rows, triton)))
+        except InferenceServerException as error:
+            return None, {int(row) for row in re.findall(r"row (\d+):", str(error))}
+        return as_table(found), set()
+
+
+def as_table(found):
+    """Triton's answers by name."""
+    columns = {name: found.as_numpy(name).tolist() for name in ANSWERS}
+    columns["y_pred"] = [one.decode() if isinstance(one, bytes) else one for one in columns["y_pred"]]
+    return pa.table(columns)
+
+
 def same(found, wanted):
     """Tables with the same columns, types, order and values; floats to the last digits."""
     assert [(field.name, field.type) for field in found.schema] == [
@@ -237,6 +327,13 @@ def test_requests_are_answered_as_the_estimator_answers(host, reference):
     times = {"when": [datetime.fromisoformat(answer["when"]) for answer in answers]}
     columns = {name: [answer[name] for answer in answers] for name in reference.column_names}
     same(pa.table(columns | times).cast(reference.schema), reference)
+
+
+@pytest.mark.parametrize("ask", [by_json_tensors, by_binary_tensors, by_grpc])
+def test_tensors_are_answered_as_the_estimator_answers(host, reference, ask):
+    answers, refused = requested_as_tensors(host, ask)
+    same(answers, reference.select(ANSWERS))
+    assert refused == set(BAD)
 
 
 # --- what only rows can get wrong -------------------------------------------------------------------------------------

@@ -253,16 +253,17 @@ def _from_json(tensor: Tensor, elements: int) -> Any:
         msg = f"input {shown(tensor.name)}: wanted {elements:,} elements for its shape, found {len(values):,}"
         raise Refused(400, msg)
     dtype = DTYPES.get(tensor.datatype)
-    if dtype is None or None in values:
+    if dtype is None:
         return values
+    missing = [value is None for value in values] if None in values else None
     try:
         with np.errstate(over="ignore"):
-            made = np.array(values, dtype)
+            made = np.array(values if missing is None else [value or 0 for value in values], dtype)
     except (OverflowError, ValueError, TypeError) as error:
         raise Refused(400, f"input {shown(tensor.name)}: wanted values that fit {tensor.datatype}") from error
     if dtype.kind == "f" and not np.isfinite(made).all():
         raise Refused(400, f"input {shown(tensor.name)}: wanted values that fit {tensor.datatype}")
-    return made
+    return made if missing is None else pa.array(made, mask=np.array(missing))
 
 
 def oip_routes(desk: Desk, layout: Layout, ready: Callable[[], bool], *, renews: bool) -> dict[str, Route]:

@@ -110,7 +110,7 @@ def to_bytes(array: np.ndarray | list[Any]) -> bytes:
 
 
 def column(field: pa.Field, name: str, elements: Any, shape: Sequence[int]) -> pa.Array:
-    """Elements in row-major order, a numpy array or a list, as a column of this field.
+    """Elements in row-major order, an array of Arrow or numpy or a list, as a column of this field.
 
     Raises Refused: another shape or another kind of values; RecordErrors: values that do not fit the type.
     """
@@ -134,8 +134,8 @@ def column(field: pa.Field, name: str, elements: Any, shape: Sequence[int]) -> p
 def _flat(name: str, elements: Any, wanted: pa.DataType) -> pa.Array:
     """One Arrow array of all elements, of a type that can stand for the wanted one."""
     try:
-        if isinstance(elements, np.ndarray):
-            found = pa.array(elements)
+        if isinstance(elements, pa.Array | np.ndarray):
+            found = pa.array(elements) if isinstance(elements, np.ndarray) else elements
         elif is_bytes(wanted):
             found = pa.array([one.encode() if isinstance(one, str) else one for one in elements], pa.binary())
         else:
