@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import socket
 import threading
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,7 @@ import pytest
 
 from mlinfer import InferencePipeline
 from mlinfer._online import Serving, serving
-from mlinfer._online._wire import MOST_BYTES, MOST_BYTES_AT_ONCE, MOST_CONNECTIONS, MOST_ROWS, Patience
+from mlinfer._online._wire import MOST_BYTES, MOST_BYTES_AT_ONCE, MOST_ROWS, Patience
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
@@ -318,9 +319,11 @@ def test_there_is_room_for_so_many_bytes_and_no_more(server, client):
         refused(server, announced, 503, end=False)
 
 
-def test_there_are_so_many_connections_and_no_more():
+def test_there_are_so_many_connections_and_no_more(monkeypatch):
+    room = 100
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2 * room, 2 * room))
     with made().serving() as server, ExitStack() as stack:
-        for _ in range(MOST_CONNECTIONS):
+        for _ in range(room):
             connection = stack.enter_context(connected(server))
             connection.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert connection.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"

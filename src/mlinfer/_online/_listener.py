@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import ssl
 import threading
@@ -16,7 +17,7 @@ from mlinfer._online._wire import MOST_BYTES_AT_ONCE, MOST_CONNECTIONS, Patience
 
 LOOK_SECONDS = 0.05
 KEYS_SECONDS = 1.0
-BACKLOG = 128
+BACKLOG = 1024
 
 
 Access = Callable[[Order | None, int, float], str]
@@ -32,6 +33,8 @@ class Listener:
         self.routes: Routes
         self.stopping = self.secure = False
         self._connections: set[Connection] = set()
+        # half of the files this process may open: the model, the log and the rest of the program need some, too
+        self._room = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._held = 0
         self._server: Any = None
         self._loop = asyncio.get_running_loop()
@@ -66,7 +69,7 @@ class Listener:
 
     def take_in(self, connection: Connection) -> bool:
         """Whether there is room for one more."""
-        if len(self._connections) >= MOST_CONNECTIONS:
+        if len(self._connections) >= self._room:
             return False
         self._connections.add(connection)
         return True

@@ -1,0 +1,237 @@
+"""A server under load, asked over plain sockets by clients of its own: who gets which answer, how late, and what is lost.
+
+`python -m torture.asking PORT LOG SECONDS` is the server: its model takes so many seconds for a batch, says back who asked,
+and how many records it saw together.
+"""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from torture.figures import Figures
+from torture.oracle import Verdict
+
+TESTS = Path(__file__).parents[1]
+CLIENTS = 1000
+SLOW_SOCKETS = 500
+NORMAL_CLIENTS = 16
+MEAN_BATCH = 8
+HEAD = "POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
+GONE = (OSError, asyncio.IncompleteReadError)
+
+
+def serve(port, log, seconds):
+    """Serve until a signal comes."""
+    from mlinfer import InferencePipeline
+    from mlinfer.destinations import JsonLinesDestination
+    from mlinfer.hosts import FunctionHost
+    from mlinfer.sources import MemorySource
+
+    def answer(who, x):
+        time.sleep(seconds)
+        return {"whose": who, "y": 2 * x, "together": [len(x)] * len(x)}
+
+    inputs, outputs = (
+        {"who": "string", "x": "double"},
+        {"whose": "string", "y": "double", "together": "int64"},
+    )
+    host = FunctionHost(answer, inputs, outputs, takes="numpy", version="1")
+    source = MemorySource({"who": ["nobody"], "x": [0.0]})
+    InferencePipeline(source, host, JsonLinesDestination(log), name="asked").serve(f"127.0.0.1:{port}")
+
+
+@contextmanager
+def served(seconds):
+    """A server in a process of its own: the process, its port and the file of its log."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+    with tempfile.TemporaryDirectory() as folder:
+        log, said = Path(folder) / "asked.jsonl", Path(folder) / "said"
+        with said.open("wb") as file:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "torture.asking", str(port), str(log), str(seconds)],
+                env={**os.environ, "PYTHONPATH": path}, stdout=file, stderr=file,
+            )  # fmt: skip
+        try:
+            until = time.monotonic() + 30
+            while not _listens(port):
+                assert child.poll() is None, said.read_text()
+                assert time.monotonic() < until, "the server did not start"
+                time.sleep(0.02)
+            yield child, port, log
+        finally:
+            child.kill()
+            child.wait()
+
+
+def _listens(port):
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+async def ask(streams, records):
+    """The status and the answers."""
+    reader, writer = streams
+    body = json.dumps(records).encode()
+    writer.write(HEAD.format(len(body)).encode() + body)
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    size = int(head.lower().partition("content-length: ")[2].partition("\r\n")[0])
+    return int(head.split()[1]), json.loads(await reader.readexactly(size))
+
+
+# --- nobody gets a neighbour's answer -----------------------------------------------------------------------------------
+
+
+def neighbours(seed, requests):
+    """So many requests by a thousand clients at once, every record with a name of its own."""
+    clients = min(CLIENTS, requests // 4)
+    with served(0.005) as (child, port, _):
+        found = asyncio.run(_all_ask(port, seed, clients, -(-requests // clients)))
+        assert child.poll() is None, "the server ended"
+    answers = [one for answered in found for one in answered]
+    wrong = sum(whose != who or y != 2 * x for who, x, whose, y, _ in answers)
+    mean = len(answers) / sum(1 / together for *_, together in answers)
+    assert mean > MEAN_BATCH, f"a batch held {mean:.1f} records on average, wanted more than {MEAN_BATCH}"
+    note = f"{clients} clients, {len(answers):,} records, {mean:.0f} in a batch on average"
+    return Figures(clients * -(-requests // clients), Verdict(misaligned=wrong), notes=[note])
+
+
+async def _all_ask(port, seed, clients, each):
+    return await asyncio.gather(*(_names_itself(port, f"{seed}-{n}", each) for n in range(clients)))
+
+
+async def _names_itself(port, name, requests):
+    dice, found = random.Random(name), []
+    streams = await asyncio.open_connection("127.0.0.1", port)
+    for request in range(requests):
+        rows = [{"who": f"{name}-{request}-{row}", "x": dice.random()} for row in range(dice.randint(1, 3))]
+        status, answers = await ask(streams, rows)
+        assert status == 200, f"status {status}: {answers}"
+        assert len(answers) == len(rows), f"{len(rows)} records, {len(answers)} answers"
+        found += [
+            (row["who"], row["x"], one["whose"], one["y"], one["together"])
+            for row, one in zip(rows, answers, strict=True)
+        ]
+    streams[1].close()
+    return found
+
+
+# --- SIGTERM loses nothing ----------------------------------------------------------------------------------------------
+
+
+def stopped(seed, stops):
+    """So many servers get SIGTERM under load: what one of them has taken on is answered and in its log, and it ends well."""
+    dice, lost, answered, unanswered = random.Random(seed), 0, 0, 0
+    for _ in range(stops):
+        with served(0.002) as (child, port, log):
+            told, silent = asyncio.run(_until_it_ends(child, port, 0.1 + dice.random() * 0.4))
+            assert child.wait(30) == 0, f"the server ended with {child.returncode}"
+            logged = {json.loads(line)["whose"] for line in log.read_text().splitlines()}
+        assert told, "nobody was answered: there was no load"
+        lost += len(told ^ logged)  # not in the log, or in the log and its client heard nothing
+        answered, unanswered = answered + len(told), unanswered + len(silent)
+    note = f"{answered:,} requests answered, {unanswered} that no server had taken on"
+    return Figures(stops, Verdict(lost=lost), notes=[note])
+
+
+async def _until_it_ends(child, port, seconds):
+    told, silent = set(), set()
+    clients = [asyncio.create_task(_asks_on(port, n, told, silent)) for n in range(NORMAL_CLIENTS)]
+    await asyncio.sleep(seconds)
+    child.send_signal(signal.SIGTERM)
+    await asyncio.gather(*clients)
+    return told, silent
+
+
+async def _asks_on(port, client, told, silent):
+    """Ask until nobody listens any more."""
+    number = 0
+    while True:
+        try:
+            streams = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return
+        while True:  # until the server parts
+            name, number = f"{client}-{number}", number + 1
+            try:
+                status, _ = await ask(streams, {"who": name, "x": 1.0})
+            except GONE:
+                silent.add(name)
+                streams[1].close()
+                break
+            if status == 200:
+                told.add(name)
+
+
+# --- slow sockets cost the others little ---------------------------------------------------------------------------------
+
+
+def slow_sockets(seed, requests):
+    """So many requests beside 500 sockets that send a byte now and then, and as many without them."""
+    del seed
+    with served(0.001) as (_, port, _):
+        asyncio.run(_normal(port, requests // 4, 0))
+        alone, beside = [], []
+        for _ in range(3):
+            alone += asyncio.run(_normal(port, requests // 3, 0))
+            beside += asyncio.run(_normal(port, requests // 3, SLOW_SOCKETS))
+    before, now = _p99(alone), _p99(beside)
+    note = f"p99 {1000 * before:.1f} ms, beside {SLOW_SOCKETS} slow sockets {1000 * now:.1f} ms"
+    assert now <= 2 * before, note
+    return Figures(len(beside), notes=[note])
+
+
+def _p99(times):
+    return sorted(times)[int(len(times) * 0.99)]
+
+
+async def _normal(port, requests, slow):
+    drips = [asyncio.create_task(_drip(port, n)) for n in range(slow)]
+    await asyncio.sleep(0.5)
+    each = -(-requests // NORMAL_CLIENTS)
+    times = await asyncio.gather(*(_timed(port, each) for _ in range(NORMAL_CLIENTS)))
+    ended = [drip for drip in drips if drip.done()]
+    assert not ended, f"{len(ended)} slow sockets were cut off early"
+    for drip in drips:
+        drip.cancel()
+    await asyncio.gather(*drips, return_exceptions=True)
+    return [one for some in times for one in some]
+
+
+async def _drip(port, number):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await asyncio.sleep(number % 50 / 100)
+    try:
+        for byte in HEAD.encode():
+            writer.write(bytes([byte]))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(reader.read(1), 0.5)
+                return  # an answer, or the end
+    finally:
+        writer.close()
+
+
+async def _timed(port, requests):
+    streams, times = await asyncio.open_connection("127.0.0.1", port), []
+    for _ in range(requests):
+        begun = time.perf_counter()
+        status, _ = await ask(streams, {"who": "me", "x": 1.0})
+        times.append(time.perf_counter() - begun)
+        assert status == 200, f"status {status}"
+    streams[1].close()
+    return times
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]))
