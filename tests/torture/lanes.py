@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from torture import asking, bad_records, controls, cost, database, killing, power_loss, soak, stopping
+from torture import asking, bad_records, controls, cost, database, killing, power_loss, soak, stopping, swapping
 from torture.figures import Figures
 from torture.harness import points
 from torture.oracle import Verdict
@@ -92,6 +92,7 @@ LANES = [
     lane("soak flat", "batches", soak.flat, (86_400, 86_400, 2000)),
     lane("soak leak", "batches", soak.leak_noticed, (20_000, 20_000, 3000)),
     *(lane(f"control {kind}", "caught", controls.caught, (1, 1, 1)) for kind in controls.CONTROLS),
+    Lane("hot swaps", "swaps", swapping.under_load, 500, 250, 8),
     Lane("neighbours", "requests", asking.neighbours, 50_000, 25_000, 2000),
     Lane("server sigterm", "stops", asking.stopped, 50, 10, 2),
     Lane("slow sockets", "requests", asking.slow_sockets, 20_000, 20_000, 0, alone=True),
