@@ -6,7 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from torture import asking, bad_records, controls, cost, database, killing, power_loss, soak, stopping, swapping
+from torture import (
+    asking,
+    bad_records,
+    controls,
+    cost,
+    database,
+    killing,
+    power_loss,
+    soak,
+    stopping,
+    swapping,
+)
 from torture.figures import Figures
 from torture.harness import points
 from torture.oracle import Verdict
