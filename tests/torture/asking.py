@@ -81,13 +81,16 @@ def _listens(port):
 
 
 async def ask(streams, records):
-    """The status and the answers."""
+    """The status and the answers; closes what the server wants closed."""
     reader, writer = streams
     body = json.dumps(records).encode()
     writer.write(HEAD.format(len(body)).encode() + body)
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     size = int(head.lower().partition("content-length: ")[2].partition("\r\n")[0])
-    return int(head.split()[1]), json.loads(await reader.readexactly(size))
+    answers = json.loads(await reader.readexactly(size))
+    if "connection: close" in head.lower():
+        writer.close()
+    return int(head.split()[1]), answers
 
 
 # --- nobody gets a neighbour's answer -----------------------------------------------------------------------------------
@@ -162,7 +165,7 @@ async def _asks_on(port, client, told, silent):
             streams = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
             return
-        while True:  # until the server parts
+        while not streams[1].is_closing():
             name, number = f"{client}-{number}", number + 1
             try:
                 status, _ = await ask(streams, {"who": name, "x": 1.0})

@@ -17,6 +17,8 @@ from mlinfer._online._wire import MOST_BYTES_AT_ONCE, MOST_CONNECTIONS, Patience
 
 LOOK_SECONDS = 0.05
 KEYS_SECONDS = 1.0
+LAST_SECONDS = 0.2
+"""A request may be under way on a connection that looks idle: for so long, whoever asks is answered and told to part."""
 BACKLOG = 1024
 
 
@@ -59,10 +61,11 @@ class Listener:
         self._server.close()
         await asyncio.sleep(0.01)
         self.stopping = True
-        until = self._loop.time() + self.patience.stop
+        begun = self._loop.time()
         while self._connections:
-            for connection in list(self._connections):
-                connection.stop(now=self._loop.time() > until)
+            seconds = self._loop.time() - begun
+            for connection in list(self._connections) if seconds > LAST_SECONDS else ():
+                connection.stop(now=seconds > self.patience.stop)
             await asyncio.sleep(0.01)
 
     # --- what connections ask ---------------------------------------------------------------------------------------
