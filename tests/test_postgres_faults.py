@@ -16,7 +16,6 @@ import pytest
 
 from mlinfer import (
     Batch,
-    Batching,
     Budget,
     ComponentError,
     ConfigError,
@@ -40,6 +39,7 @@ from proxy import Proxy, Trap
 
 SCHEMA = pa.schema([("id", pa.int64()), ("y", pa.float64())])
 RECORDS = 60
+NOTE = "n" * 300
 AT_ONCE = Retry(attempts=10, first_wait=0.01, longest_wait=0.2)
 
 
@@ -94,9 +94,8 @@ def pipeline(url, source, table="scores", **more):
     host = FunctionHost(doubled, {"x": pa.float64()}, {"y": pa.float64()}, version="1")
     more = {"name": "p", "rejects": SqlDestination(url, "rejects"), "retry": AT_ONCE, **more}
     destination = more.pop("destination", None) or Eager(url, table)
-    return InferencePipeline(
-        source, host, destination, keep={"id": pa.int64()}, budget=Budget(ratio=None), **more
-    )
+    more = {"keep": {"id": pa.int64()}, "budget": Budget(ratio=None), **more}
+    return InferencePipeline(source, host, destination, **more)
 
 
 def counted(moments=None):
@@ -107,7 +106,7 @@ def counted(moments=None):
         for n in range(after, RECORDS):
             if n in moments:
                 moments.pop(n)()
-            yield {"id": [n], "x": [float(n)]}
+            yield {"id": [n], "x": [float(n)], "note": [NOTE]}
 
     return IterableSource(numbers)
 
@@ -136,8 +135,8 @@ def test_a_commit_whose_answer_is_lost_counts_once(url, proxy, then, nth):
 @pytest.mark.parametrize("after", [1, 300, 700, 1500, 2500, 4000, 6000, 9000])
 def test_a_line_that_is_cut_anywhere_loses_and_doubles_nothing(url, proxy, after):
     proxy.trap = Trap(None, "unsent", after)
-    one_by_one = Batching(max_records=1)  # however records pile up, there are 60 commits to send
-    report = pipeline(through(proxy, url), counted(), batching=one_by_one).run()
+    kept = {"id": pa.int64(), "note": pa.string()}  # 18,000 bytes to send, however few commits they make up
+    report = pipeline(through(proxy, url), counted(), keep=kept).run()
     assert proxy.sprung
     assert every_record_once(url)
     assert report.delivered == RECORDS
