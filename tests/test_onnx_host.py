@@ -1,6 +1,9 @@
 """OnnxHost runs any self-contained ONNX model, and says what it cannot run before a record moves."""
 
 import hashlib
+import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -219,6 +222,17 @@ def test_maps_are_refused_with_the_way_out(tmp_path):
 def test_without_onnx_runtime_the_way_to_get_it_is_told(linear, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     assert "pip install 'mlinfer[onnx]'" in refusal(OnnxHost(linear))
+
+
+def test_onnx_runtime_reports_nothing_and_leaves_nothing_behind(linear, tmp_path):
+    """From 1.29 on it calls home unless it is told not to; what it would send waits in files first."""
+    home = tmp_path / "home"
+    home.mkdir()
+    script = f"from mlinfer.hosts import OnnxHost\nwith OnnxHost({str(linear)!r}).open(): pass"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    places = {"HOME": str(home), "TMPDIR": str(home), "XDG_CACHE_HOME": str(home)}
+    subprocess.run([sys.executable, "-c", script], env={**environment, **places}, check=True)
+    assert list(home.iterdir()) == []
 
 
 def test_a_host_is_a_recipe(linear):

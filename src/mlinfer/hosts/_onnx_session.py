@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from mlinfer import ConfigError
@@ -12,7 +13,12 @@ class NoRuntime(ConfigError):  # noqa: N818 - the name of what happened
 
 
 def runtime() -> Any:
-    """The library. Raises NoRuntime: it is not installed."""
+    """The library, told to report nothing. Raises NoRuntime: it is not installed.
+
+    From 1.29 on it tells its maker about models, kept files and an identifier on disk; it looks at this variable once, when
+    it is imported. Whoever wants that sets `ORT_DISABLE_TELEMETRY=0`.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
