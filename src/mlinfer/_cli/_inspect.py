@@ -37,6 +37,8 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
         for number, field in enumerate(facts["fields"][role]):
             required = "" if field["nullable"] else " (required)"
             yield f"{role if number == 0 else '':<10} {field['name']}: {field['type']}{required}"
+    if facts.get("pictures"):
+        yield f"pictures   {_pictures(facts['pictures'])}"
     compiled = facts.get("compiled") or {"form": None, "why": "saved by an older mlinfer; save it again"}
     if compiled["form"] is None:
         yield f"runs       scikit-learn: {compiled['why']}"
@@ -51,6 +53,14 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"{'files' if number == 0 else '':<10} {name}  sha256 {digest}"
     for number, (name, version) in enumerate(sorted(facts["libraries"].items())):
         yield f"{'made with' if number == 0 else '':<10} {name} {version}"
+
+
+def _pictures(facts: Mapping[str, Any]) -> str:
+    """How pictures become numbers."""
+    width, height = facts["size"]
+    numbers = f"(pixel - {facts['mean']}) / {facts['scale']}"
+    ground = "" if facts["background"] is None else f", on {facts['background']}"
+    return f"{width} x {height}, {facts['mode']}, {numbers}, {facts['layout']}{ground}"
 
 
 def _training(facts: Mapping[str, Any]) -> Iterator[str]:

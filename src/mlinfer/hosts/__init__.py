@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from mlinfer.hosts._function import FunctionHost, host
     from mlinfer.hosts._onnx import OnnxHost
     from mlinfer.hosts._package import Origin, manifest
+    from mlinfer.hosts._pictures import Pictures, Png
     from mlinfer.hosts._saving import save
     from mlinfer.hosts._selected import Selected
     from mlinfer.hosts._sklearn import SklearnHost
@@ -17,6 +18,8 @@ __all__ = [
     "FunctionHost",
     "OnnxHost",
     "Origin",
+    "Pictures",
+    "Png",
     "Selected",
     "SklearnHost",
     "host",
@@ -29,6 +32,8 @@ _WHERE = {
     "FunctionHost": "mlinfer.hosts._function",
     "OnnxHost": "mlinfer.hosts._onnx",
     "Origin": "mlinfer.hosts._package",
+    "Pictures": "mlinfer.hosts._pictures",
+    "Png": "mlinfer.hosts._pictures",
     "Selected": "mlinfer.hosts._selected",
     "SklearnHost": "mlinfer.hosts._sklearn",
     "host": "mlinfer.hosts._function",

@@ -17,6 +17,7 @@ from mlinfer.hosts._compiling import SKLEARN, form_answers
 from mlinfer.hosts._feeding import feeder
 from mlinfer.hosts._model_files import check_digest, check_spelling, read
 from mlinfer.hosts._package import Package, open_package
+from mlinfer.hosts._pictures import Pictures
 from mlinfer.hosts._signature_of import REFUSALS, Study, answers_of, fed_by, returned_by
 from mlinfer.hosts._studying import study_of
 
@@ -38,13 +39,17 @@ class Loading:
 
 @dataclass(frozen=True)
 class Opened:
-    """An estimator or its compiled form, ready: what records are fed to, what answers, and what it is, for people."""
+    """An estimator or its compiled form, ready: what records are fed to, what answers, and what it is, for people.
+
+    `pictures`: how what it is fed is made of pictures, if it is.
+    """
 
     feed: Callable[[Any], Any]
     answers: tuple[Answer, ...]
     signature: Signature
     form: str
     example: pa.RecordBatch | None = None
+    pictures: Pictures | None = None
 
 
 def open_estimator(
@@ -105,7 +110,7 @@ def _packaged(package: Package, method: Methods, *, expand: bool) -> Opened:
         msg = f"model {own.model_id!r}: wanted the answers {own.outputs.names} that its package names, found {study.outputs.names}"
         raise ConfigError(msg)
     signature = Signature(own.inputs, study.outputs, own.model_id, own.version, own.digest)
-    return Opened(feed, study.answers, signature, package.runs, package.example)
+    return Opened(feed, study.answers, signature, package.runs, package.example, package.pictures)
 
 
 def study_again(package: Package, methods: Sequence[str], *, expand: bool) -> Study:

@@ -25,6 +25,8 @@ from mlinfer.hosts._feeding import Feed
 from mlinfer.hosts._forms import Form
 from mlinfer.hosts._model_files import check_digest, read
 from mlinfer.hosts._onnx_session import NoRuntime
+from mlinfer.hosts._pictures import TAKEN, Pictures
+from mlinfer.hosts._pillow import pillow
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -42,6 +44,8 @@ DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 class Package:
     """What a package says: the model, what it reads and answers, and how it is asked.
 
+    With `pictures` the signature is that of the model behind them, which takes their numbers.
+
     Opened, it holds the compiled `form` or the `estimator`, whichever is to run; `runs` says which, and why.
     """
 
@@ -53,6 +57,7 @@ class Package:
     example: pa.RecordBatch
     form: Form | None = None
     runs: str = SKLEARN
+    pictures: Pictures | None = None
 
 
 @dataclass(frozen=True)
@@ -211,7 +216,9 @@ def _package(facts: Mapping[str, Any]) -> Package:
     signature = Signature(inputs, outputs, facts["model_id"], facts["version"], facts["digest"])
     example = record_batch(facts["example"], inputs)
     feed = Feed.from_json(facts["feed"])
-    return Package(None, signature, tuple(facts["method"]), bool(facts["expand"]), feed, example)
+    pictures = None if facts.get("pictures") is None else Pictures(**facts["pictures"])
+    methods, expand = tuple(facts["method"]), bool(facts["expand"])
+    return Package(None, signature, methods, expand, feed, example, pictures=pictures)
 
 
 def _facts(manifest: bytes, path: Path) -> dict[str, Any]:
@@ -249,7 +256,8 @@ def _manifest(
     import sklearn
     import skops
 
-    signature = package.signature
+    signature, pictures = package.signature, package.pictures
+    taken = signature.inputs if pictures is None else pa.schema([TAKEN])
     return sealed({
         "format": FORMAT,
         "model_id": signature.model_id,
@@ -260,7 +268,8 @@ def _manifest(
         "expand": package.expand,
         "feed": package.feed.to_json(),
         "signature": {"inputs": _text(signature.inputs), "outputs": _text(signature.outputs)},
-        "fields": {"inputs": _readable(signature.inputs), "outputs": _readable(signature.outputs)},
+        "fields": {"inputs": _readable(taken), "outputs": _readable(signature.outputs)},
+        "pictures": None if pictures is None else pictures.to_json(),
         "example": _record(package.example),
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         "compiled": compiled.to_json(),
@@ -270,6 +279,7 @@ def _manifest(
             "scikit-learn": sklearn.__version__,
             "numpy": np.__version__,
             "skops": skops.__version__,
+            **({} if pictures is None else {"pillow": pillow().__version__}),
         },
     })  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ from mlinfer.hosts._answers_of import asked
 from mlinfer.hosts._compiling import Compiled, check_compile, form_of
 from mlinfer.hosts._opening import study_again
 from mlinfer.hosts._package import Origin, Package, check_free, write
-from mlinfer.hosts._signature_of import alike, fed_by, returned_by, study
+from mlinfer.hosts._pictures import Pictures
+from mlinfer.hosts._signature_of import Study, alike, fed_by, returned_by, study
 from mlinfer.hosts._skops_bytes import same_everywhere
 from mlinfer.hosts._studying import shown
 
@@ -33,6 +35,7 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     trusted: Sequence[str] = (),
     compile: str = "auto",  # noqa: A002 - what the user calls it
     origin: Origin | None = None,
+    pictures: Pictures | None = None,
     replace: bool = False,
 ) -> Path:
     """Save a fitted scikit-learn estimator as a package: a folder with its data, its signature and their digests.
@@ -50,6 +53,8 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
         compile: `auto` adds the fastest form that is known for such an estimator and proven to answer the same (see
             docs/models.md); `never` does not.
         origin: what is known of its training, for the manifest and beside it; `mlinfer.train` gives it.
+        pictures: how pictures become the numbers that the estimator was fitted on (`Pictures.matrix` makes them). The package
+            then takes `bytes` of pictures and prepares them itself.
         replace: take the place of the package at this path, in one step: a new version for the hosts that watch it.
 
     Returns the path. The package is there whole, or not at all; before it is there, it has been loaded from its bytes and
@@ -74,13 +79,13 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     records = shown(model, example, methods)
     found = study(model, records, methods, expand=expand)
     content = same_everywhere(_skops_files.dump(model))
-    digest = _skops_files.digest_of(content)
+    digest = _digest(content, pictures, found, path)
     signature = Signature(
         found.inputs, found.outputs, name or path.name.removesuffix(SUFFIX), digest[:12], digest
     )
     batch = pa.RecordBatch.from_arrays(records.batch.columns, schema=found.inputs)
     loaded = _skops_files.load(content, trusted, str(path))
-    package = Package(loaded, signature, methods, expand, found.feed, batch)
+    package = Package(loaded, signature, methods, expand, found.feed, batch, pictures=pictures)
     before = returned_by(fed_by(model, found.feed), methods, found.feed, batch)
     after = returned_by(fed_by(loaded, found.feed), methods, found.feed, batch)
     if not alike(after, before) or not study_again(package, methods, expand=expand).outputs.equals(
@@ -93,3 +98,20 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     )
     write(path, package, content, (form, origin), replace=replace)
     return path
+
+
+def _digest(content: bytes, pictures: Pictures | None, found: Study, path: Path) -> str:
+    """Of what has been learned and of how pictures are prepared. Raises ConfigError: they do not fit together."""
+    digest = _skops_files.digest_of(content)
+    if pictures is None:
+        return digest
+    fields, width = list(found.inputs), pictures.width
+    if (
+        len(fields) != 1
+        or not pa.types.is_fixed_size_list(fields[0].type)
+        or fields[0].type.list_size != width
+    ):
+        takes = ", ".join(f"{field.name}: {field.type}" for field in fields[:5])
+        msg = f"{path}: wanted an estimator that takes a matrix of {width:,} numbers a picture, as {pictures!r} makes them, found one that takes {takes}; fit it on pictures.matrix([...])"
+        raise ConfigError(msg)
+    return hashlib.sha256(f"{digest} {pictures!r}".encode()).hexdigest()

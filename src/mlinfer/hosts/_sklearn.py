@@ -16,6 +16,7 @@ from mlinfer.hosts._compiling import Asked, check_compile
 from mlinfer.hosts._model_files import stamp
 from mlinfer.hosts._opening import Loading, Opened, open_estimator
 from mlinfer.hosts._package import MANIFEST
+from mlinfer.hosts._pictures import Pictured
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,10 +73,10 @@ class SklearnHost(Host):
         check_compile(self.compile)
         loading = Loading(tuple(self.trusted), self.allow_code_format, self.sha256, self.compile)
 
-        def load() -> SklearnModel:
-            return SklearnModel(
-                open_estimator(self.model, self.example, loading, method=self.method, expand=self.expand)
-            )
+        def load() -> SklearnModel | Pictured:
+            opened = open_estimator(self.model, self.example, loading, method=self.method, expand=self.expand)
+            model = SklearnModel(opened)
+            return model if opened.pictures is None else Pictured(opened.pictures, model)
 
         if not self.watch:
             yield load()
