@@ -51,7 +51,7 @@ import mlinfer
 from mlinfer import ConfigError, InferencePipeline
 from mlinfer._cli import main
 from mlinfer.destinations import MemoryDestination
-from mlinfer.hosts import Selected, SklearnHost
+from mlinfer.hosts import Selected, SklearnHost, manifest
 from mlinfer.hosts._package import sealed
 from mlinfer.sources import MemorySource
 
@@ -161,13 +161,13 @@ def form(path, **options):
     return line
 
 
-def check_same(model, records, table, methods):
+def check_same(model, records, table, methods, *, within=1e-12):
     """Labels are equal, numbers are as near as the manifest promises; asked of scikit-learn itself."""
     for found, method in zip(as_arrays(table), methods, strict=True):
         expected = getattr(model, method)(records)
         assert found.shape == expected.shape
         if expected.dtype.kind == "f":
-            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * max(1, np.abs(expected).max()))
+            np.testing.assert_allclose(found, expected, rtol=0, atol=within * max(1, np.abs(expected).max()))
         else:
             np.testing.assert_array_equal(found, expected)
 
@@ -207,81 +207,87 @@ def test_the_answers_have_the_same_fields_compiled_or_not(packages, kind):
 # --- the promise holds on records that the proof has not seen ----------------------------------------------------------
 
 
-def around_thresholds(model, count, rng):
-    """Rows of X with one number a float64 or float32 step beside a threshold; read from scikit-learn's own trees."""
-    if hasattr(model, "_predictors"):
-        nodes = [one.nodes for stage in model._predictors for one in stage]
-        pairs = [(n["feature_idx"], n["num_threshold"]) for tree in nodes for n in tree if not n["is_leaf"]]
+def thresholds(model, names):
+    """(column, threshold) of every node of every tree, read from scikit-learn and led back through what scales numbers."""
+    last = model[-1] if hasattr(model, "steps") else model
+    if not any(hasattr(last, name) for name in ("_predictors", "tree_", "estimators_")):
+        return []
+    back = {place: (name, 0.0, 1.0) for place, name in enumerate(names)}
+    for _, step in getattr(model, "steps", [])[:-1]:
+        if isinstance(step, StandardScaler):
+            back = {n: (name, step.mean_[n], step.scale_[n]) for n, (name, _, _) in back.items()}
+        elif "onehotencoder" in step.named_transformers_:
+            scaler, first = step.named_transformers_["pipeline"][-1], step.output_indices_["pipeline"].start
+            back = {first + n: (name, scaler.mean_[n], scaler.scale_[n]) for n, name in enumerate("abn")}
+        else:  # the rest passes through
+            back = {
+                step.output_indices_["remainder"].start + n: (name, 0.0, 1.0) for n, name in enumerate("abn")
+            }
+    if hasattr(last, "_predictors"):
+        nodes = [one.nodes for stage in last._predictors for one in stage]
+        cuts = [(n["feature_idx"], n["num_threshold"]) for tree in nodes for n in tree if not n["is_leaf"]]
     else:
-        trees = [tree.tree_ for tree in np.ravel(getattr(model, "estimators_", [model]))]
-        pairs = [
-            (f, t) for tree in trees for f, t in zip(tree.feature, tree.threshold, strict=True) if f >= 0
+        trees = [
+            tree.tree_ for tree in np.ravel(getattr(last, "estimators_", [last])) if hasattr(tree, "tree_")
         ]
-    rows = (
-        GAPPY[rng.integers(0, ROWS, count)].copy()
-        if model.__class__.__name__.startswith("Hist")
-        else X[rng.integers(0, ROWS, count)].copy()
-    )
-    for row in rows:
-        column, at = pairs[rng.integers(len(pairs))]
-        narrow = np.float32(at)
-        near = [
-            at,
-            np.nextafter(at, 9e9),
-            np.nextafter(at, -9e9),
-            narrow,
-            np.nextafter(narrow, np.float32(9e9)),
-            np.nextafter(narrow, np.float32(-9e9)),
-        ]
-        row[column] = near[rng.integers(len(near))]
-    return rows
+        cuts = [(f, t) for tree in trees for f, t in zip(tree.feature, tree.threshold, strict=True) if f >= 0]
+    return [(back[f][0], t * back[f][2] + back[f][1]) for f, t in cuts if f in back and np.isfinite(t)]
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "tree",
-        "boosting",
-        "boosting of three",
-        "histograms",
-        "histograms of three",
-        "large regression forest",
-        "large histograms",
-    ],
-)
-def test_beside_every_threshold_and_far_from_it_the_compiled_trees_go_the_same_way(packages, kind):
-    rng, model = np.random.default_rng(1), fitted(kind)
+def beside(at):
+    """A number, one step of float64 and of float32 on either side of it."""
+    narrow, far = np.float32(at), np.float32(np.inf)
+    return [
+        at, np.nextafter(at, np.inf), np.nextafter(at, -np.inf),
+        narrow, np.nextafter(narrow, far), np.nextafter(narrow, -far),
+    ]  # fmt: skip
+
+
+def hard_records(kind, inputs, rng):
+    """At least 10,000: beside every threshold, far outside, with gaps where they are allowed, with what nobody has seen."""
+    records = KINDS[kind][2]
+    if records is TEXTS:
+        strange = [*WORDS, "unseen", "ÖLÇÜ", "x", "\u0130stanbul", "good-bad", "e\u0301"]
+        return [" ".join(rng.choice(strange, size)) for size in rng.integers(0, 15, 10_000)]
+    frame = records if isinstance(records, pd.DataFrame) else pd.DataFrame(records)
+    cuts = [(name, value) for name, at in thresholds(fitted(kind), frame.columns) for value in beside(at)]
+    if "n" in frame:
+        cuts = [(name, round(value) if name == "n" else value) for name, value in cuts]
+    asked = frame.iloc[rng.integers(0, ROWS, max(10_000, len(cuts) + 3000))].reset_index(drop=True)
+    where = dict.fromkeys(frame.columns, ())
+    for name in frame.columns:
+        rows = [row for row, (column, _) in enumerate(cuts) if column == name]
+        asked.loc[rows, name] = [cuts[row][1] for row in rows]
+        where[name] = np.setdiff1d(np.arange(len(cuts), len(asked)), rows)
+        if asked[name].dtype.kind == "f":
+            asked.loc[where[name], name] *= rng.uniform(-9, 9, len(where[name]))
+    if "city" in frame and "refusing" not in kind:
+        asked.loc[where["city"], "city"] = rng.choice(["Rome", "Oslo", "Paris", ""], len(where["city"]))
+    if not isinstance(records, pd.DataFrame):
+        asked, gaps = asked.to_numpy(copy=True), inputs.field(0).type.value_field.nullable
+        asked[(rng.random(asked.shape) < 0.1) & gaps & (np.arange(len(asked)) >= len(cuts))[:, None]] = np.nan
+        return asked
+    for name in frame.columns[[inputs.field(name).nullable and name != "n" for name in frame.columns]]:
+        asked.loc[where[name][rng.random(len(where[name])) < 0.1], name] = None if name == "city" else np.nan
+    return asked
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ten_thousand_records_beside_every_threshold_and_far_away_are_answered_as_the_manifest_says(
+    packages, kind
+):
+    model, path = fitted(kind), packages(kind)
     methods = methods_of(model)
-    with SklearnHost(packages(kind), method=methods).open() as opened:
-        asked = np.concatenate(
-            [
-                around_thresholds(model, 8000, rng),
-                X[rng.integers(0, ROWS, 2000)] * rng.uniform(-9, 9, (2000, 5)),
-            ]
-        )
-        field = opened.signature.inputs.field(0)
-        items = pa.array(asked.ravel(), from_pandas=field.type.value_field.nullable)
-        batch = pa.RecordBatch.from_arrays(
-            [pa.FixedSizeListArray.from_arrays(items, type=field.type)], schema=opened.signature.inputs
-        )
-        check_same(model, asked, pa.Table.from_batches([opened.infer(batch)]), methods)
-
-
-@pytest.mark.parametrize("kind", ["one-hot", "forest behind one-hot", "histograms, ordinal"])
-def test_gaps_and_unseen_categories_are_answered_the_same_way(packages, kind):
-    rng, model = np.random.default_rng(2), fitted(kind)
-    asked = pd.DataFrame(
-        {
-            "a": rng.normal(0, 9, 10_000),
-            "b": np.where(rng.random(10_000) < 0.3, np.nan, rng.normal(50, 99, 10_000)),
-            "city": rng.choice(["Rome", "Oslo", "Bonn", "Paris", ""], 10_000),
-            "n": rng.integers(-9, 99, 10_000),
-        }
-    )
-    methods = methods_of(model)
-    host = SklearnHost(packages(kind), method=methods)
-    with InferencePipeline(MemorySource(MIXED), host, MemoryDestination()) as pipeline:
-        check_same(model, asked, pipeline.infer(asked), methods)
+    host = SklearnHost(path, method=methods)
+    with host.open() as opened:
+        assert KINDS[kind][0] in opened.explain()[0]
+        asked = hard_records(kind, opened.signature.inputs, np.random.default_rng(1))
+    assert len(asked) >= 10_000
+    assert bool(thresholds(model, range(5))) == (KINDS[kind][0] in {MASKS, WALKS})
+    with InferencePipeline(MemorySource(KINDS[kind][2]), host, MemoryDestination()) as pipeline:
+        table = pipeline.infer(asked)
+    within = manifest(path)["compiled"]["proof"]["within"]
+    check_same(model, asked, table, methods, within=within)
 
 
 def test_a_category_that_the_encoder_refuses_is_a_reject_and_the_others_are_answered(packages):
@@ -457,6 +463,29 @@ def test_a_package_is_opened_and_asked_without_scikit_learn_and_without_unpickli
     answer, loaded = done.stdout.splitlines()
     assert answer == str(fitted(kind).predict([[0.5, 50.0, 0.1, -2.0, 1.0]]).tolist())
     assert loaded == "[] []"
+
+
+EVERY = """
+import sys, sklearn.ensemble, sklearn.linear_model, skops.io, pandas  # importing is not opening
+from mlinfer.hosts import SklearnHost
+found = []
+sys.addaudithook(lambda event, given: found.append(given) if event == "pickle.find_class" else None)
+for path in sys.argv[1:]:
+    for how in ("auto", "never"):
+        with SklearnHost(path, compile=how).open() as model:
+            model.infer(model.example())
+print(len(sys.argv) - 1, found)
+import pickle; pickle.loads(pickle.dumps(SklearnHost))  # the hook sees
+print(len(found) > 0)
+"""
+
+
+def test_no_package_of_any_kind_is_unpickled_compiled_or_not(packages):
+    paths = [packages(kind) for kind in KINDS]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", EVERY, *paths], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [f"{len(KINDS)} []", "True"]
 
 
 def test_no_byte_of_a_package_may_change(packages, tmp_path):

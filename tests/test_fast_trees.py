@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sklearn.ensemble import (
     ExtraTreesRegressor,
     GradientBoostingClassifier,
+    GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
     RandomForestClassifier,
@@ -38,6 +39,7 @@ MODELS = {
     "forest": (RandomForestClassifier(37, random_state=0), GAPPY),
     "forest of numbers": (ExtraTreesRegressor(20, random_state=0), X),
     "boosting": (GradientBoostingClassifier(n_estimators=9, random_state=0), X),
+    "boosting of numbers": (GradientBoostingRegressor(n_estimators=20, random_state=0), X),
     "histograms": (HistGradientBoostingClassifier(max_iter=12, min_samples_leaf=3, random_state=0), GAPPY),
     "histograms of numbers": (HistGradientBoostingRegressor(max_iter=20, random_state=0), GAPPY),
 }
@@ -95,27 +97,29 @@ def answers(path, records):
         return np.array(model.infer(batch).column(0).to_pylist())
 
 
-def beside_thresholds(path, count, rng):
-    """Records with one number at a threshold of the form, or one step of float64 or float32 beside it."""
+def beside_thresholds(path, rng):
+    """Records with one number at a threshold of the form, or one step of float64 or float32 beside it: all there are."""
     arrays = Form.load((path / "compiled.arrays").read_bytes(), "form").core.arrays
     inner = np.flatnonzero(np.isfinite(arrays["threshold"]))
-    nodes = inner[rng.integers(0, len(inner), count)]
+    nodes = np.repeat(inner, 6)
     at, narrow = arrays["threshold"][nodes], arrays["threshold"][nodes].astype(np.float32)
     up, down = np.float32(np.inf), np.float32(-np.inf)
     near = [at, np.nextafter(at, np.inf), np.nextafter(at, -np.inf)]
     near += [narrow, np.nextafter(narrow, up), np.nextafter(narrow, down)]
-    records = X[rng.integers(0, len(X), count)].copy()
+    records = X[rng.integers(0, len(X), len(nodes))].copy()
     places = (arrays["column"][nodes] & 0x7FFFFFFF).astype(int)
-    records[np.arange(count), places] = np.choose(rng.integers(0, len(near), count), near)
+    records[np.arange(len(nodes)), places] = np.choose(np.arange(len(nodes)) % 6, near)
     return records
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_ten_thousand_records_are_answered_as_scikit_learn_does(packages, name):
     rng, (model, example) = np.random.default_rng(1), MODELS[name]
-    records = np.concatenate([beside_thresholds(packages[name], 8000, rng), rng.normal(0, 9, (2000, 6))])
+    beside = beside_thresholds(packages[name], rng)
+    far = rng.normal(0, 9, (max(2000, 10_000 - len(beside)), 6))
     if np.isnan(example).any():
-        records[rng.random(records.shape) < 0.05] = np.nan
+        far[rng.random(far.shape) < 0.1] = np.nan
+    records = np.concatenate([beside, far])
     found, wanted = answers(packages[name], records), getattr(model, asked(model))(records)
     if "boost" in name or "hist" in name:  # the sums are the same, and exp is numpy's
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
