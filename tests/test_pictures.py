@@ -1,8 +1,10 @@
 """Pictures: from a folder to labels in Parquet, from pictures to pictures, read back with Pillow."""
 
+import base64
 import io
 import json
 import sqlite3
+import subprocess
 import sys
 import time
 import warnings
@@ -91,6 +93,54 @@ def test_pictures_in_hand_are_answered_the_same_way(package):
         found = pipeline.infer({"bytes": [digit(7), b"", digit(8)]}, on_reject="null").to_pydict()
     assert found["status"] == ["ok", "no_picture", "ok"]
     assert found["y_pred"] == [model.predict(DIGITS.data[[7]])[0], None, model.predict(DIGITS.data[[8]])[0]]
+
+
+def test_a_server_takes_pictures_in_base64_and_in_the_open_inference_protocol(package):
+    import urllib.error
+    import urllib.request
+
+    from tritonclient.http import InferenceServerClient, InferInput
+
+    path, model = package
+    pipeline = InferencePipeline(MemorySource({"bytes": [digit(0)]}), SklearnHost(path), MemoryDestination())
+    with pipeline.serving() as server:
+
+        def ask(text):
+            body = json.dumps([{"bytes": text}]).encode()
+            asked = urllib.request.Request(
+                f"{server.url}/predict", body, {"Content-Type": "application/json"}
+            )
+            return json.load(urllib.request.urlopen(asked))
+
+        wanted = model.predict(DIGITS.data[[7]])
+        assert ask(base64.b64encode(digit(7)).decode())[0]["y_pred"] == wanted
+        for text, said in (("no base64!", "as text in base64"), ("aGk=", "wanted a picture")):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                ask(text)
+            with refused.value as reply:
+                assert reply.code == 422
+                assert said in reply.read().decode()
+        tensor = InferInput("bytes", [1], "BYTES")
+        tensor.set_data_from_numpy(np.array([digit(7)], object))
+        with InferenceServerClient(server.url.removeprefix("http://")) as client:
+            assert client.infer("digits", [tensor]).as_numpy("y_pred") == wanted
+
+
+AUDIT = """
+import sys
+found = []
+sys.addaudithook(lambda event, given: found.append(given) if event == "pickle.find_class" else None)
+from mlinfer.hosts import SklearnHost
+with SklearnHost(sys.argv[1]).open() as model:
+    print(model.infer(model.example()).num_rows, sorted({"sklearn", "skops", "joblib"} & set(sys.modules)), found)
+"""
+
+
+def test_a_package_of_pictures_is_opened_and_asked_without_scikit_learn_and_without_unpickling(package):
+    done = subprocess.run(
+        [sys.executable, "-c", AUDIT, package[0]], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "2 [] []\n"
 
 
 def test_the_manifest_declares_how_pictures_are_prepared(package, capsys):

@@ -33,6 +33,12 @@ def columns(values, kind):
         ([2**63, 0], pa.uint64(), [2**63, 0], []),
         ([1, 2**70], pa.int64(), [1], [1]),
         ([1, 10**400], pa.float64(), [1.0], [1]),
+        (
+            [b"\xff", "/w==", "a", "no base64", "", 1, None],
+            pa.binary(),
+            [b"\xff", b"\xff", b"", None],
+            [2, 3, 5],
+        ),
         ([[1, 2], ["a"], None], pa.list_(pa.float64()), [[1, 2], None], [1]),
         ([[1], [2**70]], pa.list_(pa.int64()), [[1]], [1]),
         ([{"a": 1}, 4], pa.struct([("a", pa.int64())]), [{"a": 1}], [1]),

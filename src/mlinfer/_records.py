@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._casts import cast, compatible, is_moment, is_number, is_text
+from mlinfer._casts import cast, compatible, is_bytes, is_moment, is_number, is_text
 from mlinfer._text import shown
 
 if TYPE_CHECKING:
@@ -116,7 +117,10 @@ def _cast_each(values: list[Any], field: pa.Field, bad: dict[int, BadRow]) -> pa
 
 
 def _misfit(number: int, value: Any, field: pa.Field) -> BadRow:
-    return BadRow(number, "wrong_type", f"field {field.name!r}: wanted {field.type}, found {shown(value)}")
+    said = " (as text in base64)" if is_bytes(field.type) else ""
+    return BadRow(
+        number, "wrong_type", f"field {field.name!r}: wanted {field.type}{said}, found {shown(value)}"
+    )
 
 
 def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
@@ -125,8 +129,8 @@ def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
         return _moments(pa.array(values), wanted)
     if pt.is_struct(wanted) or pt.is_map(wanted):
         return pa.array(values, wanted)
-    if pt.is_binary(wanted) or pt.is_large_binary(wanted):
-        return pa.array(values, wanted)
+    if is_bytes(wanted):
+        return pa.array([_bytes(value) for value in values], wanted)
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, OverflowError):  # integers beyond int64, or that a float beside them cannot hold
@@ -136,6 +140,11 @@ def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
         if pt.is_uint64(wanted) and kinds == {int}:
             return pa.array(values, wanted)
         raise
+
+
+def _bytes(value: Any) -> Any:
+    """Text as the bytes that it stands for: JSON has no other way to say bytes. Raises ValueError: it is not base64."""
+    return base64.b64decode(value, validate=True) if isinstance(value, str) else value
 
 
 def _moments(array: pa.Array, wanted: pa.DataType) -> pa.Array:

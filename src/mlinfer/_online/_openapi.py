@@ -96,6 +96,8 @@ def _plain(kind: pa.DataType) -> dict[str, Any]:
         return {"type": "number"}
     if pt.is_string(kind) or pt.is_large_string(kind):
         return {"type": "string"}
+    if pt.is_binary(kind) or pt.is_large_binary(kind):
+        return {"type": "string", "contentEncoding": "base64"}
     if pt.is_fixed_size_list(kind):
         size = kind.list_size
         return {
