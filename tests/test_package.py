@@ -31,7 +31,7 @@ from sklearn.ensemble import (
 )
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import KNNImputer, SimpleImputer
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression, SGDClassifier
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
@@ -274,6 +274,22 @@ def test_every_flipped_byte_is_found_without_a_pin(package):
                 mlinfer.hosts.manifest(package)
         path.write_bytes(content)
     assert mlinfer.hosts.manifest(package)["model_id"] == "iris"
+
+
+def test_every_byte_of_a_small_package_counts(tmp_path):
+    """All of them: of the manifest, of the estimator and of its compiled form."""
+    package = mlinfer.save(LinearRegression().fit([[0.0], [1.0]], [1.0, 2.0]), tmp_path / "line.mlinfer")
+    files = sorted(package.iterdir())
+    assert [file.name for file in files] == ["compiled.arrays", "manifest.json", "model.skops"]
+    for file in files:
+        content = file.read_bytes()
+        with file.open("r+b", buffering=0) as changing:
+            for place, byte in enumerate(content):
+                os.pwrite(changing.fileno(), bytes([byte ^ 1 << place % 8]), place)
+                with pytest.raises(ConfigError):
+                    mlinfer.hosts.manifest(package)
+                os.pwrite(changing.fileno(), bytes([byte]), place)
+    assert mlinfer.hosts.manifest(package)["model_id"] == "line"
 
 
 def test_a_pinned_package_is_opened(package):

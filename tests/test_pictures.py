@@ -87,6 +87,21 @@ def test_a_folder_of_digits_becomes_labels_and_probabilities_in_parquet(package,
     assert "0x" not in reject["message"]  # Pillow's own words may name memory
 
 
+def test_a_file_describes_the_whole_pipeline(package, folder, tmp_path):
+    (tmp_path / "p.toml").write_text(f"""
+        name = "digits"
+        keep = ["path"]
+        source = {{ type = "files", path = "{folder}" }}
+        host = {{ type = "sklearn", model = "{package[0]}" }}
+        destination = {{ type = "parquet", path = "{tmp_path}/out" }}
+        rejects = {{ type = "jsonl", path = "{tmp_path}/rejects.jsonl" }}
+    """)
+    assert main(["run", str(tmp_path / "p.toml")]) == 0
+    assert pq.read_table(tmp_path / "out").num_rows == 39
+    (reject,) = (tmp_path / "rejects.jsonl").read_text().splitlines()
+    assert json.loads(reject)["record_id"] == "1020.png"
+
+
 def test_pictures_in_hand_are_answered_the_same_way(package):
     path, model = package
     with InferencePipeline(MemorySource([]), SklearnHost(path), MemoryDestination()) as pipeline:

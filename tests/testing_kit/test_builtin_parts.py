@@ -19,7 +19,7 @@ from mlinfer.destinations import (
     ParquetDestination,
     SqlDestination,
 )
-from mlinfer.hosts import FunctionHost, Selected, SklearnHost
+from mlinfer.hosts import Chain, FunctionHost, Pictures, Png, Selected, SklearnHost
 from mlinfer.sources import (
     CsvSource,
     FilesSource,
@@ -202,6 +202,20 @@ def test_sklearn_host(check):
 
 @cases(check_host(lambda: Selected(SKLEARN, {"answer": "y_pred"}), VECTORS, expected_failures=IN_HAND))
 def test_selected_answers(check):
+    check()
+
+
+DARK, LIGHT = (b"P5 2 2 255 " + bytes([grey] * 4) for grey in (9, 200))
+CONTENTS = pa.record_batch({"bytes": [DARK, LIGHT, DARK, LIGHT] * 4})
+
+
+@cases(check_host(lambda: Pictures((2, 2), mode="L"), CONTENTS))
+def test_pictures(check):
+    check()
+
+
+@cases(check_host(lambda: Chain(Pictures((2, 2), mode="L"), Png((2, 2), mode="L")), CONTENTS))
+def test_pictures_to_png(check):
     check()
 
 

@@ -127,10 +127,7 @@ class _Decoder:
             msg = f"Pictures: wanted background=(red, green, blue), each from 0 to 255, found {recipe.background!r}"
             raise ConfigError(msg)
         self._recipe, self.width, self._pillow = recipe, recipe.width, pillow()
-        pixels = np.arange(256.0)[:, np.newaxis]
-        channels = CHANNELS[recipe.mode]
-        self._numbers = np.broadcast_to((pixels - recipe.mean) / recipe.scale, (256, channels)).copy()
-        self._channels = np.arange(channels)
+        self._mean, self._scale = np.asarray(recipe.mean), np.asarray(recipe.scale)
 
     def matrix(self, contents: Sequence[bytes]) -> np.ndarray:
         """See `Pictures.matrix`."""
@@ -155,7 +152,8 @@ class _Decoder:
         pixels = decoded(
             self._pillow, content, size=recipe.size, mode=recipe.mode, background=recipe.background
         )
-        numbers: np.ndarray = self._numbers[pixels, self._channels]
+        numbers: np.ndarray = pixels - self._mean
+        numbers /= self._scale
         return np.moveaxis(numbers, 2, 0).ravel() if recipe.layout == "CHW" else numbers.ravel()
 
 
