@@ -36,6 +36,7 @@ from mlinfer._layout import lay_out
 from mlinfer._online import Serving, serving
 from mlinfer._online._desk import Ask, Desk
 from mlinfer._online._listener import LoopThread
+from mlinfer._online._memory import memory_limit
 from mlinfer._online._predict import Rows
 from mlinfer._online._refusals import OWN_WORDS
 from mlinfer._online._wire import Patience, Refused
@@ -250,6 +251,75 @@ def test_an_answer_that_came_too_late_is_not_given_to_the_next_request():
             threading.Event().wait(0.001)
         opened.set()
         assert asked.result().json()["whose"] == "next"
+
+
+@pytest.mark.parametrize(("seconds", "status"), [("0.05", 503), ("30", 200)])
+def test_what_cannot_be_answered_in_time_is_refused_before_it_queues(seconds, status):
+    begun, opened = threading.Event(), threading.Event()
+    opened.set()
+
+    def gated(records):
+        begun.set()
+        opened.wait()
+        time.sleep(0.2)
+        return double(records)
+
+    with pipeline(gated).serving() as server, ThreadPoolExecutor(1) as threads:
+        url = f"{server.url}/predict"
+        assert httpx.post(url, json=row("shows how slow it is")).status_code == 200
+        opened.clear()
+        begun.clear()
+        first = threads.submit(httpx.post, url, json=row("first"))
+        begun.wait()
+        threading.Timer(0.3, opened.set).start()
+        found = httpx.post(url, json=row("second"), headers={"Request-Timeout": seconds})
+        assert found.status_code == status
+        if status == 503:
+            assert "to answer in time" in found.text, "it queued until its time had passed"
+            assert int(found.headers["Retry-After"]) >= 1
+        assert first.result().status_code == 200
+
+
+def test_the_smallest_limit_of_a_control_group_and_those_above_it_counts(tmp_path):
+    own, here = tmp_path / "cgroup", tmp_path / "sys" / "pod" / "box"
+    here.mkdir(parents=True)
+    own.write_text("0::/pod/box\n")
+    (here / "memory.max").write_text("max\n")
+    assert memory_limit(tmp_path / "sys", own) is None
+    (here.parent / "memory.max").write_text("1000\n")
+    (tmp_path / "sys" / "memory.max").write_text("2000\n")
+    assert memory_limit(tmp_path / "sys", own) == 1000
+
+
+def test_where_memory_is_short_requests_are_taken_one_at_a_time(monkeypatch):
+    # a group that small cannot be had
+    monkeypatch.setattr("mlinfer._online._listener.memory_limit", lambda: 1)
+    begun, opened = threading.Event(), threading.Event()
+
+    def gated(records):
+        begun.set()
+        opened.wait()
+        return double(records)
+
+    with pipeline(gated).serving() as server, ThreadPoolExecutor(1) as threads:
+        url = f"{server.url}/predict"
+        first = threads.submit(httpx.post, url, json=row("first"))
+        begun.wait()
+        while not server.listener._short:
+            threading.Event().wait(0.001)
+        try:
+            assert httpx.post(url, json=row("second")).status_code == 503
+        finally:
+            opened.set()
+        assert first.result().status_code == 200
+        assert httpx.post(url, json=row("third")).status_code == 200
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "soon", "1e3", "1, 2", ""])
+def test_a_timeout_that_is_no_number_of_seconds_is_refused(said):
+    with client_of(pipeline()) as client:
+        found = client.post("/predict", json=row("a"), headers={"Request-Timeout": said})
+        assert (found.status_code, "Request-Timeout" in found.text) == (400, True)
 
 
 # --- what comes back ------------------------------------------------------------------------------------------------

@@ -38,14 +38,14 @@ ODD = some.dictionaries(some.sampled_from([*WANTED.names, "other"]), VALUES)
 class Desk:
     """Remembers what was put on it."""
 
-    def put(self, ask):
+    def put(self, ask, within=None):
         self.ask = ask
 
 
 class Order:
     """What a connection would have made."""
 
-    ask = None
+    ask = within = None
 
 
 def conformed(batch):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlinfer._failpoints import failpoint
 from mlinfer._online import _head
+from mlinfer._online._refusals import BUSY
 from mlinfer._online._wire import MOST_HEADER_BYTES, Refused, refusal, reply
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Connection(asyncio.Protocol):
         self._last_head: tuple[bytes, Order] | None = None
         self._answering = self._unread = self._ended = self._stuck = False
         self.phase, self.until = "idle", 0.0
+        self._since = 0.0  # of the phase
 
     # --- what the event loop calls ---------------------------------------------------------------------------------
 
@@ -157,6 +159,8 @@ class Connection(asyncio.Protocol):
         self._unread = False
         self._answering = True
         self._enter("answer")
+        if order.within is not None:
+            self.until = min(self.until, self._since + order.within)
         order.begin(body)
         return True
 
@@ -187,7 +191,7 @@ class Connection(asyncio.Protocol):
         listener.told(order.head.path, status)
         named: tuple[str, ...] = ()
         if listener.access is not None:
-            named = (f"X-Request-Id: {listener.access(order, status, listener.since('answer', self.until))}",)
+            named = (f"X-Request-Id: {listener.access(order, status, listener.now() - self._since)}",)
         self._transport.write(text(close, named))
         if close:
             self._part()
@@ -220,7 +224,7 @@ class Connection(asyncio.Protocol):
             self._refuse(Refused(408, f"wanted the whole body within {self._listener.patience.body:g} s"))
         elif self.phase == "answer" and self._order is not None:
             self._order.abandon()
-            self.refuse(self._order, Refused(503, "too much to do; ask again in a moment"))
+            self.refuse(self._order, BUSY)
         elif self.phase == "parting":
             self._close()
         else:
@@ -257,5 +261,5 @@ class Connection(asyncio.Protocol):
             self._held = 0
 
     def _enter(self, phase: str) -> None:
-        self.phase = phase
-        self.until = self._listener.deadline(phase)
+        self.phase, self._since = phase, self._listener.now()
+        self.until = self._since + float(getattr(self._listener.patience, phase))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import queue
 import threading
 import time
@@ -21,14 +22,13 @@ from mlinfer._engine import Answers, Step
 from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._failpoints import failpoint
 from mlinfer._online._counts import Counts
-from mlinfer._online._refusals import BUSY, refusal
-from mlinfer._online._wire import JSON, Refused
+from mlinfer._online._pace import Pace
+from mlinfer._online._refusals import BUSY, busy, refusal
+from mlinfer._online._wire import JSON, Patience, Refused
 from mlinfer._signature import Signature
 
-QUICK = 0.001
-"""Seconds: a model that is done with a batch within this answers on the event loop's own thread; a hop costs more."""
-SLOW = 0.005
-CALLS_TO_BELIEVE = 8
+SLACK = 1.25
+"""An estimate errs, and an answer that comes too late was work for nobody: so many times the expected wait must fit."""
 
 
 class Form(Protocol):
@@ -54,12 +54,13 @@ class Caller(Protocol):
 class Ask:
     """Records of one caller, as its form read them."""
 
-    __slots__ = ("abandoned", "caller", "content", "form", "rows", "since", "version")
+    __slots__ = ("abandoned", "caller", "content", "form", "rows", "since", "until", "version")
 
     def __init__(self, form: Form, content: Any, rows: int, caller: Caller) -> None:
         self.form, self.content, self.rows, self.caller = form, content, rows, caller
         self.abandoned = False
-        self.since = 0.0
+        self.since, self.until = 0.0, math.inf
+        """When it came to the desk, and when nobody wants its answer any more."""
         self.version = ""
         """Of the model that answered."""
 
@@ -78,14 +79,16 @@ class Desk:
     """
 
     def __init__(
-        self, step: Step, log: Log, *, max_rows: int, counts: Counts | None = None, first: bool = False
-    ) -> None:
+        self, step: Step, log: Log, *, max_rows: int, counts: Counts | None = None, first: bool = False,
+        patience: Patience | None = None,
+    ) -> None:  # fmt: skip
         self._step, self._log, self._max_rows, self._first = step, log, max_rows, first
-        self._counts = counts or Counts()
+        self._counts, self._patience = counts or Counts(), patience or Patience()
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Ask] = deque()
         self._rows = 0
         self._begun = False  # a batch is being answered, or about to be
+        self._inside, self._entered = 0, 0.0  # records in the model, and since when
         self._pace = Pace()
         self._thread: Thread | None = None
 
@@ -109,17 +112,38 @@ class Desk:
         """How many records these are."""
         return self._rows
 
-    def put(self, ask: Ask) -> None:
-        """Take a request; its form answers it, or its caller is refused. Raises Refused: too much is waiting."""
-        if self._waiting and self._rows + ask.rows > self._max_rows:
-            raise BUSY
+    def put(self, ask: Ask, within: float | None = None) -> None:
+        """Take a request; its form answers it, or its caller is refused.
+
+        What cannot be answered `within` so many seconds (at most those of the server's patience) is dropped without a word:
+        whoever set the deadline tells the caller. Raises Refused: too much is waiting, or for too long.
+        """
+        patience = self._patience.answer
+        within = patience if within is None else min(within, patience)
         ask.since = time.perf_counter()
+        ask.until = ask.since + within
+        # with nobody before it it is never refused: a model that was slow once can show that it no longer is
+        if self._begun:
+            self._check_room(ask, within)
         self._waiting.append(ask)
         self._rows += ask.rows
         failpoint("server.enqueue")
         if not self._begun:
             self._begun = True
             self._loop.call_soon(self._next)  # behind what else has just arrived: that joins the batch
+
+    def _check_room(self, ask: Ask, within: float) -> None:
+        """Raises Refused: it would wait for too long."""
+        if self._waiting and self._rows + ask.rows > self._max_rows:
+            raise BUSY
+        pace, most = self._pace, self._step.max_records
+        full, rest = divmod(self._rows + ask.rows, most)
+        queued = full * pace.seconds(most) + pace.seconds(rest)
+        ahead = queued
+        if self._inside:
+            ahead += max(0.0, pace.seconds(self._inside) - (ask.since - self._entered))
+        if SLACK * ahead > within or queued - pace.seconds(min(ask.rows, most)) > self._patience.queue:
+            raise busy(ahead)
 
     def close(self) -> None:
         """End; nobody must be waiting."""
@@ -145,10 +169,11 @@ class Desk:
         while self._waiting and (not taken or rows + self._waiting[0].rows <= self._step.max_records):
             ask = self._waiting.popleft()
             self._rows -= ask.rows
-            if not ask.abandoned:
+            if not ask.abandoned and ask.until > now:
                 taken.append(ask)
                 rows += ask.rows
                 self._counts.queue.add(now - ask.since)
+        self._inside, self._entered = rows, now
         if taken:
             self._counts.batch.add(rows)
         return taken
@@ -163,7 +188,7 @@ class Desk:
             for one in self._answers(list(group))
         ]
         seconds = time.perf_counter() - begin
-        self._pace.took(seconds)
+        self._pace.took(sum(ask.rows for ask in asks), seconds)
         self._counts.infer.add(seconds)
         return found
 
@@ -178,6 +203,7 @@ class Desk:
                 yield from self._answers([ask])
 
     def _done(self, found: list[tuple[list[Ask], Answers | Exception]]) -> None:
+        self._inside = 0
         for some, answers in found:
             if isinstance(answers, Exception):
                 some[0].caller.refuse(refusal(answers))
@@ -244,22 +270,6 @@ class Desk:
         except Exception as error:  # noqa: BLE001 - told to the callers as any other failure; the desk goes on
             for ask, _ in good:
                 ask.caller.refuse(refusal(error))
-
-
-class Pace:
-    """Whether batches are answered so quickly that a thread of their own would cost more than it spares."""
-
-    def __init__(self) -> None:
-        self.quick = False
-        self._quick_ones = 0
-
-    def took(self, seconds: float) -> None:
-        """One more batch took this long."""
-        if seconds > SLOW:
-            self.quick, self._quick_ones = False, 0
-        elif seconds < QUICK:
-            self._quick_ones += 1
-            self.quick = self.quick or self._quick_ones >= CALLS_TO_BELIEVE
 
 
 class Thread:

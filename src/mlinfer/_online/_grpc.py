@@ -161,9 +161,10 @@ class GrpcServer:
         asked, rows = self._form.read(request)
         caller = Waiting()
         ask = Ask(self._form, asked, rows, caller)
-        self._desk.put(ask)
+        seconds = self._time_for(context)
+        self._desk.put(ask, seconds)
         try:
-            return await asyncio.wait_for(caller.answered, self._time_for(context))
+            return await asyncio.wait_for(caller.answered, seconds)
         except TimeoutError as error:
             raise Refused(
                 504, "there was no answer in the time there is; give it more, or ask again in a moment"

@@ -15,6 +15,7 @@ END = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"[A-Z]+ [!-~]+ HTTP/(\d)\.\d\r\n")
 _HEADERS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n")
 _METHODS = {"GET", "POST"}
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,16 @@ def body_length(head: Head) -> int:
     if len(lengths[0]) > 20 or int(lengths[0]) > MOST_BYTES:  # noqa: PLR2004 - digits; reading thousands of them fails
         raise Refused(413, f"wanted at most {MOST_BYTES:,} bytes")
     return int(lengths[0])
+
+
+def timeout(head: Head) -> float | None:
+    """Seconds that the client will wait, if it says so. Raises Refused."""
+    said = head.headers.get("request-timeout")
+    if said is None:
+        return None
+    if len(said) != 1 or not _SECONDS.fullmatch(said[0]) or not float(said[0]):
+        raise Refused(400, "wanted one Request-Timeout, a number of seconds above 0, such as 2 or 0.5")
+    return float(said[0])
 
 
 def no_body(head: Head) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from mlinfer._online._connection import Connection
 from mlinfer._online._counts import Counts
+from mlinfer._online._memory import SOFT, memory_limit, memory_taken
+from mlinfer._online._refusals import BUSY
 from mlinfer._online._routes import Order, Routes
 from mlinfer._online._wire import MOST_BYTES_AT_ONCE, MOST_CONNECTIONS, Patience, Refused
 
@@ -38,6 +40,9 @@ class Listener:
         # half of the files this process may open: the model, the log and the rest of the program need some, too
         self._room = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._held = 0
+        limit = memory_limit()
+        self._soft = None if limit is None else SOFT * limit
+        self._short = False  # of memory
         self._server: Any = None
         self._loop = asyncio.get_running_loop()
 
@@ -83,18 +88,14 @@ class Listener:
 
     def hold(self, size: int) -> int:
         """Take room for so many bytes of a request, or give it back (negative). Raises Refused: there is not enough."""
-        if size > 0 and self._held + size > MOST_BYTES_AT_ONCE:
-            raise Refused(503, "too much to do; ask again in a moment")
+        if size > 0 and (self._held + size > MOST_BYTES_AT_ONCE or (self._held and self._short)):
+            raise BUSY
         self._held += size
         return size
 
-    def deadline(self, phase: str) -> float:
-        """When a phase that begins now has taken too long."""
-        return self._loop.time() + float(getattr(self.patience, phase))
-
-    def since(self, phase: str, until: float) -> float:
-        """Seconds since the beginning of a phase that may last until then."""
-        return self._loop.time() - until + float(getattr(self.patience, phase))
+    def now(self) -> float:
+        """Seconds on the clock of deadlines."""
+        return self._loop.time()
 
     def told(self, path: str, status: int) -> None:
         """An answer went out."""
@@ -112,6 +113,8 @@ class Listener:
 
     def _look(self) -> None:
         now = self._loop.time()
+        if self._soft is not None:
+            self._short = memory_taken() > self._soft
         for connection in list(self._connections):
             if connection.until < now:
                 connection.expire()

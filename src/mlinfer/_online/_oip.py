@@ -169,7 +169,7 @@ class Infer:
         names = self._form.names([one.name for one in request.outputs or ()])
         binary = request.binary_outputs(names or self._form.outputs)
         order.ask = Ask(self._form, Asked(columns, request.id or None, names, binary), rows, order)
-        self._desk.put(order.ask)
+        self._desk.put(order.ask, order.within)
 
     def _read(self, order: Order, body: bytes) -> tuple[Request, memoryview]:
         text, rest = body, memoryview(b"")

@@ -37,7 +37,7 @@ class Predict:
     def __call__(self, order: Order, body: bytes) -> None:
         """Ask the model. Raises Refused."""
         order.ask = self._quickly(order, body) or self._thoroughly(order, body)
-        self._desk.put(order.ask)
+        self._desk.put(order.ask, order.within)
 
     def _quickly(self, order: Order, body: bytes) -> Ask | None:
         if self._typed is None:

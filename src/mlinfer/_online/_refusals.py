@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from collections import Counter
 
@@ -19,6 +20,7 @@ OWN_WORDS = {
 }
 """Reasons whose message was written by whatever raised it, and may tell secrets; the log has it."""
 BUSY = Refused(503, "too much to do; ask again in a moment")
+LONGEST_RETRY = 60
 _logger = logging.getLogger("mlinfer")
 
 
@@ -29,6 +31,13 @@ def refusal(error: Exception) -> Refused:
     if isinstance(error, Refused):
         return error
     return Refused(500, "the request failed; the log tells why", id=_logged(error))
+
+
+def busy(seconds: float) -> Refused:
+    """The refusal for a request that would have to wait so long."""
+    return Refused(
+        503, "too much to do to answer in time; ask again later", retry=min(math.ceil(seconds), LONGEST_RETRY)
+    )
 
 
 def _bad_records(errors: RecordErrors) -> Refused:

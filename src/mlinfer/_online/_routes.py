@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlinfer._online._head import Head, body_length, no_body
+from mlinfer._online._head import Head, body_length, no_body, timeout
 from mlinfer._online._refusals import refusal
 from mlinfer._online._wire import JSON, Refused
 
@@ -33,18 +33,20 @@ class Route:
 class Order:
     """One request: what its head asked for, and the way back to whoever asked."""
 
-    __slots__ = ("_connection", "ask", "head", "key", "length", "route")
+    __slots__ = ("_connection", "ask", "head", "key", "length", "route", "within")
 
     def __init__(self, head: Head, length: int, route: Route, connection: Connection) -> None:
         self.head, self.length, self.route = head, length, route
         self._connection = connection
         self.ask: Ask | None = None
         self.key: Key | None = None
+        self.within: float | None = None
+        """Seconds that the client will wait for its answer."""
 
     def again(self) -> Order:
         """The order that the same head means when it comes again; whether its key is still valid must be asked anew."""
         order = Order(self.head, self.length, self.route, self._connection)
-        order.key = self.key
+        order.key, order.within = self.key, self.within
         return order
 
     def begin(self, body: bytes) -> None:
@@ -103,7 +105,9 @@ class Routes:
             no_body(head)
             return Order(head, 0, route, connection)
         _check_kind(head, route.kinds)
-        return Order(head, body_length(head), route, connection)
+        order = Order(head, body_length(head), route, connection)
+        order.within = timeout(head)
+        return order
 
     def _check_name(self, head: Head) -> None:
         """A page in a browser must not reach a loopback server under a name of its own choosing."""

@@ -112,8 +112,10 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
             await asyncio.gather(server.listener.close(), *(one.close() for one in spoken))
 
         async def open_all() -> None:
-            first = how.log == "before_reply"
-            server.desk = Desk(step, log, max_rows=MOST_ROWS, counts=server.counts, first=first)
+            server.desk = Desk(
+                step, log, max_rows=MOST_ROWS, counts=server.counts, first=how.log == "before_reply",
+                patience=patience,
+            )  # fmt: skip
             server.listener = Listener(
                 patience or Patience(), server.counts, access if how.access_log else None
             )

@@ -24,7 +24,8 @@ BINARY = "application/octet-stream"
 class Patience:
     """Seconds that a connection may take: silent between requests, for a request's head, for its body, to take the answer.
 
-    `answer` is how long a request may wait for the model, `stop` how long a request that is still coming in may go on
+    `answer` is how long a request may wait for its answer (less if it says so), `queue` how long because of others before
+    it, so that an overload is over soon after it ends; `stop` how long a request that is still coming in may go on
     once the server ends, `parting` how long a refused client is listened to so that it sees why.
     """
 
@@ -32,6 +33,7 @@ class Patience:
     head: float = 10.0
     body: float = 30.0
     answer: float = 60.0
+    queue: float = 4.0
     taking: float = 30.0
     stop: float = 5.0
     parting: float = 1.0
@@ -46,11 +48,14 @@ class Refused(Exception):  # noqa: N818 - an answer, not a failure
         text: str,
         *,
         header: str | None = None,
+        retry: int = 1,
         kinds: Mapping[str, int] | None = None,
         **more: Any,
     ) -> None:
         super().__init__(text)
         self.status, self.header, self.kinds = status, header, kinds
+        self.retry = max(1, retry)
+        """Seconds after which a client may try again."""
         self.data = dump({"error": text, **more})
 
 
@@ -66,8 +71,6 @@ def reply(
         f"Content-Length: {len(data)}",
         *more,
     ]
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        head.append("Retry-After: 1")
     if close:
         head.append("Connection: close")
     return "\r\n".join([*head, "", ""]).encode() + data
@@ -76,6 +79,8 @@ def reply(
 def refusal(refused: Refused, *, close: bool, bodiless: bool = False, more: tuple[str, ...] = ()) -> bytes:
     """A refusal as it goes over the wire; the answer to HEAD has no body."""
     more = more if refused.header is None else (refused.header, *more)
+    if refused.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        more = (*more, f"Retry-After: {refused.retry}")
     answer = reply(refused.status, refused.data, close=close, more=more)
     return answer[: -len(refused.data)] if bodiless else answer
 

@@ -1,0 +1,47 @@
+"""How long the model takes for a batch, as far as can be told from the latest ones."""
+
+from __future__ import annotations
+
+QUICK = 0.001
+"""Seconds: a model that is done with a batch within this answers on the event loop's own thread; a hop costs more."""
+SLOW = 0.005
+CALLS_TO_BELIEVE = 8
+KEPT = 0.95
+"""Of the weight of a batch, when the next one is done: about twenty of them count."""
+
+
+class Pace:
+    """Seconds by records: a share for the batch and one for each record, neither below zero, by least squares.
+
+    `quick`: batches are answered so quickly that a thread of their own would cost more than it spares.
+    """
+
+    def __init__(self) -> None:
+        self.quick = False
+        self._quick_ones = 0
+        self._batches = self._rows = self._seconds = self._squares = self._products = 0.0
+
+    def took(self, rows: int, seconds: float) -> None:
+        """One more batch of so many records took this long."""
+        if seconds > SLOW:
+            self.quick, self._quick_ones = False, 0
+        elif seconds < QUICK:
+            self._quick_ones += 1
+            self.quick = self.quick or self._quick_ones >= CALLS_TO_BELIEVE
+        self._batches = KEPT * self._batches + 1
+        self._rows = KEPT * self._rows + rows
+        self._seconds = KEPT * self._seconds + seconds
+        self._squares = KEPT * self._squares + rows * rows
+        self._products = KEPT * self._products + rows * seconds
+
+    def seconds(self, rows: int) -> float:
+        """What a batch of so many records will take; 0 while nobody knows."""
+        if not self._batches or not rows:
+            return 0.0
+        mean_rows, mean = self._rows / self._batches, self._seconds / self._batches
+        spread = self._squares / self._batches - mean_rows**2
+        record = 0.0
+        if spread > 1e-6 * mean_rows**2:
+            record = (self._products / self._batches - mean_rows * mean) / spread
+        record = min(max(record, 0.0), mean / mean_rows)
+        return max(mean + record * (rows - mean_rows), 0.0)
