@@ -155,7 +155,7 @@ def test_a_function_that_cannot_be_sent_is_refused_in_words(function, more):
     message = str(caught.value)
     assert message.startswith("the host FunctionHost cannot be sent to a worker process (")
     assert message.endswith(
-        "define its function at the top level of a module, or use thread workers without timeout="
+        "define its function at the top level of a module, or do without worker processes and timeout="
     )
 
 

@@ -37,7 +37,7 @@ from mlinfer._watching import watches
 
 if TYPE_CHECKING:
     from mlinfer._checkpoint import Checkpoint
-    from mlinfer._online import Server, ServingOptions
+    from mlinfer._online import Crew, Server, ServingOptions
     from mlinfer._report import RunReport
 
 
@@ -264,7 +264,9 @@ class InferencePipeline:
         return answer(self._answers(), data, self.job, on_reject, clock=self._engine.clock)
 
     @contextmanager
-    def serving(self, bind: str = "127.0.0.1:0", **options: Unpack[ServingOptions]) -> Iterator[Server]:
+    def serving(
+        self, bind: str = "127.0.0.1:0", **options: Unpack[ServingOptions]
+    ) -> Iterator[Server | Crew]:
         """Serve while the block runs: `with pipeline.serving() as server: ... server.url`. Port 0 takes a free one.
 
         `POST /predict` takes a record (a JSON object by column name) or a list of records. A request is atomic: one bad
@@ -276,9 +278,11 @@ class InferencePipeline:
                 file names. `names=["scores.example"]`: the host names by which clients ask. `insecure=True`: listen where
                 others can reach it, without TLS or keys. `log="before_reply"`: give an answer only when the destination has
                 made it durable. `access_log=True`: tell the logger `mlinfer.access` about every request.
-                `grpc_bind="127.0.0.1:8081"`: speak the Open Inference Protocol over gRPC there, too.
+                `grpc_bind="127.0.0.1:8081"`: speak the Open Inference Protocol over gRPC there, too. `workers=4`: so many
+                processes answer at the address, each with a model of its own; on Linux.
 
-        Raises ConfigError: the address is taken, or others can reach it and it lacks what that needs.
+        Raises ConfigError: the address is taken, or others can reach it and it lacks what that needs; the host cannot be
+        sent to workers. Raises ComponentError: workers ended again and again.
         """
         from mlinfer._online import Serving, serving
 
@@ -290,8 +294,8 @@ class InferencePipeline:
     ) -> None:
         """Serve until SIGTERM or SIGINT; then finish what was accepted, write the log, and return. Options: see `serving`."""
         stop = stop or Stop()
-        with stopping_on_signals(stop), self.serving(bind, **options):
-            while not stop.wait(0.2):
+        with stopping_on_signals(stop), self.serving(bind, **options) as server:
+            while server.failure is None and not stop.wait(0.2):
                 pass
 
     def close(self) -> None:

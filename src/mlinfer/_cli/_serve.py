@@ -24,7 +24,7 @@ from mlinfer.sources import IterableSource
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mlinfer._online import Server, ServingOptions
+    from mlinfer._online import Crew, Server, ServingOptions
 
 
 def add(verbs: Any) -> None:
@@ -49,6 +49,9 @@ def _add_serve(verbs: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--bind", default="127.0.0.1:8080", metavar="HOST:PORT", help="where to listen (127.0.0.1:8080)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="let so many processes answer at the address (1)"
     )
     parser.add_argument("--grpc-bind", metavar="HOST:PORT", help="speak gRPC, too, there")
     parser.add_argument("--tls-cert", metavar="FILE", help="speak HTTPS with this certificate (PEM)")
@@ -91,14 +94,14 @@ def serve(asked: argparse.Namespace) -> None:
         online.server = stack.enter_context(pipeline.serving(asked.bind, **options))
         also = f" and, over gRPC, at {online.server.grpc_address}" if online.server.grpc_address else ""
         print(f"serving at {online.server.url}/predict{also}; Ctrl-C ends it", file=sys.stderr)
-        while not stop.wait(0.2):
+        while online.server.failure is None and not stop.wait(0.2):
             pass
 
 
 class Online:
     """The server, once it listens, for those who look after it."""
 
-    server: Server | None = None
+    server: Server | Crew | None = None
 
     @property
     def ready(self) -> bool:
@@ -118,6 +121,7 @@ def _options(asked: argparse.Namespace) -> ServingOptions:
     return {
         "tls": tls, "keys": asked.keys, "names": asked.name, "insecure": asked.insecure_bind,
         "log": asked.log, "access_log": asked.access_log, "grpc_bind": asked.grpc_bind,
+        "workers": asked.workers,
     }  # fmt: skip
 
 

@@ -9,9 +9,20 @@ from mlinfer._engine._plan import Plan, demand
 from mlinfer._engine._signals import Stop, stopping_on_signals
 from mlinfer._engine._step import Answers, Step
 from mlinfer._engine._tally import Spending, Tally
-from mlinfer._engine._workers import ProcessModel, open_model
+from mlinfer._engine._workers import (
+    UNGUARDED,
+    ProcessModel,
+    end_here,
+    from_bytes,
+    leave_signals,
+    open_model,
+    portable,
+    spawn,
+    to_bytes,
+)
 
 __all__ = [
+    "UNGUARDED",
     "Answers",
     "Batching",
     "Budget",
@@ -30,7 +41,13 @@ __all__ = [
     "Until",
     "Workers",
     "demand",
+    "end_here",
     "fingerprint",
+    "from_bytes",
+    "leave_signals",
     "open_model",
+    "portable",
+    "spawn",
     "stopping_on_signals",
+    "to_bytes",
 ]

@@ -28,6 +28,7 @@ from mlinfer._watching import same_model, watches
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
 
     from mlinfer._batch import Batch
     from mlinfer._clock import Clock
@@ -166,7 +167,7 @@ class ProcessModel:
             msg = "the model's process was replaced, and its successor has loaded a newer version"
             raise TransientError(msg)  # in the middle of a batch: the whole batch is asked again
         try:
-            self._pipe.send_bytes(_to_bytes(records))
+            self._pipe.send_bytes(to_bytes(records))
             if not self._pipe.poll(self._timeout):
                 self._restart()
                 msg = f"no answer within {self._timeout:g} s for {count(records.num_rows, 'record')}; the model was ended"
@@ -178,7 +179,7 @@ class ProcessModel:
             raise ChildProcessError(msg) from error
         if answer[:1] == b"e":
             raise self._pipe.recv()
-        return _from_bytes(answer[1:])
+        return from_bytes(answer[1:])
 
     def newer(self) -> ProcessModel | None:
         """Let the child turn to the newest version. Raises ConfigError: there is one that cannot be taken."""
@@ -205,26 +206,7 @@ class ProcessModel:
             self._child.join()
 
     def _start(self) -> None:
-        if getattr(multiprocessing.current_process(), "_inheriting", False):
-            raise ConfigError(UNGUARDED)  # this is a worker, running the script that started it once more
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._child = context.Process(
-            target=_live, args=(theirs, self._host), name="mlinfer-model", daemon=True
-        )
-        try:
-            self._child.start()
-        except OSError:
-            raise
-        except Exception as error:  # what pickling raises has no common root
-            self._pipe.close()
-            theirs.close()
-            msg = (
-                f"the host {type(self._host).__name__} cannot be sent to a worker process ({error}); "
-                "define its function at the top level of a module, or use thread workers without timeout="
-            )
-            raise ConfigError(msg) from error
-        theirs.close()
+        self._pipe, self._child = spawn("mlinfer-model", _live, self._host)
         self._signature = None
 
     def _ready(self) -> Signature:
@@ -251,25 +233,64 @@ class ProcessModel:
         self._start()
 
 
-def _live(pipe: Connection, host: Host) -> None:
-    """The child's whole life. It ends at once, as a forked child does: to take its libraries apart takes long."""
-    _serve(pipe, host)
+def spawn(
+    name: str, life: Callable[..., None], host: Host, *more: object, daemon: bool = True
+) -> tuple[Connection, SpawnProcess]:
+    """Start a process that does `life(pipe, host, *more)`; gives this end of its pipe, and the process.
+
+    Raises ConfigError: the host cannot be sent to it, or this is such a process itself.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ConfigError(UNGUARDED)  # this is a worker, running the script that started it once more
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=life, args=(theirs, host, *more), name=name, daemon=daemon)
+    try:
+        child.start()
+    except OSError:
+        ours.close()
+        raise
+    except Exception as error:  # what pickling raises has no common root
+        ours.close()
+        msg = (
+            f"the host {type(host).__name__} cannot be sent to a worker process ({error}); "
+            "define its function at the top level of a module, or do without worker processes and timeout="
+        )
+        raise ConfigError(msg) from error
+    finally:
+        theirs.close()
+    return ours, child
+
+
+def end_here() -> None:
+    """End a child at once, as a forked one does: to take its libraries apart takes long."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()
     os._exit(0)
 
 
-def _serve(pipe: Connection, host: Host) -> None:
-    """The child: load the model, say what it is, answer until the parent is gone."""
+def leave_signals() -> None:
+    """A child does not hear what is meant for its parent: that one drains, and says or shows when it has finished."""
     import signal
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the parent drains, and closes the pipe when it has finished
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _live(pipe: Connection, host: Host) -> None:
+    """The child's whole life."""
+    _serve(pipe, host)
+    end_here()
+
+
+def _serve(pipe: Connection, host: Host) -> None:
+    """The child: load the model, say what it is, answer until the parent is gone."""
+    leave_signals()
     with ExitStack() as stack:
         try:
             model = stack.enter_context(open_model(host))
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
-            pipe.send(_portable(error))
+            pipe.send(portable(error))
             return
         if isinstance(model, Stateful | SideTables):
             pipe.send(ConfigError(_REMEMBERS))
@@ -284,7 +305,7 @@ def _serve(pipe: Connection, host: Host) -> None:
             if asked == NEWER:
                 model = _newest(pipe, model)
             else:
-                _answer(pipe, model, _from_bytes(asked))
+                _answer(pipe, model, from_bytes(asked))
 
 
 def _newest(pipe: Connection, model: Model) -> Model:
@@ -303,31 +324,33 @@ def _answer(pipe: Connection, model: Model, records: pa.RecordBatch) -> None:
     try:
         found: Any = model.infer(records)
         if isinstance(found, pa.RecordBatch):
-            pipe.send_bytes(b"a" + _to_bytes(found))
+            pipe.send_bytes(b"a" + to_bytes(found))
             return
         found = ComponentError(
             f"the model answered with {type(found).__name__}, wanted a pyarrow.RecordBatch"
         )
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
-        found = _portable(error)
+        found = portable(error)
     pipe.send_bytes(b"e")
     pipe.send(found)
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """Errors of strangers may not survive the pipe; ours do."""
     if isinstance(error, MlinferError | RecordErrors | MemoryError):
         return error
     return Foreign(f"{type(error).__name__}: {error}")
 
 
-def _to_bytes(records: pa.RecordBatch) -> bytes:
+def to_bytes(records: pa.RecordBatch) -> bytes:
+    """Records as they travel over a pipe: a stream of Arrow IPC."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, records.schema) as writer:
         writer.write_batch(records)
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
-def _from_bytes(data: bytes) -> pa.RecordBatch:
+def from_bytes(data: bytes) -> pa.RecordBatch:
+    """What `to_bytes` made of them."""
     with pa.ipc.open_stream(data) as reader:
         return reader.read_next_batch()

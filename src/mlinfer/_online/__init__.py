@@ -1,7 +1,8 @@
 """The same pipeline as a server."""
 
+from mlinfer._online._crew import Crew, serving
 from mlinfer._online._keys import new_key
-from mlinfer._online._server import Server, serving
+from mlinfer._online._server import Server
 from mlinfer._online._serving import Serving, ServingOptions
 
-__all__ = ["Server", "Serving", "ServingOptions", "new_key", "serving"]
+__all__ = ["Crew", "Server", "Serving", "ServingOptions", "new_key", "serving"]

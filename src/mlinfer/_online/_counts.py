@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096, 16_384, 65_536)
@@ -25,6 +26,11 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def join(self, other: Histogram) -> None:
+        """All of another one, which has the same bounds."""
+        self.counts = [one + more for one, more in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
 
 class Counts:
     """The numbers. Each is written by one thread at a time."""
@@ -36,11 +42,33 @@ class Counts:
         self.rows = 0
         self.queue, self.infer, self.write = Histogram(SECONDS), Histogram(SECONDS), Histogram(SECONDS)
         self.batch = Histogram(SIZES)
+        self.worker_restarts: int | None = None
+        """None: there are no workers."""
+
+    def join(self, other: Counts) -> None:
+        """All of another server process."""
+        self.requests.update(other.requests)
+        self.rejects.update(other.rejects)
+        self.model_changes.update(other.model_changes)
+        self.rows += other.rows
+        for name in ("queue", "infer", "write", "batch"):
+            getattr(self, name).join(getattr(other, name))
 
 
-def exposition(counts: Counts, model: Mapping[str, str], now: Mapping[str, int]) -> bytes:
-    """All of them in Prometheus' text format, version 0.0.4; `now` are numbers that go up and down, by name."""
-    lines = [*_head("model_info", "gauge", "The model that answers."), _line("model_info", model, 1)]
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a server has done, the models that answer there (name and version), and numbers that go up and down, by name."""
+
+    counts: Counts = field(default_factory=Counts)
+    models: Sequence[Mapping[str, str]] = ()
+    now: Mapping[str, int] = field(default_factory=dict)
+
+
+def exposition(figures: Figures) -> bytes:
+    """All of it in Prometheus' text format, version 0.0.4."""
+    counts = figures.counts
+    lines = _head("model_info", "gauge", "The model that answers.")
+    lines += [_line("model_info", model, 1) for model in figures.models]
     lines += _head(
         "requests_total", "counter", "Requests by path and status; other: no such path, or no request."
     )
@@ -56,6 +84,11 @@ def exposition(counts: Counts, model: Mapping[str, str], now: Mapping[str, int])
         for outcome, number in sorted(counts.model_changes.items())
     ]
     lines += [*_head("rows_total", "counter", "Records answered."), _line("rows_total", {}, counts.rows)]
+    if counts.worker_restarts is not None:
+        lines += _head(
+            "worker_restarts_total", "counter", "Worker processes that were started in place of others."
+        )
+        lines.append(_line("worker_restarts_total", {}, counts.worker_restarts))
     for name, text, histogram in (
         ("queue_seconds", "Time a request waited for its batch.", counts.queue),
         ("infer_seconds", "Time of one batch in the model.", counts.infer),
@@ -63,7 +96,7 @@ def exposition(counts: Counts, model: Mapping[str, str], now: Mapping[str, int])
         ("batch_rows", "Records in a batch.", counts.batch),
     ):
         lines += [*_head(name, "histogram", text), *_buckets(name, histogram)]
-    for name, number in now.items():
+    for name, number in figures.now.items():
         lines += [f"# TYPE mlinfer_serve_{name} gauge", _line(name, {}, number)]
     return ("\n".join(lines) + "\n").encode()
 

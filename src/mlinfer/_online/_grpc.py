@@ -38,7 +38,6 @@ OPTIONS = [
     ("grpc.max_receive_message_length", MOST_BYTES),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 16 * 2**10),
-    ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 ]
 Call = Callable[[Any, Any], Awaitable[Any]]
@@ -70,10 +69,14 @@ class GrpcServer:
         self.keys: Keys | None = None
         self._server: Any = None
 
-    async def open(self, address: str, tls: tuple[Any, Any] | None, keys: Keys | None) -> str:
-        """Listen; gives HOST:PORT. Raises ConfigError: the address is taken."""
+    async def open(
+        self, address: str, tls: tuple[Any, Any] | None, keys: Keys | None, *, shared: bool = False
+    ) -> str:
+        """Listen, `shared`: beside others; gives HOST:PORT. Raises ConfigError: the address is taken."""
         self.keys = keys
-        self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MOST_CONNECTIONS)
+        self._server = grpc.aio.server(
+            options=[*OPTIONS, ("grpc.so_reuseport", int(shared))], maximum_concurrent_rpcs=MOST_CONNECTIONS
+        )
         calls: dict[str, Call] = {
             "ServerLive": self._live, "ServerReady": self._server_ready, "ServerMetadata": self._about,
             "ModelReady": self._model_ready, "ModelMetadata": self._describe, "ModelInfer": self._infer,

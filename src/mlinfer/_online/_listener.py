@@ -31,7 +31,9 @@ Access = Callable[[Order | None, int, float], str]
 class Listener:
     """The connections of one address. `routes` is set before it opens."""
 
-    def __init__(self, patience: Patience, counts: Counts, access: Access | None = None) -> None:
+    def __init__(
+        self, patience: Patience, counts: Counts, access: Access | None = None, *, neighbours: int = 0
+    ) -> None:
         self.patience, self.access = patience, access
         self._counts = counts
         self.routes: Routes
@@ -41,7 +43,7 @@ class Listener:
         self._room = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._held = 0
         limit = memory_limit()
-        self._soft = None if limit is None else SOFT * limit
+        self._soft = None if limit is None else SOFT * limit / (1 + neighbours)  # who share it
         self._short = False  # of memory
         self._server: Any = None
         self._loop = asyncio.get_running_loop()

@@ -7,25 +7,27 @@ import json
 import logging
 import secrets
 import socket
+import ssl
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlinfer._answering import rows_batch
 from mlinfer._clock import SystemClock
-from mlinfer._engine import Job, ProcessModel, Step, open_model
+from mlinfer._engine import Answers, Job, ProcessModel, Step, open_model
 from mlinfer._errors import ComponentError, ConfigError
 from mlinfer._events import ModelChanged
 from mlinfer._json_text import json_objects
 from mlinfer._layout import Layout
 from mlinfer._lineage import Lineage
 from mlinfer._online._access import access
-from mlinfer._online._counts import Counts, exposition
+from mlinfer._online._counts import Counts, Figures, exposition
 from mlinfer._online._desk import Desk
 from mlinfer._online._json import dump
+from mlinfer._online._keys import Keys
 from mlinfer._online._listener import Listener, LoopThread
-from mlinfer._online._log import PredictionLog, prediction_log
+from mlinfer._online._log import Stored, prediction_log
 from mlinfer._online._openapi import openapi, record_schema
 from mlinfer._online._page import HTML, page, policy
 from mlinfer._online._predict import Predict
@@ -38,16 +40,22 @@ from mlinfer._watching import watches
 if TYPE_CHECKING:
     from mlinfer._online._grpc import GrpcServer
 
+_REMEMBERS = (
+    "workers: wanted a model that keeps nothing between calls, for each worker has its own; found one with a memory; "
+    "serve it with one worker"
+)
 _logger = logging.getLogger("mlinfer")
 
 
 class Server:
     """A pipeline's host online. `url` is where it listens; `ready` whether it takes requests, which ends before it does."""
 
-    def __init__(self, url: str, log: PredictionLog, counts: Counts) -> None:
+    def __init__(self, url: str, log: Log, counts: Counts) -> None:
         self.url = url
         self.grpc_address: str | None = None
         """HOST:PORT, where gRPC is spoken."""
+        self.failure: Exception | None = None
+        """Why it cannot go on; None: it can."""
         self.ready = False
         self.counts = counts
         self._log = log
@@ -61,6 +69,10 @@ class Server:
 
     def exposition(self) -> bytes:
         """What it has done, in Prometheus' text format, version 0.0.4."""
+        return exposition(self.figures())
+
+    def figures(self) -> Figures:
+        """What it has done, in numbers."""
         signature = self.desk.signature
         now = {
             "queue_requests": self.desk.waiting,
@@ -68,26 +80,64 @@ class Server:
             "connections": self.listener.connections,
             "log_dropped": self._log.dropped,
         }
-        return exposition(self.counts, {"model": signature.model_id, "version": signature.version}, now)
+        return Figures(self.counts, [{"model": signature.model_id, "version": signature.version}], now)
+
+
+class Log(Protocol):
+    """The way to the prediction log."""
+
+    counts: Counts | None
+    dropped: int
+
+    def __call__(self, answers: Answers, stored: Stored | None = None) -> None:
+        """Remember answers for writing; returns at once. `stored` is called when they are durable, or cannot be."""
+
+
+class Alone:
+    """The place of a server that is a process by itself. Workers have one of their own."""
+
+    shared = False
+    """Whether others listen at its addresses, too."""
+
+    def log(self, job: Job, layout: Layout, run: str) -> AbstractContextManager[Log]:
+        """Open the log."""
+        return prediction_log(job, layout, run)
+
+    def listening(self, how: Serving) -> socket.socket:
+        """A socket at the address; asked for when everything else is ready."""
+        return how.listening()
+
+    def grpc_address(self, how: Serving) -> str | None:
+        """HOST:PORT as gRPC takes it; asked for last."""
+        return how.grpc_address()
+
+
+def check(how: Serving) -> tuple[Keys | None, ssl.SSLContext | None]:
+    """What a server needs from files. Raises ConfigError: it is not what it should be, or an extra is not installed."""
+    _need_extra()
+    if how.grpc_bind is not None:
+        _need_grpc()
+    return how.open_keys(), how.open_tls()
 
 
 @contextmanager
-def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterator[Server]:
-    """Serve a job's host while the block runs; then finish what was accepted.
+def serving_here(
+    job: Job, how: Serving, patience: Patience | None = None, place: Alone | None = None
+) -> Iterator[Server]:
+    """Serve a job's host in this process while the block runs; then finish what was accepted.
 
     Raises ConfigError: the address is taken, or a file is not what it should be; the extra is not installed.
     Raises ComponentError: the model cannot answer its own example.
     """
-    _need_extra()
-    address = how.grpc_address()
-    if address is not None:
-        _need_grpc()
-    keys, tls = how.open_keys(), how.open_tls()
+    place = place or Alone()
+    keys, tls = check(how)
     with ExitStack() as stack:
         model = _model(job, stack)
+        if place.shared and isinstance(model, Stateful):
+            raise ConfigError(_REMEMBERS)
         layout = job.lay_out(model.signature)
         run = secrets.token_hex(8)
-        log = stack.enter_context(prediction_log(job, layout, run))
+        log = stack.enter_context(place.log(job, layout, run))
         lineage = Lineage(model.signature, run, SystemClock(), in_hand=True)
         counts = Counts()
         step = Step(
@@ -100,10 +150,11 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
         example = _example(model, layout)
         if example is not None and not isinstance(model, Stateful):
             _warm_up(step, example)
-        listening = stack.enter_context(how.listening())
+        listening = stack.enter_context(place.listening(how))
+        address = place.grpc_address(how)
         thread = LoopThread("mlinfer-http")
         stack.callback(thread.close)
-        server = Server(_url(listening, secure=tls is not None), log, counts)
+        server = Server(url_of(listening, secure=tls is not None), log, counts)
         log.counts = server.counts
 
         spoken: list[GrpcServer] = []
@@ -117,8 +168,9 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
                 patience=patience,
             )  # fmt: skip
             server.listener = Listener(
-                patience or Patience(), server.counts, access if how.access_log else None
-            )
+                patience or Patience(), server.counts, access if how.access_log else None,
+                neighbours=how.workers - 1,
+            )  # fmt: skip
             paths = {
                 **_routes(server.desk, layout, lambda: server.ready, renews=watches(job.host)),
                 **_pages(layout, example, keys=keys is not None),
@@ -126,7 +178,7 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
             server.listener.routes = Routes(how.allowed_names, paths, keys)
             if address is not None:  # first: it is the one that may find its address taken
                 spoken.append(_grpc(server, layout))
-                server.grpc_address = await spoken[0].open(address, how.tls, keys)
+                server.grpc_address = await spoken[0].open(address, how.tls, keys, shared=place.shared)
             server.ready = True
             await server.listener.open(listening, tls)
 
@@ -195,7 +247,8 @@ def _warm_up(step: Step, example: dict[str, Any]) -> None:
         raise ComponentError(msg)
 
 
-def _url(listening: socket.socket, *, secure: bool) -> str:
+def url_of(listening: socket.socket, *, secure: bool) -> str:
+    """How clients call the address of a socket."""
     host, port = listening.getsockname()[:2]
     return f"{'https' if secure else 'http'}://{host}:{port}"
 

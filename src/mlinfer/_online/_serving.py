@@ -32,6 +32,7 @@ class ServingOptions(TypedDict, total=False):
     log: Literal["behind", "before_reply"]
     access_log: bool
     grpc_bind: str | None
+    workers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Serving:
         log: when an answer is given: `before_reply`, once the destination has made it durable; `behind`, at once.
         access_log: tell the logger `mlinfer.access` about every request over HTTP: never what a record holds.
         grpc_bind: HOST:PORT for the Open Inference Protocol over gRPC, with the same certificate and keys; None: not spoken.
+        workers: how many processes answer at the address, each with a model of its own.
 
     Raises:
         ConfigError: the options contradict each other.
@@ -60,6 +62,7 @@ class Serving:
     log: Literal["behind", "before_reply"] = "behind"
     access_log: bool = False
     grpc_bind: str | None = None
+    workers: int = 1
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot work, or should not."""
@@ -71,6 +74,9 @@ class Serving:
             raise ConfigError(msg)
         if self.log not in {"behind", "before_reply"}:
             msg = f"log: wanted 'behind' or 'before_reply', found {shown(self.log)}"
+            raise ConfigError(msg)
+        if self.workers < 1:
+            msg = f"workers: wanted a number of processes of 1 or more, found {shown(self.workers)}"
             raise ConfigError(msg)
         for bind, address in addresses.items():
             if not address.is_loopback:
@@ -135,18 +141,19 @@ class Serving:
         address, port = _address_of(self.grpc_bind, "grpc_bind")
         return f"{address}:{port}"
 
-    def listening(self) -> socket.socket:
+    def listening(self, option: Literal["bind", "grpc_bind"] = "bind") -> socket.socket:
         """A socket at the address. Raises ConfigError: it is taken, or there is none such."""
+        bind = getattr(self, option)
         # asyncio sets TCP_NODELAY for TCP only
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._warn()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        address, port = self._address()
+        address, port = _address_of(bind, option)
         try:
             listening.bind((str(address), port))
         except OSError as error:
             listening.close()
-            msg = f"bind: wanted to listen at {self.bind}, found that this is not possible: {error.strerror}"
+            msg = f"{option}: wanted to listen at {bind}, found that this is not possible: {error.strerror}"
             raise ConfigError(msg) from error
         return listening
 
