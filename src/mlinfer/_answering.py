@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from mlinfer._arrays import from_values
 from mlinfer._batch import BadRecord, Batch, RecordIds
 from mlinfer._casts import cast
 from mlinfer._engine import Answers, Job, Step
@@ -114,7 +115,7 @@ def _named(group: Rejected) -> zip[tuple[str, str, str]]:
 def rows_batch(rows: Any, wanted: pa.Schema) -> Batch:
     """Rows of Python values as a batch whose ids are the row numbers."""
     records, good, bad = batch_from_rows(rows, wanted)
-    ids = RecordIds.of(pa.array([f"#{row}" for row in good], pa.string()))
+    ids = RecordIds.of(from_values([f"#{row}" for row in good]).cast(pa.string()))
     return Batch(
         records, IN_HAND, None, ids, tuple(BadRecord(f"#{one.row}", one.kind, one.message) for one in bad)
     )

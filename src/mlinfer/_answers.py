@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import elements, finite_in_all
+from mlinfer._arrays import elements, finite_in_all, to_numpy
 from mlinfer._casts import cast, is_list, is_number, is_text, owners
 from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._signature import Signature, allows_nonfinite
@@ -66,7 +66,7 @@ def bad_answers(answers: pa.RecordBatch, outputs: pa.Schema) -> RecordErrors | N
 
 
 def _unusable(array: pa.Array, field: pa.Field) -> np.ndarray | None:
-    mask: np.ndarray | None = np.asarray(array.is_null()) if array.null_count and not field.nullable else None
+    mask: np.ndarray | None = to_numpy(array.is_null()) if array.null_count and not field.nullable else None
     if allows_nonfinite(field):
         return mask
     if pt.is_floating(field.type):
@@ -81,10 +81,10 @@ def _unusable(array: pa.Array, field: pa.Field) -> np.ndarray | None:
 
 
 def _not_finite(array: pa.Array) -> np.ndarray | None:
-    values: np.ndarray = array.to_numpy(zero_copy_only=False)
+    values = to_numpy(array)
     if array.null_count == 0 and finite_in_all(values):
         return None
-    return np.asarray(~np.isfinite(values) & np.asarray(array.is_valid()))
+    return np.asarray(~np.isfinite(values) & to_numpy(array.is_valid()))
 
 
 def _not_finite_within(array: pa.Array) -> np.ndarray | None:

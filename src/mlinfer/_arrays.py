@@ -12,6 +12,14 @@ from mlinfer._errors import ComponentError
 
 FEW = 32
 """So many numbers are looked at one by one in less time than numpy takes to begin."""
+MOST_TEXT = 2**31 - 1
+"""Bytes that a column of type string can hold."""
+_NUMBERS = frozenset("iuf")
+_NUMBER_IDS = frozenset(
+    pa.from_numpy_dtype(f"{letter}{size}").id
+    for letter, sizes in (("i", (1, 2, 4, 8)), ("u", (1, 2, 4, 8)), ("f", (2, 4, 8)))
+    for size in sizes
+)
 
 
 def as_numpy(array: pa.Array) -> np.ndarray:
@@ -19,13 +27,81 @@ def as_numpy(array: pa.Array) -> np.ndarray:
 
     Shape (n,) for scalars, (n, k) for lists of one length k. No copy where Arrow's memory can be looked at directly.
     """
-    if pa.types.is_fixed_size_list(array.type):
-        values = _matrix(array)
-    else:
-        values = array.to_numpy(zero_copy_only=False)
+    values = _matrix(array) if pa.types.is_fixed_size_list(array.type) else to_numpy(array)
     view: np.ndarray = values.view()
     view.flags.writeable = False
     return view
+
+
+def to_numpy(array: pa.Array) -> np.ndarray:
+    """What `array.to_numpy(zero_copy_only=False)` gives: a read-only view of numbers without nulls, a copy of all else.
+
+    Arrow imports pandas, where that is installed, for any conversion, which takes longer than a small job. A view of the
+    memory, here and in `from_numpy`, is none.
+    """
+    if array.type.id in _NUMBER_IDS and not array.null_count:
+        return np.from_dlpack(array)
+    if pa.types.is_boolean(array.type) and not array.null_count:
+        return _unpacked(array)
+    values: np.ndarray = array.to_numpy(zero_copy_only=False)
+    return values
+
+
+def from_numpy(values: np.ndarray) -> pa.Array:
+    """What `pa.array` makes of an array of shape (n,), without a copy where it holds numbers in one piece."""
+    if values.dtype == bool:
+        bits = pa.py_buffer(np.packbits(values, bitorder="little"))
+        return pa.Array.from_buffers(pa.bool_(), len(values), [None, bits], null_count=0)
+    if values.dtype.kind not in _NUMBERS or not values.flags.c_contiguous or not values.dtype.isnative:
+        return pa.array(values)
+    return pa.Array.from_buffers(
+        pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)], null_count=0
+    )
+
+
+def _unpacked(array: pa.Array) -> np.ndarray:
+    bits = array.buffers()[1]
+    if not len(array) or bits is None:
+        return np.zeros(len(array), bool)
+    stop = array.offset + len(array)
+    flags = np.unpackbits(np.frombuffer(bits, np.uint8), count=stop, bitorder="little")[array.offset :]
+    return flags.view(bool)
+
+
+def from_values(values: list[Any]) -> pa.Array:
+    """What `pa.array` makes of Python values; without pandas (see `to_numpy`) where they are all of one plain type."""
+    kinds = set(map(type, values))
+    if len(kinds) != 1:
+        return pa.array(values)
+    kind = kinds.pop()
+    if kind is str:
+        return _from_texts(values)
+    if kind is float:
+        return from_numpy(np.array(values, np.float64))
+    if kind is int:
+        try:
+            return from_numpy(np.array(values, np.int64))
+        except OverflowError:  # Arrow has words of its own for it
+            return pa.array(values)
+    if kind is bool:
+        return from_numpy(np.array(values))
+    if kind is list and (inner := [item for value in values for item in value]):
+        offsets = np.zeros(len(values) + 1, np.int32)
+        np.cumsum([len(value) for value in values], out=offsets[1:])
+        return pa.ListArray.from_arrays(from_numpy(offsets), from_values(inner))
+    return pa.array(values)
+
+
+def _from_texts(values: list[str]) -> pa.Array:
+    try:
+        pieces = [value.encode() for value in values]
+    except UnicodeEncodeError:  # half of a character; Arrow has words of its own for it
+        return pa.array(values)
+    ends = np.cumsum([0, *map(len, pieces)])
+    if ends[-1] > MOST_TEXT:
+        return pa.array(values)
+    offsets, text = pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(pieces))
+    return pa.StringArray.from_buffers(len(values), offsets, text, null_count=0)
 
 
 def elements(array: pa.Array) -> pa.Array:
@@ -46,12 +122,10 @@ def finite_in_all(values: np.ndarray) -> bool:
 
 def _matrix(array: pa.Array) -> np.ndarray:
     size = array.type.list_size
-    rows: np.ndarray = (
-        elements(array).to_numpy(zero_copy_only=False).reshape(-1, size) if size else np.empty((0, 0))
-    )
+    rows: np.ndarray = to_numpy(elements(array)).reshape(-1, size) if size else np.empty((0, 0))
     if len(rows) == len(array):
         return rows
-    valid = np.asarray(array.is_valid())  # flattened lists leave out those that are null
+    valid = to_numpy(array.is_valid())  # flattened lists leave out those that are null
     whole = np.full((len(array), size), np.nan, np.result_type(rows.dtype, np.float32))
     whole[valid] = rows if size else 0
     return whole
@@ -67,9 +141,9 @@ def as_column(values: Any, field: pa.Field) -> pa.Array:
         return values
     if isinstance(values, np.ndarray) and values.ndim > 1:
         flat = np.ascontiguousarray(values).reshape(len(values), math.prod(values.shape[1:]))
-        return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
+        return pa.FixedSizeListArray.from_arrays(from_numpy(flat.ravel()), flat.shape[1])
     if isinstance(values, np.ndarray) and values.dtype != object:
-        return pa.array(values)
+        return from_numpy(values)
     if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
         msg = f"wanted answers {field.name!r}, one per record, found a single value ({type(values).__name__})"
         raise ComponentError(msg)

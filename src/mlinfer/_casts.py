@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import elements, finite_in_all
+from mlinfer._arrays import elements, finite_in_all, from_numpy, to_numpy
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -100,7 +100,7 @@ def _cast_to_float(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.n
     result = array.cast(wanted, safe=False)
     if not (pt.is_floating(array.type) and wanted.bit_width < array.type.bit_width):
         return result, None
-    if not result.null_count and finite_in_all(result.to_numpy()):
+    if not result.null_count and finite_in_all(to_numpy(result)):
         return result, None
     with np.errstate(over="ignore"):
         before, after = _floats(array), _floats(result)
@@ -179,7 +179,8 @@ def lengths_of(lists: pa.Array) -> np.ndarray:
     """How many elements each list has once flattened; a list that is null has none."""
     import pyarrow.compute as pc
 
-    return np.asarray(pc.fill_null(pc.list_value_length(lists), 0))
+    lengths = pc.list_value_length(lists)
+    return to_numpy(pc.fill_null(lengths, 0) if lengths.null_count else lengths)
 
 
 def owners(lists: pa.Array) -> np.ndarray:
@@ -196,9 +197,8 @@ def _cast_list(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarr
     lengths = lengths_of(lists)
     values, bad_values = cast(lists.flatten(), wanted.value_type)
     maker = pa.LargeListArray if pt.is_large_list(wanted) else pa.ListArray
-    offsets = pa.array(
-        np.concatenate([[0], np.cumsum(lengths)]), pa.int64() if pt.is_large_list(wanted) else pa.int32()
-    )
+    ends = from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    offsets = ends.cast(pa.int64() if pt.is_large_list(wanted) else pa.int32())
     mask = lists.is_null() if lists.null_count else None
     result = maker.from_arrays(offsets, values, type=wanted, mask=mask)
     if bad_values is None:
@@ -217,19 +217,19 @@ def _cast_to_tensor(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.
         values, unfit = cast(elements(array), wanted.value_type)
         if unfit is None:
             return pa.FixedSizeListArray.from_arrays(values, type=wanted), None
-    null = np.asarray(array.is_null())
+    null = to_numpy(array.is_null())
     if pt.is_fixed_size_list(array.type):
         fits = np.full(len(array), array.type.list_size == size)
     else:
         fits = np.asarray(pc.fill_null(pc.list_value_length(array), -1)) == size
     usable = fits & ~null
-    values, bad_values = cast(array.filter(pa.array(usable)).flatten(), wanted.value_type)
+    values, bad_values = cast(array.filter(from_numpy(usable)).flatten(), wanted.value_type)
     if not usable.all():
         places = np.full((len(array), size), -1, np.int64)
         places[usable] = np.arange(int(usable.sum()) * size).reshape(-1, size)
         indices = pa.array(places.ravel(), mask=places.ravel() < 0)
         values = values.take(indices)
-    result = pa.FixedSizeListArray.from_arrays(values, type=wanted, mask=pa.array(~usable))
+    result = pa.FixedSizeListArray.from_arrays(values, type=wanted, mask=from_numpy(~usable))
     bad = ~fits & ~null
     if bad_values is not None:
         bad[np.flatnonzero(usable)[np.flatnonzero(bad_values) // size]] = True
@@ -239,15 +239,15 @@ def _cast_to_tensor(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.
 def _all_of(lists: pa.Array, size: int) -> bool:
     if pt.is_fixed_size_list(lists.type):
         return bool(lists.type.list_size == size)
-    offsets = lists.offsets.to_numpy()
+    offsets = to_numpy(lists.offsets)
     return bool((offsets[1:] - offsets[:-1] == size).all())
 
 
 def _without(array: pa.Array, bad: np.ndarray) -> pa.Array:
     import pyarrow.compute as pc
 
-    return pc.if_else(pa.array(bad), pa.scalar(None, array.type), array)
+    return pc.if_else(from_numpy(bad), pa.nulls(1, array.type)[0], array)
 
 
 def _floats(array: pa.Array) -> np.ndarray:
-    return np.asarray(array.to_numpy(zero_copy_only=False), np.float64)
+    return np.asarray(to_numpy(array), np.float64)

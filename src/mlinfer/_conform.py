@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import elements, finite_in_all
+from mlinfer._arrays import elements, finite_in_all, from_numpy, to_numpy
 from mlinfer._casts import cast, compatible, is_list, owners
 from mlinfer._errors import RecordErrors, SchemaError
 from mlinfer._signature import needs_finite
@@ -125,7 +125,7 @@ def conform_column(array: pa.Array, field: pa.Field) -> tuple[pa.Array, list[Tro
             )
             troubles.append(Trouble(unfit, kind, f"field {field.name!r}: wanted {field.type}, found {found}"))
     if not field.nullable and array.null_count:
-        troubles.append(Trouble(np.asarray(array.is_null()), "missing_value", _missing(field)))
+        troubles.append(Trouble(to_numpy(array.is_null()), "missing_value", _missing(field)))
     for find in _value_checks(field):
         troubles += find(array, field)
     return array, troubles
@@ -140,7 +140,7 @@ def _value_checks(field: pa.Field) -> list[Callable[[pa.Array, pa.Field], list[T
 def _nonfinite(array: pa.Array, field: pa.Field) -> list[Trouble]:
     if field.nullable and not needs_finite(field):
         return []
-    values = array.to_numpy(zero_copy_only=False)
+    values = to_numpy(array)
     if array.null_count == 0 and finite_in_all(values):
         return []  # one pass over the values settles the usual case
     found = []
@@ -160,14 +160,14 @@ def _tensor_elements(array: pa.Array, field: pa.Field) -> list[Trouble]:
     values = elements(array)
     if values.null_count == 0 and not pt.is_floating(values.type):
         return []
-    numbers = values.to_numpy(zero_copy_only=False)
+    numbers = to_numpy(values)
     if values.null_count == 0 and finite_in_all(numbers):
         return []
     found = []
     if needs_finite(field) and (infinite := np.isinf(numbers)).any():
         message = f"field {field.name!r}: wanted finite numbers, found an element that is infinite"
         found.append(Trouble(_rows(array, infinite), "not_finite", message))
-    absent = np.asarray(values.is_null(nan_is_null=True))
+    absent = to_numpy(values.is_null(nan_is_null=True))
     if not inner.nullable and absent.any():
         message = f"field {field.name!r}: wanted a value in every element, found an element without one"
         found.append(Trouble(_rows(array, absent), "missing_value", message))
@@ -206,7 +206,7 @@ def _fit(arrays: list[pa.Array], schema: pa.Schema, troubles: list[Trouble]) -> 
     errors = RecordErrors(
         rows.tolist(), [troubles[n].kind for n in reason[rows]], [troubles[n].message for n in reason[rows]]
     )
-    good = pa.array(~bad)
+    good = from_numpy(~bad)
     fitting = [array.filter(good) for array in arrays]
     return Fit(_batch(fitting, schema, int((~bad).sum())), ~bad, errors)
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from mlinfer._arrays import from_numpy, from_values, to_numpy
 from mlinfer._casts import is_bytes, is_list, is_text
 
 TEXT = pa.large_string()
@@ -22,8 +23,13 @@ _ESCAPED = {"\\": "\\\\", **{chr(code): json.dumps(chr(code))[1:-1] for code in 
 
 @cache
 def _text(value: str) -> pa.Scalar:
-    """Made when it is needed: Arrow looks for pandas, and imports it, when it is given its first Python value."""
-    return pa.scalar(value, TEXT)
+    """Without `pa.scalar`, which imports pandas where it is installed."""
+    return from_values([value]).cast(TEXT)[0]
+
+
+@cache
+def _null() -> pa.Scalar:
+    return pa.nulls(1, TEXT)[0]
 
 
 def json_objects(records: pa.RecordBatch) -> pa.Array:
@@ -63,13 +69,13 @@ def _plain(array: pa.Array) -> pa.Array:
 
 
 def _floats(array: pa.Array) -> pa.Array:
-    values = array.to_numpy(zero_copy_only=False)
+    values = to_numpy(array)
     texts = array.cast(TEXT)
     whole = (np.abs(values.astype(np.float64)) < _LARGEST_PLAIN) & (np.trunc(values) == values)
     if whole.any():  # 1.0 must not become an integer on the way
-        texts = pc.if_else(pa.array(whole), _join(texts, _text(".0")), texts)
+        texts = pc.if_else(from_numpy(whole), _join(texts, _text(".0")), texts)
     finite = np.isfinite(values)
-    return texts if finite.all() else pc.if_else(pa.array(finite), texts, pa.scalar(None, TEXT))
+    return texts if finite.all() else pc.if_else(from_numpy(finite), texts, _null())
 
 
 def _strings(array: pa.Array) -> pa.Array:
@@ -117,8 +123,9 @@ def _binaries(array: pa.Array) -> pa.Array:
 
 
 def _lists(array: pa.Array) -> pa.Array:
-    lengths = pc.fill_null(pc.list_value_length(array), 0)
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
+    lengths = pc.list_value_length(array)
+    counts = to_numpy(pc.fill_null(lengths, 0) if lengths.null_count else lengths)
+    offsets = from_numpy(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
     inner = pa.LargeListArray.from_arrays(offsets, json_texts(array.flatten()))
     texts = _join(_text("["), pc.binary_join(inner, _text(",")), _text("]"))
     return _without_nulls_of(array, texts)
@@ -158,7 +165,7 @@ def _join(*parts: pa.Array | pa.Scalar) -> pa.Array:
 
 
 def _without_nulls_of(array: pa.Array, texts: pa.Array) -> pa.Array:
-    return pc.if_else(array.is_valid(), texts, pa.scalar(None, TEXT)) if array.null_count else texts
+    return pc.if_else(array.is_valid(), texts, _null()) if array.null_count else texts
 
 
 _WRITERS: list[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array], pa.Array]]] = [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from mlinfer._arrays import from_numpy, from_values
 from mlinfer._errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Lineage:
 
     def __init__(self, signature: Signature, run: str, clock: Clock, *, in_hand: bool = False) -> None:
         self._texts = {
-            name: pa.array([text], pa.string())
+            name: from_values([text])
             for name, text in (
                 ("model_id", signature.model_id),
                 ("model_version", signature.version),
@@ -76,8 +77,8 @@ class Lineage:
             return self._named(ids.array(), call)
         if name == "inferred_at":
             micros = (self._clock.now() - _EPOCH) // timedelta(microseconds=1)
-            return pa.array(np.full(count, micros, np.int64)).view(WHEN)
-        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), self._texts[name])
+            return from_numpy(np.full(count, micros, np.int64)).view(WHEN)
+        return pa.DictionaryArray.from_arrays(from_numpy(np.zeros(count, np.int32)), self._texts[name])
 
     def _named(self, ids: pa.Array, call: int) -> pa.Array:
         if not self._in_hand:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.types as pt
 
+from mlinfer._arrays import from_values
 from mlinfer._casts import cast, compatible, is_bytes, is_moment, is_number, is_text
 from mlinfer._text import shown
 
@@ -132,7 +133,7 @@ def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
     if is_bytes(wanted):
         return pa.array([_bytes(value) for value in values], wanted)
     try:
-        return pa.array(values)
+        return from_values(values)
     except (pa.ArrowInvalid, OverflowError):  # integers beyond int64, or that a float beside them cannot hold
         kinds = set(map(type, values)) - {type(None)}
         if pt.is_floating(wanted) and kinds <= {int, float}:

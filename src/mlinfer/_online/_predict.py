@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer._answering import numbered, rows_batch
+from mlinfer._arrays import from_numpy
 from mlinfer._batch import Batch
 from mlinfer._json_text import json_objects
 from mlinfer._online._desk import Ask, Desk
@@ -147,9 +148,9 @@ def _is_vector(kind: pa.DataType) -> bool:
 def _maker(kind: pa.DataType) -> Callable[[list[Any]], pa.Array]:
     """Makes a column of values that a typed decoder gave."""
     if pt.is_float64(kind):
-        return lambda values: pa.array(np.array(values, np.float64))
+        return lambda values: from_numpy(np.array(values, np.float64))
     if _is_vector(kind):
         return lambda values: pa.FixedSizeListArray.from_arrays(
-            pa.array(np.array(values, np.float64).ravel()), type=kind
+            from_numpy(np.array(values, np.float64).ravel()), type=kind
         )
     return lambda values: pa.array(values, kind)

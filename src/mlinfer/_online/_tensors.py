@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
+from mlinfer._arrays import to_numpy
 from mlinfer._casts import cast, compatible, is_bytes, is_list, is_text
 from mlinfer._errors import RecordErrors
 from mlinfer._online._wire import MOST_ROWS, Refused
@@ -201,4 +202,4 @@ def _elements(array: pa.Array, datatype: str) -> tuple[int | None, np.ndarray | 
             else array.cast(pa.string()).to_pylist()
         )
         return width, ["" if one is None else one for one in values]
-    return width, array.to_numpy(zero_copy_only=False)
+    return width, to_numpy(array)

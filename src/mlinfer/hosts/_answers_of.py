@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import ConfigError
+from mlinfer import ConfigError, as_column
 
 METHODS = {
     "predict": "y_pred",
@@ -162,7 +162,7 @@ def _types(values: np.ndarray) -> str:
 def _column(values: np.ndarray, kind: pa.DataType) -> pa.Array:
     if values.dtype.kind == "O":
         return pa.array(values, kind, from_pandas=True)
-    array = pa.array(values)
+    array = as_column(values, pa.field("", kind))
     return array if array.type == kind else array.cast(kind)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer import ConfigError
+from mlinfer import ConfigError, as_numpy
 
 Kind = Literal["tensor", "copied tensor", "array", "texts", "pandas", "polars", "objects"]
 
@@ -82,7 +82,7 @@ def is_plain_number(kind: pa.DataType) -> bool:
 def _tensor(records: pa.RecordBatch) -> np.ndarray:
     column = records.column(0)  # of fixed-size lists, none of them null: `flatten` would look for nulls first
     size = column.type.list_size
-    values: np.ndarray = column.values.to_numpy(zero_copy_only=False)
+    values = as_numpy(column.values)
     return values.reshape(-1, size)[column.offset : column.offset + records.num_rows]
 
 

@@ -6,6 +6,7 @@ crafted file could make it read foreign memory. A trusted type says nothing abou
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,25 +19,33 @@ NO_CHILD = -1
 
 def check_trees(loaded: Any, where: str) -> None:
     """Raises ConfigError: a node leads to a node, column or record that is not there, or back."""
-    from sklearn.ensemble import BaseEnsemble
-    from sklearn.ensemble._hist_gradient_boosting.gradient_boosting import BaseHistGradientBoosting
-    from sklearn.neighbors import BallTree, KDTree
-    from sklearn.tree import BaseDecisionTree
-
+    decision_tree = _kind("sklearn.tree._classes", "BaseDecisionTree")
+    boosted = _kind("sklearn.ensemble._hist_gradient_boosting.gradient_boosting", "BaseHistGradientBoosting")
+    neighbours = (
+        _kind("sklearn.neighbors._kd_tree", "KDTree"),
+        _kind("sklearn.neighbors._ball_tree", "BallTree"),
+    )
+    ensemble = _kind("sklearn.ensemble._base", "BaseEnsemble")
     for part in _parts(loaded, set()):
-        if isinstance(part, BaseDecisionTree):
+        if isinstance(part, decision_tree):
             sound = _decision_tree(part)
-        elif isinstance(part, BaseHistGradientBoosting):
+        elif isinstance(part, boosted):
             sound = _boosted(part)
-        elif isinstance(part, KDTree | BallTree):
+        elif isinstance(part, neighbours):
             sound = _neighbours(part.__getstate__())
-        elif isinstance(part, BaseEnsemble):
+        elif isinstance(part, ensemble):
             sound = _ensemble(part)
         else:
             continue
         if not sound:
             msg = f"{where}: wanted trees whose nodes lead to other nodes, found a {type(part).__name__} that is damaged or forged"
             raise ConfigError(msg)
+
+
+def _kind(module: str, name: str) -> Any:
+    """A type of scikit-learn, if its module has been imported: else nothing that was loaded can be of it."""
+    found = sys.modules.get(module)
+    return () if found is None else getattr(found, name)
 
 
 def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
