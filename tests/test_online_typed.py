@@ -3,6 +3,7 @@
 import json
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
@@ -100,6 +101,12 @@ def test_the_quick_way_is_taken_and_a_key_twice_is_not_overlooked():
     Predict(desk, WANTED)(Order(), quick)
     assert type(desk.ask.form).__name__ == "Columns"
     assert b"twice" in read(quick.replace(b'"a": 1', b'"a": 1, "a": 2', 1))
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64, -(2**63) - 1, 10**30])
+def test_an_integer_too_large_for_its_column_is_a_bad_record_and_no_failure(number):
+    body = json.dumps({"a": 1.0, "b": number, "çé q": "x", "d": True, "v": [1, 2.5]}).encode()
+    assert read(body) == read_thoroughly(body)
 
 
 def test_a_server_answers_both_ways_alike():
