@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -35,6 +36,7 @@ from mlinfer.destinations import (
     Tee,
 )
 from mlinfer.sources import JsonLinesSource, MemorySource
+from postgres import PostgresServer
 
 INPUTS = {"x": "double", "name": "string", "blob": "binary"}
 RECORDS = pa.table(
@@ -50,6 +52,7 @@ MAIN = {
     "jsonl": lambda: JsonLinesDestination("main.jsonl"),
     "csv": lambda: CsvDestination("main.csv"),
     "parquet": lambda: ParquetDestination("main"),
+    "postgres": lambda: SqlDestination(os.environ["REPLAY_DATABASE"], table="main"),
 }
 REJECTS = {
     "sql": lambda: SqlDestination("sqlite:///out.db", table="rejects"),
@@ -57,8 +60,25 @@ REJECTS = {
     "jsonl": lambda: JsonLinesDestination("rejects.jsonl"),
     "csv": lambda: CsvDestination("rejects.csv"),
     "parquet": lambda: ParquetDestination("rejects"),
+    "postgres": lambda: SqlDestination(os.environ["REPLAY_DATABASE"], table="rejects"),
 }
-PAIRS = [(main, main) for main in MAIN] + [("sql", "keyed"), ("sql", "jsonl"), ("jsonl", "sql")]
+PAIRS = [
+    *((main, main) for main in MAIN),
+    ("sql", "keyed"), ("sql", "jsonl"), ("jsonl", "sql"), ("postgres", "csv"), ("parquet", "postgres"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server():
+    with PostgresServer.running() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def database(request, monkeypatch):
+    """A new one for every test that asks for it, by name, for the job in a process of its own finds it so, too."""
+    if "postgres" in request.node.name:
+        monkeypatch.setenv("REPLAY_DATABASE", request.getfixturevalue("server").database())
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +113,9 @@ def delivered(main="sql"):
     """The answers that are there, by another reader than mlinfer's."""
     if main == "sql":
         with closing(sqlite3.connect("out.db")) as connection:
+            return sorted(connection.execute("SELECT twice, name, size FROM main").fetchall())
+    if main == "postgres":
+        with psycopg.connect(os.environ["REPLAY_DATABASE"]) as connection:
             return sorted(connection.execute("SELECT twice, name, size FROM main").fetchall())
     if main == "jsonl":
         rows = [json.loads(line) for line in Path("main.jsonl").read_text().splitlines()]
@@ -331,7 +354,8 @@ def in_text(bad=()):
 
 
 @pytest.mark.parametrize(
-    ("main", "rejects"), [("sql", "sql"), ("jsonl", "jsonl"), ("parquet", "parquet"), ("sql", "csv")]
+    ("main", "rejects"),
+    [("sql", "sql"), ("jsonl", "jsonl"), ("parquet", "parquet"), ("sql", "csv"), ("postgres", "postgres")],
 )
 @pytest.mark.parametrize("place", ["dest.commit.before", "dest.commit.after", "rejects.write.before"])
 def test_a_replay_that_is_killed_and_run_again_delivers_once(main, rejects, place, tmp_path):
