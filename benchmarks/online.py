@@ -54,6 +54,7 @@ class Contender:
     path: str = "/predict"
     needs: tuple[str, ...] = ()
     suffix: str = "joblib"
+    pinned: bool = True
 
 
 CONTENDERS = (
@@ -131,7 +132,8 @@ def running(contender: Contender, model: str, folder: Path, python: Path) -> Ite
         "folder": folder,
         "servers": SERVERS,
     }
-    command = ["taskset", "-c", "0", *contender.command.format(**parts).split()]
+    pinned = ["taskset", "-c", "0"] if contender.pinned else []
+    command = [*pinned, *contender.command.format(**parts).split()]
     first = body(contender, [json.loads((folder / "asked.json").read_text())["records"][0]])
     begun = time.perf_counter()
     with (folder / "server.log").open("wb") as said:

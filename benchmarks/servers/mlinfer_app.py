@@ -1,6 +1,6 @@
 """mlinfer with scikit-learn's own predict, and without a log; the compiled form is `mlinfer serve MODEL` itself.
 
-python benchmarks/servers/mlinfer_app.py MODEL PORT
+python benchmarks/servers/mlinfer_app.py MODEL PORT [WORKERS]
 """
 
 import sys
@@ -28,7 +28,7 @@ class Nowhere(DataDestination):
 
 
 if __name__ == "__main__":
-    model, port = sys.argv[1:]
+    model, port, *workers = sys.argv[1:]
     InferencePipeline(
         MemorySource({"x": []}), SklearnHost(model, compile="never"), Nowhere(), name="uncompiled"
-    ).serve(f"127.0.0.1:{port}")
+    ).serve(f"127.0.0.1:{port}", workers=int(*workers or [1]))
