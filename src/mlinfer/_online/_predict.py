@@ -131,10 +131,8 @@ def _python_type(kind: pa.DataType) -> Any:
 
     if pt.is_float64(kind):
         return float
-    if pt.is_int64(kind):
-        return Annotated[
-            int, Meta(ge=-(2**63), le=2**63 - 1)
-        ]  # what is not, the thorough way refuses by its row
+    if pt.is_int64(kind):  # the thorough way refuses the others by their row
+        return Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
     if pt.is_string(kind):
         return str
     if _is_vector(kind):
