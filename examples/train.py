@@ -25,7 +25,7 @@ with tempfile.TemporaryDirectory() as folder:
     found = mlinfer.train(table, model, target="grower", split=split, accept={"accuracy": 0.8}, to=path)
 
     score = found["accuracy"]
-    print(score.method, score.low > 0.8)  # Clopper-Pearson True
+    print(score.method, score.low > 0.8)  # exact True
     print(manifest(path)["training"]["calibration"]["scores"])  # 1 - probability of the true class
     with SklearnHost(path).open() as opened:
         print(opened.signature.model_id)  # growers

@@ -115,7 +115,7 @@ def desk(materials: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     folder = tmp_path / "desk"
     shutil.copytree(materials, folder)
     shutil.copytree(materials / "flights", folder / "mlinfer-demo" / "input")
-    shutil.copytree(materials / "model.mlinfer", folder / "mlinfer-demo" / "model.mlinfer")
+    shutil.copytree(materials / "model.mlinfer", folder / "mlinfer-demo" / "late-flights.mlinfer")
     monkeypatch.chdir(folder)
     return folder
 

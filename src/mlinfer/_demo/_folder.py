@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib.resources import as_file, files
 from pathlib import Path
 
-import mlinfer
 from mlinfer import ConfigError, durable
-from mlinfer._demo._model import arrived, example, train
+from mlinfer._demo._model import shipped, train
+from mlinfer.lifecycle import Training
 
 FIRST = ("2013-09.parquet", "2013-10.parquet")
 SECOND = "2013-11.parquet"
@@ -32,7 +30,7 @@ id_column = "flight_id"
 
 [host]
 type = "sklearn"
-model = "{folder}/model.mlinfer"
+model = "{folder}/late-flights.mlinfer"
 
 [destination]
 type = "sql"
@@ -63,7 +61,7 @@ class Folder:
     @property
     def model(self) -> Path:
         """The saved model."""
-        return self.path / "model.mlinfer"
+        return self.path / "late-flights.mlinfer"
 
     @property
     def database(self) -> Path:
@@ -97,17 +95,9 @@ class Folder:
         """Put a month into the input, whole, as every producer of files should."""
         self._copy(name, self.path / "input" / name)
 
-    def make_model(self) -> int | None:
-        """Train and save the model; returns the number of flights, None if it was there."""
-        if self.model.exists():
-            return None
-        with shipped("train.parquet") as path:
-            flights = arrived(path)
-        mlinfer.save(
-            train(flights), self.model, example=example(flights.slice(0, 20)), name="late-flights",
-            method=["predict", "predict_proba"], expand=True,
-        )  # fmt: skip
-        return len(flights)
+    def make_model(self) -> Training | None:
+        """Train the model; returns what was found, None if it was there."""
+        return None if self.model.exists() else train(self.model)
 
     def another(self) -> Path:
         """The same pipeline with a database of its own and small batches, which give time to kill it."""
@@ -128,12 +118,7 @@ class Folder:
 
     def _clear(self) -> None:
         """Remove what the demo has made and nothing else."""
-        for name in ("input", "next", "model.mlinfer", "kill-test"):
+        for name in ("input", "next", "late-flights.mlinfer", "kill-test"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for path in [*self.path.glob("scores.db*"), self.pipeline]:
             durable.remove(path)
-
-
-def shipped(name: str) -> AbstractContextManager[Path]:
-    """A file that travels with mlinfer, as a path while the block runs."""
-    return as_file(files("mlinfer._demo") / "data" / name)

@@ -12,9 +12,9 @@ import pyarrow as pa
 from mlinfer import RunReport
 from mlinfer._cli._table import rendered
 from mlinfer._config import load_pipeline
-from mlinfer._demo._folder import LAST, SECOND, Folder, shipped
+from mlinfer._demo._folder import LAST, SECOND, Folder
 from mlinfer._demo._kill import kill_in_the_middle, rows_of, same
-from mlinfer._demo._model import LATE_MINUTES, arrived, quality
+from mlinfer._demo._model import LATE_MINUTES
 from mlinfer.observers import ProgressBar
 from mlinfer.sources import ParquetSource
 
@@ -42,21 +42,13 @@ def demo(path: Path, *, force: bool = False) -> None:
 
 
 def _show_model(folder: Folder) -> None:
-    _head(1, "A model, fitted on January to June 2013")
-    flights = folder.make_model()
-    _say(
-        f"fitted on {flights:,} flights, saved as {folder.model}"
-        if flights
-        else f"{folder.model} was there already"
-    )
-    with shipped("unseen.parquet") as path, load_pipeline(folder.pipeline) as pipeline:
-        unseen = arrived(path)
-        scores = pipeline.infer(unseen)["y_proba_late"].to_numpy()
-    found = quality(scores, unseen)
-    _say(f"July, which it has not seen: {found.flights:,} flights, {found.base_rate:.0%} of them late")
-    _say(
-        f"ROC AUC {found.auc:.3f} (95% interval {found.low:.3f} to {found.high:.3f}; the base rate alone: 0.5)"
-    )
+    _head(1, "A model of January to July 2013, confirmed on the latest flights of these")
+    found = folder.make_model()
+    if found is None:
+        _say(f"{folder.model} was there already; mlinfer inspect tells how good it is")
+        return
+    print(_indented(str(found)))
+    _say(f"saved as    {folder.model}")
 
 
 def _show_first_run(folder: Folder) -> None:

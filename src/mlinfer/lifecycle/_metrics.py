@@ -312,4 +312,4 @@ def _compared(
 def _method(measure: Measure, draws: Draws, known: Interval | None) -> str:
     if known is None:
         return "bootstrap" if draws.groups is None else f"bootstrap of {draws.count:,} groups"
-    return "DeLong" if isinstance(measure, Area) else "Clopper-Pearson"
+    return "DeLong" if isinstance(measure, Area) else "exact"

@@ -44,10 +44,11 @@ class Training:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        left_out = f", {self.without_target:,} left out without {self.target}" if self.without_target else ""
         yield f"estimator   {self.kind}, for {self.target}"
         sides = ", ".join(f"{count:,} {side}" for side, count in self.records.items())
-        yield f"split       by {self.split['by']} {self.split['column']}: {sides}{left_out}"
+        yield f"split       by {self.split['by']} {self.split['column']}: {sides}"
+        if self.without_target:
+            yield f"left out    {self.without_target:,} without {self.target}"
         yield f"unseen      {self.records['test']:,} records, intervals of 95%"
         yield from _table(self.scores, self.accept)
 
