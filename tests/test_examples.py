@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -37,3 +42,55 @@ def test_the_example_has_fewer_than_60_lines(example):
 def test_the_list_of_examples_is_complete():
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert [path.name for path in EXAMPLES if f"({path.name})" not in text] == []
+
+
+def test_the_service_runs_as_its_readme_and_its_containerfile_say(tmp_path):
+    folder = tmp_path / "online"
+    shutil.copytree(FOLDER / "online", folder)
+
+    def run(*command):
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+
+    mlinfer = [sys.executable, "-m", "mlinfer"]
+    run(sys.executable, "fit.py")
+    (folder / "state").mkdir()
+    assert run(*mlinfer, "run", "pipeline.toml").startswith("150 delivered, 0 rejected, exactly-once")
+    copied = re.search(r"^COPY (.*) /srv/$", (folder / "Containerfile").read_text(), re.MULTILINE)
+    present = {path.name for path in folder.iterdir()}
+    assert set(copied[1].split()) <= present
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in {*copied[1].split(), "client.py", "Containerfile"}:
+            path.unlink()  # as in the container
+    command = json.loads(
+        re.search(r"^CMD (.*)", (folder / "Containerfile").read_text(), re.MULTILINE | re.DOTALL)[1].replace(
+            "\\\n", ""
+        )
+    )
+    assert command[0] == "mlinfer"
+    here = {"0.0.0.0:8080": "127.0.0.1:0", "0.0.0.0:9090": "127.0.0.1:0"}
+    server = subprocess.Popen(
+        [*mlinfer, *(here.get(word, word) for word in command[1:])], cwd=folder, stderr=subprocess.PIPE, text=True
+    )  # fmt: skip
+    try:
+        url = re.search(r"serving at (\S+)/predict", server.stderr.readline())[1]
+        printed = run(sys.executable, "client.py", url).splitlines()
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+    finally:
+        server.kill()
+        server.communicate()
+    assert printed == re.findall(r"^ +print\(.*\)  # (.*)$", (folder / "client.py").read_text(), re.MULTILINE)
+    with closing(sqlite3.connect(folder / "state" / "answers.db")) as database:
+        logged = [
+            row for (row,) in database.execute("SELECT y_pred FROM answers ORDER BY inferred_at, rowid")
+        ]
+    assert len(logged) == 153
+    assert logged[150:] == ["setosa", "versicolor", "virginica"]
+
+
+def test_the_files_of_the_service_are_short_and_listed():
+    text = (FOLDER / "online" / "README.md").read_text(encoding="utf-8")
+    files = [path for path in (FOLDER / "online").iterdir() if path.is_file() and path.name != "README.md"]
+    assert len(files) == 4
+    assert [path.name for path in files if f"({path.name})" not in text] == []
+    assert all(len(path.read_text(encoding="utf-8").splitlines()) < 60 for path in files)
