@@ -96,16 +96,11 @@ def materials(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("materials")
     (folder / "flights").mkdir()
     for month in _folder.FIRST:
-        with _folder.shipped(month) as path:
+        with _model.shipped(month) as path:
             shutil.copy(path, folder / "flights" / month)
-    with _folder.shipped("unseen.parquet") as path:
+    with _model.shipped("unseen.parquet") as path:
         shutil.copy(path, folder / "flights.parquet")
-        flights = _model.arrived(path).slice(0, 2000)
-    model = _model.train(flights)
-    mlinfer.save(
-        model, folder / "model.mlinfer", example=_model.example(flights.slice(0, 20)),
-        method=["predict", "predict_proba"], expand=True,
-    )  # fmt: skip
+    _model.train(folder / "model.mlinfer")
     return folder
 
 

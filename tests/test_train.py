@@ -42,7 +42,7 @@ from sklearn.svm import LinearSVC
 import mlinfer
 from mlinfer import ConfigError, ConfirmationError, SchemaError
 from mlinfer._cli import main
-from mlinfer._demo._folder import shipped
+from mlinfer._demo._model import shipped
 from mlinfer.hosts import Origin, SklearnHost, manifest
 from mlinfer.lifecycle import ByGroup, ByKey, ByTime, estimator
 from mlinfer.lifecycle._intervals import Draws, clopper_pearson, delong, delong_error, percentile
