@@ -18,13 +18,16 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import tritonclient.grpc as triton
+from sklearn.linear_model import LinearRegression
 
+import mlinfer
 from mlinfer import ComponentError, ConfigError, InferencePipeline, Retry
 from mlinfer.destinations import MemoryDestination
-from mlinfer.hosts import FunctionHost
+from mlinfer.hosts import FunctionHost, SklearnHost
 from mlinfer.sources import IterableSource
 from test_online_pages import metrics
 
@@ -483,6 +486,63 @@ def test_a_signal_under_load_loses_nothing(tmp_path, number):
         parent.communicate()
     assert not lost
     assert logged(tmp_path / "log.db") == sorted(told)
+
+
+def test_a_second_signal_ends_the_workers_at_once(tmp_path):
+    (tmp_path / "p.toml").write_text(textwrap.dedent(TOML))
+    (tmp_path / "model.py").write_text(textwrap.dedent(MODEL).replace("0.02", "60"))
+    command = [sys.executable, "-m", "mlinfer", "serve", "p.toml", "--allow", "model:doubled", "--bind"]
+    parent = subprocess.Popen(
+        [*command, "127.0.0.1:0", "--workers", "2"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        url = parent.stderr.readline().split()[2].removesuffix("/predict;")
+        workers = [
+            int(path.parent.name)
+            for path in Path("/proc").glob("[0-9]*/stat")
+            if path.read_text().rpartition(")")[2].split()[1] == str(parent.pid)
+        ]
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as asking:
+            body = b'{"x": 1}'
+            head = "POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n"
+            asking.sendall(head.encode() + body)  # nobody answers that within a minute
+            parent.send_signal(signal.SIGTERM)
+            while "finishing" not in parent.stderr.readline():
+                pass
+            parent.send_signal(signal.SIGTERM)
+            assert parent.wait(WITHIN) == 128 + signal.SIGTERM
+            until(lambda: not any(lives(pid) for pid in workers))
+    finally:
+        parent.kill()
+        parent.communicate()
+
+
+def test_every_worker_turns_to_a_newer_version(tmp_path):
+    def save(shift):
+        frame = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0]})
+        model = LinearRegression().fit(frame, frame["x"] + shift)
+        mlinfer.save(model, tmp_path / "line.mlinfer", example=frame, name="line", replace=True)
+
+    save(10)
+    host = SklearnHost(tmp_path / "line.mlinfer", watch=True)
+    made = InferencePipeline(IterableSource(nothing), host, MemoryDestination(), name="p")
+    with (
+        made.serving(workers=2) as server,
+        httpx.Client(base_url=server.url, headers={"Connection": "close"}) as client,
+    ):
+        assert round(client.post("/predict", json={"x": 1.0}).json()["y_pred"]) == 11
+        save(20)
+        latest = []
+
+        def all_have_turned():
+            latest.append(round(client.post("/predict", json={"x": 1.0}).json()["y_pred"]))
+            return latest[-30:] == [21] * 30  # one of two workers alone: once in a billion times
+
+        until(all_have_turned)
+        assert set(latest) <= {11, 21}
+        until(lambda: metrics(server.exposition().decode()).get(("model_changes_total", "taken")) == 2)
+        (model,) = [name for name in metrics(server.exposition().decode()) if name[0] == "model_info"]
+        assert model[1] == "line"
 
 
 def test_the_access_log_is_the_parents(caplog):

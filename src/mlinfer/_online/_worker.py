@@ -8,7 +8,7 @@ import queue
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,27 +116,21 @@ class Ended(Exception):  # noqa: N818 - not a failure
 
 
 class Line:
-    """The pipe to the parent. Nothing that is said is lost while the parent lives; what it says is heard on a thread."""
+    """The pipe to the parent; what that says is heard on a thread. Its end is the end of the worker, at once."""
 
     def __init__(self, pipe: Any) -> None:
         self._pipe = pipe
         self._speaking = threading.Lock()
-        self.broken = False
         self.stopped, self._told = threading.Event(), threading.Event()
         self.addresses: tuple[str, str | None] = ("", None)
         self.waiting: dict[int, Stored] = {}
         """Who waits for which answers to be durable."""
         threading.Thread(target=self._hear, name="mlinfer-parent", daemon=True).start()
 
-    def say(self, kind: str, *what: object) -> bool:
-        """Tell the parent, if there still is one."""
-        with self._speaking:
-            try:
-                if not self.broken:
-                    self._pipe.send((kind, *what))
-            except OSError:
-                self.broken = True
-            return not self.broken
+    def say(self, kind: str, *what: object) -> None:
+        """Tell the parent."""
+        with self._speaking, suppress(OSError):  # there is none any more: this process is about to end
+            self._pipe.send((kind, *what))
 
     def wait_for_addresses(self) -> tuple[str, str | None]:
         """Where to listen, once every worker is ready to. Raises Ended."""
@@ -158,17 +152,9 @@ class Line:
                 self.addresses = (what[0], what[1])
                 self._told.set()
             else:
-                self._stop()
-        if self.stopped.is_set():
-            end_here()  # the parent did not wait: neither do we
-        self.broken = True
-        while self.waiting:
-            self.waiting.popitem()[1](NOT_STORED)
-        self._stop()
-
-    def _stop(self) -> None:
-        self.stopped.set()
-        self._told.set()
+                self.stopped.set()
+                self._told.set()
+        end_here()  # the parent is gone, and nobody else writes the log
 
 
 class Forward(logging.Handler):
@@ -221,11 +207,7 @@ class FarLog:
                 self._line.say("layout", self._layout)
             if stored is not None:
                 self._line.waiting[number] = stored
-            said = self._line.say("answers", number, stored is not None, to_bytes(answers.batch.records))
-            if not said:
-                self.dropped += len(answers.batch)
-                if self._line.waiting.pop(number, None) is not None and stored is not None:
-                    stored(NOT_STORED)
+            self._line.say("answers", number, stored is not None, to_bytes(answers.batch.records))
 
 
 class Place(Alone):
