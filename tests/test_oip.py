@@ -351,3 +351,13 @@ def test_infer_and_the_protocol_answer_alike(server, plain):
     )
     np.testing.assert_array_equal(found.as_numpy("y"), wanted.column("y").to_numpy())
     np.testing.assert_array_equal(found.as_numpy("both"), np.array(wanted.column("both").to_pylist(), "f4"))
+
+
+@pytest.mark.parametrize(("levels", "status"), [(28, 200), (29, 400), (900, 400)])
+def test_data_may_be_nested_as_deep_as_any_other_json(levels, status):
+    data = 7
+    for _ in range(levels + 1):
+        data = [data]
+    request = {"inputs": [{"name": "v", "shape": [1], "datatype": "INT64", "data": data}]}
+    with made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())]).serving() as server:
+        assert httpx.post(f"{server.url}/v2/models/duck/infer", json=request).status_code == status

@@ -109,6 +109,13 @@ def test_an_integer_too_large_for_its_column_is_a_bad_record_and_no_failure(numb
     assert read(body) == read_thoroughly(body)
 
 
+@pytest.mark.parametrize("vector", [[1.5, True], [False, 1.5], [1, False]])
+def test_true_and_false_in_a_list_are_no_numbers(vector):
+    good = {"a": 1.0, "b": 1, "çé q": "x", "d": True, "v": [1, 2.5]}
+    (_, errors), misfits, _ = read(json.dumps([good, {**good, "v": vector}]).encode())
+    assert misfits == ["#1"] or errors == ([1], ["wrong_type"])
+
+
 def test_a_server_answers_both_ways_alike():
     host = FunctionHost(
         lambda a, b: a + b,

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer._arrays import from_values
-from mlinfer._casts import cast, compatible, is_bytes, is_moment, is_number, is_text
+from mlinfer._casts import cast, compatible, is_bytes, is_list, is_moment, is_number, is_text
 from mlinfer._text import shown
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
     if is_bytes(wanted):
         return pa.array([_bytes(value) for value in values], wanted)
     try:
-        return from_values(values)
+        found = from_values(values)
     except (pa.ArrowInvalid, OverflowError):  # integers beyond int64, or that a float beside them cannot hold
         kinds = set(map(type, values)) - {type(None)}
         if pt.is_floating(wanted) and kinds <= {int, float}:
@@ -141,6 +141,14 @@ def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
         if pt.is_uint64(wanted) and kinds == {int}:
             return pa.array(values, wanted)
         raise
+    if is_list(found.type) and pt.is_floating(found.type.value_type) and any(map(_holds_bool, values)):
+        msg = "a list holds True or False beside fractions"  # Arrow took them for 1.0 and 0.0
+        raise ValueError(msg)
+    return found
+
+
+def _holds_bool(value: Any) -> bool:
+    return type(value) is list and bool in set(map(type, value))
 
 
 def _bytes(value: Any) -> Any:

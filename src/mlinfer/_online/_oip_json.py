@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from mlinfer._online._json import DEEPEST
+
 
 class Tensor(msgspec.Struct, gc=False):
     """An input: `data` in row-major order, flat or nested, unless its elements follow in binary."""
@@ -90,9 +92,11 @@ class Codec:
 
 
 def _leaves(values: list[Any], kind: type) -> list[Any]:
+    levels = _AROUND
     while any(type(one) is list for one in values):
-        if not all(type(one) is list for one in values):
-            msg = "lists beside values"
+        levels += 1
+        if levels > DEEPEST or not all(type(one) is list for one in values):
+            msg = "lists beside values, or too many in each other"
             raise ValueError(msg)
         values = list(chain.from_iterable(values))
     allowed = {type(None), kind} | ({int} if kind is float else set())
@@ -102,6 +106,8 @@ def _leaves(values: list[Any], kind: type) -> list[Any]:
     return values
 
 
+_AROUND = 4
+"""Levels of a request down to a flat `data`: the object, its inputs, one of them, the list."""
 _KINDS = {"FP16": float, "FP32": float, "FP64": float, "BOOL": bool, "BYTES": str}
 
 
