@@ -13,6 +13,8 @@ from torture import (
     cost,
     database,
     killing,
+    malformed,
+    malformed_grpc,
     power_loss,
     soak,
     stopping,
@@ -106,6 +108,8 @@ LANES = [
     Lane("hot swaps", "swaps", swapping.under_load, 500, 250, 8),
     Lane("neighbours", "requests", asking.neighbours, 50_000, 25_000, 2000),
     Lane("server sigterm", "stops", asking.stopped, 50, 10, 2),
+    Lane("malformed http", "requests", malformed.over_http, 20_000, 10_000, 600),
+    Lane("malformed grpc", "calls", malformed_grpc.over_grpc, 5000, 5000, 300),
     Lane("slow sockets", "requests", asking.slow_sockets, 20_000, 20_000, 0, alone=True),
     Lane("power loss", "states", after_power_loss, 10_000, 10_000, 0),  # the short one has a test of its own
     Lane("cost of safety", "runs", cost.of_safety, cost.RUNS, cost.RUNS, 0, alone=True),
