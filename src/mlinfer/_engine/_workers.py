@@ -200,10 +200,12 @@ class ProcessModel:
     def close(self) -> None:
         """End the child."""
         self._pipe.close()
-        self._child.join(timeout=1)
-        if self._child.is_alive():
-            self._child.kill()
-            self._child.join()
+        with suppress(ValueError):  # it was let go of before
+            self._child.join(timeout=1)
+            if self._child.is_alive():
+                self._child.kill()
+                self._child.join()
+            self._child.close()  # its pipes would else stay until the garbage is collected
 
     def _start(self) -> None:
         self._pipe, self._child = spawn("mlinfer-model", _live, self._host)
@@ -228,8 +230,7 @@ class ProcessModel:
 
     def _restart(self) -> None:
         self._child.kill()
-        self._child.join()
-        self._pipe.close()
+        self.close()
         self._start()
 
 
