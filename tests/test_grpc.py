@@ -1,5 +1,6 @@
 """The Open Inference Protocol over gRPC, asked by clients that others wrote."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -195,6 +196,8 @@ def test_our_messages_are_the_protocols():
     names = {"InferTensor": "ModelInferRequest.InferInputTensor", "TensorMetadata": "ModelMetadataResponse.TensorMetadata",
              "InferRequestedOutputTensor": "ModelInferRequest.InferRequestedOutputTensor"}  # fmt: skip
     for name, fields in MESSAGES.items():
+        if name == "HealthCheckRequest":  # of another protocol, whose own client asks below
+            continue
         theirs = service_pb2.DESCRIPTOR.message_types_by_name[names.get(name, name).partition(".")[0]]
         if name in names:
             theirs = theirs.nested_types_by_name[names[name].partition(".")[2]]
@@ -205,6 +208,48 @@ def test_our_messages_are_the_protocols():
                 name,
                 field,
             )
+
+
+def test_the_health_protocol_is_answered_without_a_key(tmp_path):
+    """As Kubernetes asks it: by the messages of grpc.health.v1, byte for byte."""
+    from mlinfer._online._keys import new_key
+
+    (tmp_path / "keys.toml").write_text(new_key("them")[1])
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with (
+        pipeline.serving(keys=tmp_path / "keys.toml", **HERE) as server,
+        grpc.insecure_channel(server.grpc_address) as channel,
+    ):
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        for service in (b"", b"\x0a\x1einference.GRPCInferenceService", b"\x0a\x04duck"):
+            assert check(service, timeout=10) == b"\x08\x01"  # status = SERVING
+        with pytest.raises(grpc.RpcError) as raised:
+            check(b"\x0a\x05goose", timeout=10)
+        assert raised.value.code().name == "NOT_FOUND"
+        server.ready = False  # as while it ends
+        assert check(b"", timeout=10) == b"\x08\x02"  # NOT_SERVING
+
+
+def test_calls_are_in_the_access_log_with_what_they_were_and_nothing_they_held(tmp_path, caplog):
+    from mlinfer._online._keys import new_key
+
+    key, line = new_key("them")
+    (tmp_path / "keys.toml").write_text(line)
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    caplog.set_level("INFO", "mlinfer.access")
+    with (
+        pipeline.serving(keys=tmp_path / "keys.toml", access_log=True, **HERE) as server,
+        triton.InferenceServerClient(server.grpc_address) as client,
+    ):
+        inputs = [tensor("v", np.array([777_777, 2]), "INT64")]
+        client.infer("duck", inputs, headers={"authorization": f"Bearer {key}", "x-request-id": "mine-1"})
+        with pytest.raises(InferenceServerException, match="UNAUTHENTICATED"):
+            client.infer("duck", inputs, headers={"x-request-id": "two words"})
+    first, second = [one.getMessage() for one in caplog.records if one.name == "mlinfer.access"]
+    path = "/inference.GRPCInferenceService/ModelInfer"
+    assert re.fullmatch(rf"GRPC {path} 200 rows=2 ms=[0-9.]+ key=them id=mine-1", first)
+    assert re.fullmatch(rf"GRPC {path} 401 rows=0 ms=[0-9.]+ key=- id=[0-9a-f]{{16}}", second)
+    assert "777777" not in caplog.text
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------------

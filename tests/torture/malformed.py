@@ -228,6 +228,7 @@ def _responses(data, answer):
         if found[1] == "100":
             continue
         headers = {name.lower(): value.strip() for name, _, value in (one.partition(":") for one in lines)}
+        bodiless = bodiless or (b"HEAD " in data and found[1] == "501" and not answer)
         size = 0 if bodiless else int(headers["content-length"])
         if len(answer) < size:
             raise ValueError(size)

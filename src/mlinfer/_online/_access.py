@@ -20,12 +20,20 @@ def access(order: Order | None, status: int, seconds: float) -> str:
         number = secrets.token_hex(8)
         _logger.info("- - %d rows=0 ms=0 key=- id=%s", status, number)
         return number
-    asked = order.head.one("x-request-id") or ""
-    number = asked if _ID.fullmatch(asked) else secrets.token_hex(8)
     rows = order.ask.rows if order.ask is not None else 0
     key = order.key.name if order.key is not None else "-"
-    _logger.info(
-        "%s %s %d rows=%d ms=%.3f key=%s id=%s",
-        order.head.method, order.head.path, status, rows, 1000 * seconds, key, number,
-    )  # fmt: skip
+    head = order.head
+    return tell(
+        f"{head.method} {head.path} {status}",
+        rows=rows,
+        seconds=seconds,
+        key=key,
+        asked=head.one("x-request-id"),
+    )
+
+
+def tell(what: str, *, rows: int, seconds: float, key: str, asked: str | None) -> str:
+    """Log one request in our own words, and give its id."""
+    number = asked if asked is not None and _ID.fullmatch(asked) else secrets.token_hex(8)
+    _logger.info("%s rows=%d ms=%.3f key=%s id=%s", what, rows, 1000 * seconds, key, number)
     return number

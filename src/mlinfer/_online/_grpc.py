@@ -12,8 +12,9 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from mlinfer._errors import ConfigError
+from mlinfer._online._access import tell
 from mlinfer._online._desk import Ask, Desk
-from mlinfer._online._grpc_messages import CLASSES, SERVICE
+from mlinfer._online._grpc_messages import CLASSES, HEALTH, NOT_SERVING, SERVICE, SERVING
 from mlinfer._online._grpc_tensors import GrpcTensors
 from mlinfer._online._keys import Keys
 from mlinfer._online._listener import Listener
@@ -40,7 +41,15 @@ OPTIONS = [
     ("grpc.max_metadata_size", 16 * 2**10),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 ]
-Call = Callable[[Any, Any], Awaitable[Any]]
+_OPEN = {"Check", "ServerLive", "ServerReady"}
+"""To anybody, without a key: probes."""
+Call = Callable[[Any, Any, "_Call"], Awaitable[Any]]
+
+
+class _Call:
+    """What becomes known of a call while it is answered."""
+
+    rows, key = 0, "-"
 
 
 class Waiting:
@@ -81,11 +90,13 @@ class GrpcServer:
             "ServerLive": self._live, "ServerReady": self._server_ready, "ServerMetadata": self._about,
             "ModelReady": self._model_ready, "ModelMetadata": self._describe, "ModelInfer": self._infer,
         }  # fmt: skip
-        handlers = {
-            name: grpc.unary_unary_rpc_method_handler(self._guarded(name, call))
-            for name, call in calls.items()
-        }
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        services: dict[str, dict[str, Call]] = {SERVICE: calls, HEALTH: {"Check": self._check}}
+        for service, named in services.items():
+            handlers = {
+                name: grpc.unary_unary_rpc_method_handler(self._guarded(f"/{service}/{name}", call))
+                for name, call in named.items()
+            }
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         try:
             if tls is None:
                 port = self._server.add_insecure_port(address)
@@ -103,53 +114,74 @@ class GrpcServer:
         """Take nothing new, and return when every request that was accepted has its answer."""
         await self._server.stop(self._listener.patience.stop)
 
-    def _guarded(self, name: str, call: Call) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    def _guarded(self, path: str, call: Call) -> Callable[[bytes, Any], Awaitable[bytes]]:
         """A call that reads its message, tells refusals in our own words, and is counted."""
-        path = f"/{SERVICE}/{name}"
-        message, is_open = CLASSES[f"{name}Request"], name in {"ServerLive", "ServerReady"}
+        name = path.rpartition("/")[2]
+        message = CLASSES["HealthCheckRequest" if name == "Check" else f"{name}Request"]
+        is_open, listener = name in _OPEN, self._listener
 
         async def handler(data: bytes, context: Any) -> bytes:
             held = status = 0
+            begun, call_ = listener.now(), _Call()
             try:
                 if self.keys is not None and not is_open:
-                    self.keys.holder(_authorization(context))
-                held = self._listener.hold(len(data))
-                found: bytes = await call(_parsed(message, data), context)
+                    call_.key = self.keys.holder(_said(context, "authorization")).name
+                held = listener.hold(len(data))
+                found: bytes = await call(_parsed(message, data), context, call_)
             except Exception as error:  # noqa: BLE001 - told in our own words, and logged where they are not enough
                 refused = refusal(error)
                 status = refused.status
-                self._listener.rejected(refused)
+                listener.rejected(refused)
                 return await context.abort(CODES.get(status, grpc.StatusCode.INTERNAL), _details(refused))  # type: ignore[no-any-return]
             else:
                 status = 200
                 return found
             finally:
-                self._listener.hold(-held)
-                self._listener.told(path, status or 499)  # 499: the caller has gone
+                listener.hold(-held)
+                status = status or 499  # the caller has gone
+                listener.told(path, status)
+                if listener.access is not None:
+                    seconds = listener.now() - begun
+                    tell(
+                        f"GRPC {path} {status}",
+                        call_.rows,
+                        seconds,
+                        call_.key,
+                        _said(context, "x-request-id"),
+                    )
 
         return handler
 
     # --- the protocol's calls ---------------------------------------------------------------------------------------
 
-    async def _live(self, request: Any, context: Any) -> bytes:
-        del request, context
+    async def _check(self, request: Any, context: Any, call: _Call) -> bytes:
+        """Health: of the server as a whole, of the protocol's service, or of the model by its name."""
+        del context, call
+        if request.service not in {"", SERVICE, self._form.model}:
+            raise Refused(
+                404, f"there is no such service here; wanted {SERVICE}, {self._form.model}, or none"
+            )
+        return SERVING if self._ready() else NOT_SERVING
+
+    async def _live(self, request: Any, context: Any, call: _Call) -> bytes:
+        del request, context, call
         return _written("ServerLiveResponse", live=True)
 
-    async def _server_ready(self, request: Any, context: Any) -> bytes:
-        del request, context
+    async def _server_ready(self, request: Any, context: Any, call: _Call) -> bytes:
+        del request, context, call
         return _written("ServerReadyResponse", ready=self._ready())
 
-    async def _about(self, request: Any, context: Any) -> bytes:
-        del request, context
+    async def _about(self, request: Any, context: Any, call: _Call) -> bytes:
+        del request, context, call
         return _written("ServerMetadataResponse", name="mlinfer", version="2")
 
-    async def _model_ready(self, request: Any, context: Any) -> bytes:
-        del context
+    async def _model_ready(self, request: Any, context: Any, call: _Call) -> bytes:
+        del context, call
         self._check_model(request.name, request.version)
         return _written("ModelReadyResponse", ready=self._ready())
 
-    async def _describe(self, request: Any, context: Any) -> bytes:
-        del context
+    async def _describe(self, request: Any, context: Any, call: _Call) -> bytes:
+        del context, call
         self._check_model(request.name, request.version)
         signature = self._desk.signature
         inputs = [Kind.of(field).described() for field in self._form.fields]
@@ -159,11 +191,12 @@ class GrpcServer:
             inputs=inputs, outputs=outputs,
         )  # fmt: skip
 
-    async def _infer(self, request: Any, context: Any) -> bytes:
+    async def _infer(self, request: Any, context: Any, call: _Call) -> bytes:
         self._check_model(request.model_name, request.model_version)
         asked, rows = self._form.read(request)
         caller = Waiting()
         ask = Ask(self._form, asked, rows, caller)
+        call.rows = rows
         seconds = self._time_for(context)
         self._desk.put(ask, seconds)
         try:
@@ -204,8 +237,9 @@ def _written(message: str, **fields: Any) -> bytes:
     return found
 
 
-def _authorization(context: Any) -> str | None:
-    values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+def _said(context: Any, name: str) -> str | None:
+    """What the caller's metadata say under a name; None unless it is there exactly once."""
+    values = [value for key, value in context.invocation_metadata() or () if key == name]
     return values[0] if len(values) == 1 and isinstance(values[0], str) else None
 
 

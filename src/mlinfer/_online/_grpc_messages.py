@@ -13,7 +13,11 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 PACKAGE = "inference"
 SERVICE = f"{PACKAGE}.GRPCInferenceService"
+HEALTH = "grpc.health.v1.Health"
+SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
+"""The messages `HealthCheckResponse` of gRPC's health protocol: its one field, the status, is a number of one byte."""
 MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
+    "HealthCheckRequest": {"service": (1, "string")},
     "ServerLiveRequest": {},
     "ServerLiveResponse": {"live": (1, "bool")},
     "ServerReadyRequest": {},

@@ -46,7 +46,7 @@ class Serving:
         names: host names by which clients ask. The address itself and, on this machine, `localhost` are always among them.
         insecure: listen where others can reach it, without TLS or without keys.
         log: when an answer is given: `before_reply`, once the destination has made it durable; `behind`, at once.
-        access_log: tell the logger `mlinfer.access` about every request over HTTP: never what a record holds.
+        access_log: tell the logger `mlinfer.access` about every request: never what a record holds.
         grpc_bind: HOST:PORT for the Open Inference Protocol over gRPC, with the same certificate and keys; None: not spoken.
         workers: how many processes answer at the address, each with a model of its own.
 
