@@ -144,10 +144,10 @@ class GrpcServer:
                     seconds = listener.now() - begun
                     tell(
                         f"GRPC {path} {status}",
-                        call_.rows,
-                        seconds,
-                        call_.key,
-                        _said(context, "x-request-id"),
+                        rows=call_.rows,
+                        seconds=seconds,
+                        key=call_.key,
+                        asked=_said(context, "x-request-id"),
                     )
 
         return handler
