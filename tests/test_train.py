@@ -369,6 +369,11 @@ def test_metrics_with_weights_are_those_of_scikit_learn(seed):
     }
     for name, wanted in theirs.items():
         assert METRICS[name].made(answers)(weights) == pytest.approx(wanted, abs=1e-9, nan_ok=True), name
+    kinds = np.arange(40) % 3
+    shares = dice.dirichlet(np.ones(3), 40).round(1)
+    of_three = Answers(kinds, shares.argmax(1), np.arange(3), shares)
+    wanted = np.mean([roc_auc_score(kinds == one, shares[:, one], sample_weight=weights) for one in range(3)])
+    assert METRICS["roc_auc"].made(of_three)(weights) == pytest.approx(wanted, abs=1e-9)
     numbers = Answers(dice.normal(50, 2, 40), dice.normal(50, 2, 40))
     for name, of in (("r2", r2_score), ("mae", mean_absolute_error), ("rmse", root_mean_squared_error)):
         wanted = of(numbers.truth, numbers.predicted, sample_weight=weights)
@@ -408,9 +413,10 @@ def test_texts_categories_lists_and_several_classes(tmp_path, flights):
     found = mlinfer.train(
         {"x": pa.FixedSizeListArray.from_arrays(wine.data.ravel(), 13), "y": wine.target, "bottle": np.arange(178)},
         make_pipeline(StandardScaler(), LogisticRegression()), target="y", features=["x"], split=ByKey("bottle", test=0.4),
-        to=tmp_path / "wine.mlinfer",
+        metrics=["accuracy", "roc_auc"], to=tmp_path / "wine.mlinfer",
     )  # fmt: skip
     assert found["accuracy"].value > 0.9
+    assert (found["roc_auc"].method, found["roc_auc"].low > 0.9) == ("bootstrap", True)
     assert "x[12]" in manifest(found.path)["training"]["histograms"]
 
 

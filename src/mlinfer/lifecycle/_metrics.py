@@ -138,8 +138,15 @@ def _balanced_accuracy(answers: Answers) -> Measure:
 
 
 def _roc_auc(answers: Answers) -> Measure:
+    """Of the second of two classes; of several the mean of each against the rest (`roc_auc_score` calls it macro, ovr)."""
+    if answers.classes is not None and len(answers.classes) > 2 and answers.probabilities is not None:  # noqa: PLR2004 - two
+        areas = [
+            Area(answers.truth == label, answers.probabilities[:, place])
+            for place, label in enumerate(answers.classes)
+        ]
+        return lambda weights: float(np.mean([area(weights) for area in areas]))
     if answers.score is None:
-        msg = "roc_auc: wanted two classes and an estimator with predict_proba or decision_function, found neither or one"
+        msg = "roc_auc: wanted an estimator with predict_proba, or two classes and one with decision_function, found neither"
         raise ConfigError(msg)
     return Area(answers.positive, answers.score)
 
