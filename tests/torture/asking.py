@@ -1,7 +1,7 @@
 """A server under load, asked over plain sockets by clients of its own: who gets which answer, how late, and what is lost.
 
-`python -m torture.asking PORT LOG SECONDS` is the server: its model takes so many seconds for a batch, says back who asked,
-and how many records it saw together.
+`python -m torture.asking PORT LOG SECONDS WORKERS` is the server: its model takes so many seconds for a batch, says back who
+asked, and how many records it saw together. With several workers answers are given when they are in the log.
 """
 
 import asyncio
@@ -25,32 +25,39 @@ CLIENTS = 1000
 SLOW_SOCKETS = 500
 NORMAL_CLIENTS = 16
 MEAN_BATCH = 8
+KILLS_A_SERVER = 5
 HEAD = "POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
 GONE = (OSError, asyncio.IncompleteReadError)
 
 
-def serve(port, log, seconds):
+def slowly(who, x):
+    """What the server answers."""
+    time.sleep(float(os.environ["SECONDS_A_BATCH"]))
+    return {"whose": who, "y": 2 * x, "together": [len(x)] * len(x)}
+
+
+def serve(port, log, seconds, workers):
     """Serve until a signal comes."""
     from mlinfer import InferencePipeline
     from mlinfer.destinations import JsonLinesDestination
     from mlinfer.hosts import FunctionHost
     from mlinfer.sources import MemorySource
 
-    def answer(who, x):
-        time.sleep(seconds)
-        return {"whose": who, "y": 2 * x, "together": [len(x)] * len(x)}
-
+    os.environ["SECONDS_A_BATCH"] = seconds
     inputs, outputs = (
         {"who": "string", "x": "double"},
         {"whose": "string", "y": "double", "together": "int64"},
     )
-    host = FunctionHost(answer, inputs, outputs, takes="numpy", version="1")
+    host = FunctionHost(slowly, inputs, outputs, takes="numpy", version="1")
     source = MemorySource({"who": ["nobody"], "x": [0.0]})
-    InferencePipeline(source, host, JsonLinesDestination(log), name="asked").serve(f"127.0.0.1:{port}")
+    options = {"workers": workers, "log": "behind" if workers == 1 else "before_reply"}
+    InferencePipeline(source, host, JsonLinesDestination(log), name="asked").serve(
+        f"127.0.0.1:{port}", **options
+    )
 
 
 @contextmanager
-def served(seconds):
+def served(seconds, workers=1):
     """A server in a process of its own: the process, its port and the file of its log."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -59,7 +66,7 @@ def served(seconds):
         log, said = Path(folder) / "asked.jsonl", Path(folder) / "said"
         with said.open("wb") as file:
             child = subprocess.Popen(
-                [sys.executable, "-m", "torture.asking", str(port), str(log), str(seconds)],
+                [sys.executable, "-m", "torture.asking", str(port), str(log), str(seconds), str(workers)],
                 env={**os.environ, "PYTHONPATH": path}, stdout=file, stderr=file,
             )  # fmt: skip
         try:
@@ -157,14 +164,17 @@ async def _until_it_ends(child, port, seconds):
     return told, silent
 
 
-async def _asks_on(port, client, told, silent):
-    """Ask until nobody listens any more."""
+async def _asks_on(port, client, told, silent, *, ended=lambda: True):
+    """Ask until nobody listens any more; unless the server has ended, somebody will again."""
     number = 0
     while True:
         try:
             streams = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
-            return
+            if ended():
+                return
+            await asyncio.sleep(0.02)
+            continue
         while not streams[1].is_closing():
             name, number = f"{client}-{number}", number + 1
             try:
@@ -175,6 +185,54 @@ async def _asks_on(port, client, told, silent):
                 break
             if status == 200:
                 told.add(name)
+
+
+# --- a worker that is killed costs its own connections -------------------------------------------------------------------
+
+
+def workers_killed(seed, kills):
+    """One of two workers gets SIGKILL, again and again: who was answered is in the log, and nobody else but who was cut off."""
+    dice, lost, made_up, answered, unanswered = random.Random(seed), 0, 0, 0, 0
+    left = kills
+    while left > 0:
+        some, left = min(left, KILLS_A_SERVER), left - KILLS_A_SERVER
+        with served(0.002, workers=2) as (child, port, log):
+            told, silent = asyncio.run(_killed_at_times(child, port, dice, some))
+            assert child.wait(30) == 0, f"the server ended with {child.returncode}"
+            logged = [json.loads(line)["whose"] for line in log.read_text().splitlines()]
+        assert len(told) > 10 * some, "there was no load"
+        lost += len(told - set(logged))
+        made_up += len(set(logged) - told - silent) + len(logged) - len(set(logged))
+        answered, unanswered = answered + len(told), unanswered + len(silent)
+    note = f"{answered:,} requests answered, {unanswered} cut off with the worker that was killed"
+    return Figures(kills, Verdict(lost=lost, duplicated=made_up), notes=[note])
+
+
+async def _killed_at_times(child, port, dice, kills):
+    told, silent = set(), set()
+    await asyncio.sleep(0.3)  # until both listen
+    clients = [
+        asyncio.create_task(_asks_on(port, n, told, silent, ended=lambda: child.poll() is not None))
+        for n in range(NORMAL_CLIENTS)
+    ]
+    for _ in range(kills):
+        await asyncio.sleep(0.3 + dice.random())
+        os.kill(dice.choice(_workers(child.pid)), signal.SIGKILL)
+    await asyncio.sleep(2)
+    assert child.poll() is None, "the server ended"
+    child.send_signal(signal.SIGTERM)
+    await asyncio.gather(*clients)
+    return told, silent
+
+
+def _workers(parent):
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, above, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(above) == parent and state != "Z" and "spawn_main" in (folder / "cmdline").read_text():
+                found.append(int(folder.name))
+    return found
 
 
 # --- slow sockets cost the others little ---------------------------------------------------------------------------------
@@ -237,4 +295,4 @@ async def _timed(port, requests):
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]))
+    serve(int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))

@@ -110,6 +110,7 @@ LANES = [
     Lane("server sigterm", "stops", asking.stopped, 50, 10, 2),
     Lane("malformed http", "requests", malformed.over_http, 20_000, 10_000, 600),
     Lane("malformed grpc", "calls", malformed_grpc.over_grpc, 5000, 5000, 300),
+    Lane("workers killed", "kills", asking.workers_killed, 50, 20, 2),
     Lane("slow sockets", "requests", asking.slow_sockets, 20_000, 20_000, 0, alone=True),
     Lane("power loss", "states", after_power_loss, 10_000, 10_000, 0),  # the short one has a test of its own
     Lane("cost of safety", "runs", cost.of_safety, cost.RUNS, cost.RUNS, 0, alone=True),
