@@ -26,6 +26,7 @@ LINEAGE = pa.schema(
         ("model_version", pa.string()),
         ("run_id", pa.string()),
         ("inferred_at", WHEN),
+        ("trace_id", pa.string()),
     ]
 )
 """All that can be told about an answer; a pipeline names what it wants in `lineage=`."""
@@ -75,6 +76,8 @@ class Lineage:
     def _column(self, name: str, ids: RecordIds, count: int, call: int) -> pa.Array:
         if name == "record_id":
             return self._named(ids.array(), call)
+        if name == "trace_id":  # a server puts in what its callers say; a run has none
+            return pa.nulls(count, pa.string())
         if name == "inferred_at":
             micros = (self._clock.now() - _EPOCH) // timedelta(microseconds=1)
             return from_numpy(np.full(count, micros, np.int64)).view(WHEN)

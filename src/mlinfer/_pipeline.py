@@ -56,7 +56,7 @@ class InferencePipeline:
             does not know its columns before it is read.
         columns: for inputs of the model that are called differently in the source, `{model_name: source_name}`.
         lineage: columns that tell where each answer comes from, behind the answers: some of `record_id`, `model_id`,
-            `model_version`, `run_id` (texts) and `inferred_at` (a time in UTC).
+            `model_version`, `run_id`, `trace_id` (texts) and `inferred_at` (a time in UTC).
         require: `exactly-once`, `at-least-once` or `at-most-once`: `run` refuses to begin if the parts cannot keep it.
         rejects: where records go that cannot be answered; without it the first one ends the run.
         side: destinations of the host's side tables, by name.

@@ -22,18 +22,13 @@ def access(order: Order | None, status: int, seconds: float) -> str:
         return number
     rows = order.ask.rows if order.ask is not None else 0
     key = order.key.name if order.key is not None else "-"
-    head = order.head
-    return tell(
-        f"{head.method} {head.path} {status}",
-        rows=rows,
-        seconds=seconds,
-        key=key,
-        asked=head.one("x-request-id"),
-    )
+    what, asked = f"{order.head.method} {order.head.path} {status}", order.head.one("x-request-id")
+    return tell(what, rows=rows, seconds=seconds, key=key, asked=asked, trace=order.trace)
 
 
-def tell(what: str, *, rows: int, seconds: float, key: str, asked: str | None) -> str:
+def tell(what: str, *, rows: int, seconds: float, key: str, asked: str | None, trace: str | None) -> str:
     """Log one request in our own words, and give its id."""
     number = asked if asked is not None and _ID.fullmatch(asked) else secrets.token_hex(8)
-    _logger.info("%s rows=%d ms=%.3f key=%s id=%s", what, rows, 1000 * seconds, key, number)
+    told = f" trace={trace}" if trace is not None else ""
+    _logger.info("%s rows=%d ms=%.3f key=%s id=%s%s", what, rows, 1000 * seconds, key, number, told)
     return number

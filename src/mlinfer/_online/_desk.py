@@ -24,6 +24,7 @@ from mlinfer._failpoints import failpoint
 from mlinfer._online._counts import Counts
 from mlinfer._online._pace import Pace
 from mlinfer._online._refusals import BUSY, busy, refusal
+from mlinfer._online._trace import COLUMN, traced
 from mlinfer._online._wire import JSON, Patience, Refused
 from mlinfer._signature import Signature
 
@@ -43,6 +44,10 @@ class Form(Protocol):
 
 class Caller(Protocol):
     """The way back to whoever asked."""
+
+    @property
+    def trace(self) -> str | None:
+        """The trace to which the request belongs, if it says so."""
 
     def answer(self, data: bytes, kind: str = JSON, more: tuple[str, ...] = ()) -> None:
         """Give the answer."""
@@ -87,6 +92,7 @@ class Desk:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Ask] = deque()
         self._rows = 0
+        self._traces = COLUMN in step.layout.lineage.names
         self._begun = False  # a batch is being answered, or about to be
         self._inside, self._entered = 0, 0.0  # records in the model, and since when
         self._pace = Pace()
@@ -243,6 +249,9 @@ class Desk:
 
     def _reply(self, good: list[tuple[Ask, pa.RecordBatch]], answers: Answers) -> None:
         """Give every request its answers, and the log all of them; which of the two comes first was decided before."""
+        if self._traces:
+            records = traced([ask for ask, _ in good], answers.batch.records)
+            answers = replace(answers, batch=replace(answers.batch, records=records))
         if not self._first:
             self._give(good, answers.batch.records)
             self._log(answers)

@@ -21,6 +21,7 @@ from mlinfer._online._listener import Listener
 from mlinfer._online._refusals import refusal
 from mlinfer._online._routes import path_name
 from mlinfer._online._tensors import Kind
+from mlinfer._online._trace import trace_id
 from mlinfer._online._wire import JSON, MOST_CONNECTIONS, Refused
 
 MOST_BYTES = 4 * 2**20
@@ -55,8 +56,14 @@ class _Call:
 class Waiting:
     """A caller that waits for its answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: Any) -> None:
+        self._context = context
         self.answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    @property
+    def trace(self) -> str | None:
+        """The trace to which the call belongs, if it says so."""
+        return trace_id(_said(self._context, "traceparent"))
 
     def answer(self, data: bytes, kind: str = JSON, more: tuple[str, ...] = ()) -> None:
         """Give the answer, a message as bytes."""
@@ -148,6 +155,7 @@ class GrpcServer:
                         seconds=seconds,
                         key=call_.key,
                         asked=_said(context, "x-request-id"),
+                        trace=trace_id(_said(context, "traceparent")),
                     )
 
         return handler
@@ -194,7 +202,7 @@ class GrpcServer:
     async def _infer(self, request: Any, context: Any, call: _Call) -> bytes:
         self._check_model(request.model_name, request.model_version)
         asked, rows = self._form.read(request)
-        caller = Waiting()
+        caller = Waiting(context)
         ask = Ask(self._form, asked, rows, caller)
         call.rows = rows
         seconds = self._time_for(context)

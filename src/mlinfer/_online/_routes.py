@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlinfer._online._head import Head, body_length, no_body, timeout
 from mlinfer._online._refusals import refusal
+from mlinfer._online._trace import trace_id
 from mlinfer._online._wire import JSON, Refused
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class Order:
         order = Order(self.head, self.length, self.route, self._connection)
         order.key, order.within = self.key, self.within
         return order
+
+    @property
+    def trace(self) -> str | None:
+        """The trace to which the request belongs, if it says so."""
+        return trace_id(self.head.one("traceparent"))
 
     def begin(self, body: bytes) -> None:
         """The body is there."""
