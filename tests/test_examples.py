@@ -72,7 +72,8 @@ def test_the_service_runs_as_its_readme_and_its_containerfile_say(tmp_path):
         [*mlinfer, *(here.get(word, word) for word in command[1:])], cwd=folder, stderr=subprocess.PIPE, text=True
     )  # fmt: skip
     try:
-        url = re.search(r"serving at (\S+)/predict", server.stderr.readline())[1]
+        said = next(line for line in server.stderr if line.startswith("serving at"))
+        url = re.search(r"serving at (\S+)/predict", said)[1]
         printed = run(sys.executable, "client.py", url).splitlines()
         server.send_signal(signal.SIGTERM)
         assert server.wait(20) == 0

@@ -359,6 +359,15 @@ def program(folder, *arguments, text=PROGRAM):
         child.communicate()
 
 
+def address_of(parent):
+    """Where a server says that it is."""
+    return (
+        next(line for line in parent.stderr if line.startswith("serving at"))
+        .split()[2]
+        .removesuffix("/predict;")
+    )
+
+
 def logged(path):
     with closing(sqlite3.connect(path)) as database:
         return sorted(y for (y,) in database.execute("SELECT y FROM log"))
@@ -454,8 +463,7 @@ def test_a_signal_under_load_loses_nothing(tmp_path, number):
         [*command, *more], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        line = parent.stderr.readline()
-        url = line.split()[2].removesuffix("/predict;")
+        url = address_of(parent)
         assert httpx.get(f"http://127.0.0.1:{admin}/ready").status_code == 200
         told, lost, gate = [], [], threading.Event()
 
@@ -496,7 +504,7 @@ def test_a_second_signal_ends_the_workers_at_once(tmp_path):
         [*command, "127.0.0.1:0", "--workers", "2"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
     try:
-        url = parent.stderr.readline().split()[2].removesuffix("/predict;")
+        url = address_of(parent)
         workers = [
             int(path.parent.name)
             for path in Path("/proc").glob("[0-9]*/stat")
