@@ -371,3 +371,25 @@ def test_a_request_that_still_comes_in_does_not_hold_up_the_end():
             assert connection.recv(25, socket.MSG_WAITALL).endswith(b"Continue\r\n\r\n")
         assert [status for status, _ in taken_apart(connection.makefile("rb").read())] == [503]
     assert not set(threading.enumerate()) - before
+
+
+def test_an_answer_to_a_connection_that_was_reset_just_now_is_nobodys_failure(caplog):
+    """Between the reset and the word of it the answer finds a closed transport; those who share the batch must not notice."""
+    seen = []
+
+    def resets(x):
+        if (x == 13).any():  # by now the model is known to be quick, and runs on the loop itself
+            seen.append(threading.current_thread().name)
+            for connection in list(server.listener._connections):
+                connection._transport.abort()
+        return {"y": x}
+
+    host = FunctionHost(resets, {"x": "double"}, {"y": "double"}, takes="numpy", version="1")
+    with InferencePipeline(MemorySource({"x": [0.0]}), host, MemoryDestination()).serving() as server:
+        while not server.desk._pace.quick:
+            assert httpx.post(f"{server.url}/predict", json={"x": 1}).json() == {"y": 1.0}
+        with pytest.raises(httpx.TransportError):
+            httpx.post(f"{server.url}/predict", json={"x": 13})
+        assert httpx.post(f"{server.url}/predict", json={"x": 2}).json() == {"y": 2.0}
+    assert seen == ["mlinfer-http"]
+    assert "unexpectedly" not in caplog.text

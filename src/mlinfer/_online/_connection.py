@@ -184,6 +184,10 @@ class Connection(asyncio.Protocol):
         order = self._order
         assert order is not None  # noqa: S101 - an answer follows a request
         failpoint("server.respond")
+        if (
+            self._transport.is_closing()
+        ):  # reset just now: connection_lost comes next, and others share the batch
+            return
         close = not order.head.keeps or self._listener.stopping
         self._answering, self._order = False, None
         self._free()
@@ -202,11 +206,13 @@ class Connection(asyncio.Protocol):
                 asyncio.get_running_loop().call_soon(self._continue)
 
     def _continue(self) -> None:
-        if not self._answering and not self._stuck:
+        if not self._answering and not self._stuck and not self._transport.is_closing():
             self._go_on()
 
     def _refuse(self, refused: Refused) -> None:
         """A request that cannot be read, or whose body nobody wants: the connection cannot go on behind it."""
+        if self._transport.is_closing():
+            return
         bodiless = bytes(self._buffer[:5]) == b"HEAD "
         self._free()
         self._order = None
