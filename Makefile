@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORE := .venv-core
+KSERVE := .venv-kserve
 PIP := $(BIN)/python -m pip install --quiet
 
 SHELL := bash
@@ -52,6 +53,25 @@ test: $(VENV)/.test $(if $(ARGS),,$(CORE)/.installed) ## run every test and ever
 	$(BIN)/python -m pytest $(ARGS)
 	$(if $(ARGS),,$(CORE)/bin/python scripts/run_readme_example.py)
 
+# A page is tested in the browser that people use. CHROMIUM names another one than the first that is found.
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+
+.PHONY: test-browser
+test-browser: $(VENV)/.dev ## test the console in headless Chromium, which is installed if it is missing and apt-get may
+	@test -n "$(CHROMIUM)" || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq -y chromium >/dev/null; } || { \
+	  echo "wanted Chromium, found none; install it, or name it: make test-browser CHROMIUM=/path/to/chromium" >&2; exit 1; }
+	CHROMIUM="$${CHROMIUM:-$$(command -v $(or $(CHROMIUM),chromium))}" $(BIN)/python -m pytest --override-ini=addopts= --import-mode=importlib -q tests/browser $(ARGS)
+
+# kserve wants pandas 2 and an older psutil: an environment of its own, with its client and nothing of ours.
+$(KSERVE)/.installed: | $(BIN)/python
+	$(BIN)/python -m venv $(KSERVE)
+	$(KSERVE)/bin/python -m pip install --quiet 'kserve>=0.21'
+	touch $@
+
+.PHONY: test-kserve
+test-kserve: $(VENV)/.test $(KSERVE)/.installed ## ask a server by the clients of kserve
+	MLINFER_KSERVE_PYTHON=$(CURDIR)/$(KSERVE)/bin/python $(BIN)/python -m pytest -n0 tests/test_foreign_clients.py
+
 .PHONY: torture
 torture: $(VENV)/.test ## kill, stop, race and cut pipelines thousands of times, and judge what they delivered (ARGS="--lane 'kill sqlite' --seed 1")
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)
@@ -79,5 +99,5 @@ bench-online: $(VENV)/.test ## measure the server beside its peers; needs wrk (A
 
 .PHONY: clean
 clean: ## remove everything that can be made again
-	rm -rf $(VENV) $(CORE) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CORE) $(KSERVE) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
