@@ -24,7 +24,8 @@ TESTS = Path(__file__).parents[1]
 PLANNED = {501, 505}
 """A method and a version that nobody has promised."""
 MOST_GROWN = 20.0
-WARM = 300
+WARM = 1000
+"""Requests after which memory has its size; large ones among them."""
 SECRETS = re.compile(rb'Traceback|File "|\.py\b|/site-packages|0x[0-9a-f]{8}')
 ABORT = struct.pack("ii", 1, 0)
 
