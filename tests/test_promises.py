@@ -1,0 +1,115 @@
+"""What docs/security.md promises of a server and no other test shows; and that the tests it names are there."""
+
+import ast
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import httpx
+import pyarrow as pa
+import pytest
+
+from mlinfer import InferencePipeline
+from mlinfer._online._grpc_messages import CLASSES
+from mlinfer.destinations import MemoryDestination
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import MemorySource
+
+ROOT = Path(__file__).parents[1]
+HERE = {"grpc_bind": "127.0.0.1:0"}
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+
+def pipeline(answer=lambda x: {"y": x}):
+    answer.__name__ = "duck"
+    host = FunctionHost(answer, {"x": pa.float64()}, {"y": pa.float64()}, takes="numpy", version="1")
+    return InferencePipeline(MemorySource({"x": [0.0]}), host, MemoryDestination())
+
+
+@pytest.fixture(scope="module")
+def server():
+    with pipeline().serving(**HERE) as server:
+        yield server
+
+
+@pytest.fixture
+def channel(server):
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        yield channel
+
+
+def code(channel, path, data=b""):
+    try:
+        channel.unary_unary(path)(data, timeout=10)
+    except grpc.RpcError as error:
+        return error.code().name
+    return "OK"
+
+
+def test_nobody_can_load_a_model_over_the_wire(server, channel):
+    for call in ("load", "unload"):
+        for path in (f"/v2/repository/models/duck/{call}", f"/v2/models/duck/{call}"):
+            assert httpx.post(f"{server.url}{path}", json={"parameters": {}}).status_code == 404
+        assert (
+            code(channel, f"/inference.GRPCInferenceService/RepositoryModel{call.title()}") == "UNIMPLEMENTED"
+        )
+    for method in ("PUT", "DELETE"):
+        assert httpx.request(method, f"{server.url}/v2/models/duck").status_code == 501
+    assert httpx.post(f"{server.url}/predict", json={"x": 1}).json() == {"y": 1.0}
+
+
+def test_the_server_does_not_describe_its_calls(channel):
+    for version in ("v1", "v1alpha"):
+        path = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+        with pytest.raises(grpc.RpcError) as raised:
+            next(channel.stream_stream(path)(iter([b"\x3a\x00"]), timeout=10))  # list the services
+        assert raised.value.code().name == "UNIMPLEMENTED"
+    assert code(channel, "/inference.GRPCInferenceService/ServerLive") == "OK"
+
+
+def test_there_are_so_many_calls_at_once_and_no_more(monkeypatch):
+    monkeypatch.setattr("mlinfer._online._grpc.MOST_CONNECTIONS", 2)
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(x):
+        begun.set()
+        assert go.wait(10)
+        return {"y": x}
+
+    request = CLASSES["ModelInferRequest"](model_name="duck")
+    request.inputs.add(name="x", datatype="FP64", shape=[1]).contents.fp64_contents.append(1.0)
+    data = request.SerializeToString()
+    with (
+        pipeline(slow).serving(**HERE) as server,
+        ThreadPoolExecutor(2) as pool,
+        grpc.insecure_channel(server.grpc_address) as channel,
+    ):
+        asked = [pool.submit(code, channel, INFER, data) for _ in range(2)]
+        assert begun.wait(10)
+        while server.waiting < 1:
+            pass
+        assert code(channel, INFER, data) == "RESOURCE_EXHAUSTED"
+        go.set()
+        assert [one.result() for one in asked] == ["OK", "OK"]
+        assert code(channel, INFER, data) == "OK"
+
+
+@pytest.mark.parametrize("path", ["/live", "/v2", "/docs", "/nothing", "/predict"])
+def test_answers_do_not_say_what_answers(server, path):
+    found = httpx.get(f"{server.url}{path}")
+    assert not {"server", "x-powered-by", "via"} & set(found.headers)
+    assert not re.search(r"httptools|uvloop|python/|pyarrow|CPython", found.text, re.IGNORECASE)
+
+
+def test_every_test_that_the_page_names_is_there():
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", (ROOT / "docs/security.md").read_text())
+    assert len(named) > 40
+    there = {
+        (file.name, one.name)
+        for file in (ROOT / "tests").glob("test_*.py")
+        for one in ast.parse(file.read_text()).body
+        if isinstance(one, ast.FunctionDef)
+    }
+    assert set(named) <= there, sorted(set(named) - there)
