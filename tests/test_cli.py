@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from mlinfer import (
     RejectsError,
 )
 from mlinfer._cli import main
-from mlinfer._cli._admin import Readiness, admin
+from mlinfer._cli._admin import MOST_CONNECTIONS, Readiness, admin
 from mlinfer._cli._ending import ending
 from mlinfer._cli._table import rendered
 from mlinfer.observers import PrometheusMetrics
@@ -435,6 +436,74 @@ def test_the_admin_port_tells_life_readiness_and_metrics():
         assert _get(f"{url}/live", Host="evil.example")[0] == 421
         with urlopen(f"{url}/live", timeout=5) as found:
             assert "Server" not in found.headers
+
+
+def raw(url, *lines, body=b""):
+    """The status line that comes of a request of these lines."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+        return int(connection.makefile("rb").readline().split()[1])
+
+
+class Echo:
+    """A page, and something that takes a body."""
+
+    def get(self, path):
+        return (200, "text/html", b"page") if path == "/" else None
+
+    def post(self, path, body):
+        return (200, "application/json", body) if path == "/try" else None
+
+
+def test_only_pages_of_the_admin_port_may_send_it_anything():
+    with admin("127.0.0.1:0", Readiness(), PrometheusMetrics(), anywhere=False, pages=Echo()) as url:
+        host = url.removeprefix("http://")
+        good = {"Host": host, "Origin": url, "Sec-Fetch-Site": "same-origin", "Content-Type": "application/json",
+                "Content-Length": "2"}  # fmt: skip
+
+        def post(path="/try", **changed):
+            headers = {**good, **{name.replace("_", "-"): value for name, value in changed.items()}}
+            lines = [f"{name}: {value}" for name, value in headers.items() if value is not None]
+            return raw(url, f"POST {path} HTTP/1.1", *lines, body=b"{}")
+
+        assert post() == post(Origin=None, Sec_Fetch_Site=None) == 200
+        assert post(Origin="http://evil.example") == post(Sec_Fetch_Site="cross-site") == 403
+        assert post(Origin="null") == 403
+        assert post(Content_Type="text/plain") == post(Content_Type=None) == 415
+        assert (
+            post(Content_Length=None) == post(Content_Length="-1") == post(Transfer_Encoding="chunked") == 411
+        )
+        assert post(Content_Length=str(2**20 + 1)) == post(Content_Length="9" * 5000) == 413
+        assert post(Host="evil.example") == 421
+        assert post("/elsewhere") == 404
+        assert raw(url, "GET / HTTP/1.1", f"Host: {host}", "Host: evil.example") == 421
+        assert raw(url, "GET / HTTP/1.1") == 421
+        assert raw(url, "GET / HTTP/1.1", "Host: localhost") == 200
+        assert raw(url, "DELETE / HTTP/1.1", f"Host: {host}") == 501
+        with urlopen(url, timeout=5) as found:
+            assert found.headers["X-Content-Type-Options"] == "nosniff"
+            assert "frame-ancestors 'none'" in found.headers["Content-Security-Policy"]
+            assert found.headers["Cache-Control"] == "no-store"
+
+
+def test_connections_beyond_the_room_there_is_are_closed():
+    with admin("127.0.0.1:0", Readiness(), PrometheusMetrics(), anywhere=False) as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        silent = [socket.create_connection((host, int(port))) for _ in range(MOST_CONNECTIONS)]
+        try:
+            with socket.create_connection((host, int(port)), timeout=5) as beyond:
+                assert beyond.recv(1) == b""
+        finally:
+            for connection in silent:
+                connection.close()
+        end = time.monotonic() + 5
+        while True:
+            try:
+                assert _get(f"{url}/live") == (200, b"live\n")
+                break
+            except OSError:
+                assert time.monotonic() < end
 
 
 @pytest.mark.parametrize(

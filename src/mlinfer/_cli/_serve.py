@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlinfer._batch import Batch
 from mlinfer._cli._admin import admin
+from mlinfer._cli._console import Console
+from mlinfer._cli._console import Picture, serve_picture
 from mlinfer._cli._ending import stopping
 from mlinfer._cli._loading import debug, pipeline_of, verb
 from mlinfer._cli._pipelines import logging_to_stderr
@@ -77,31 +79,59 @@ def _add_serve(verbs: Any) -> None:
     parser.add_argument(
         "--access-log", action="store_true", help="a line on standard error for every request"
     )
-    parser.add_argument("--admin-bind", metavar="HOST:PORT", help="serve /live, /ready and /metrics there")
+    parser.add_argument(
+        "--admin-bind", metavar="HOST:PORT", help="serve a console, /live, /ready and /metrics there"
+    )
 
 
 def serve(asked: argparse.Namespace) -> None:
     """Serve until a signal comes."""
     pipeline = _alone(asked.file) if asked.file.is_dir() else pipeline_of(asked, asked.file)
     options = _options(asked)
-    online = Online()
+    online = Online(pipeline)
     with ExitStack() as stack:
         if asked.access_log:
             stack.enter_context(logging_to_stderr("text", debug=asked.debug))
+        console, also = Console(pipeline, why_not=_no_trying(asked), log=asked.log), ""
         if asked.admin_bind:
-            stack.enter_context(admin(asked.admin_bind, online, online, anywhere=asked.insecure_bind))
+            url = stack.enter_context(
+                admin(asked.admin_bind, online, online, anywhere=asked.insecure_bind, pages=console)
+            )
+            also = f"; console at {url}"
         stop = stack.enter_context(stopping())
         online.server = stack.enter_context(pipeline.serving(asked.bind, **options))
-        also = f" and, over gRPC, at {online.server.grpc_address}" if online.server.grpc_address else ""
+        console.url = online.server.url
+        if online.server.grpc_address:
+            also = f" and, over gRPC, at {online.server.grpc_address}{also}"
         print(f"serving at {online.server.url}/predict{also}; Ctrl-C ends it", file=sys.stderr)
         while online.server.failure is None and not stop.wait(0.2):
             pass
 
 
+def _no_trying(asked: argparse.Namespace) -> str | None:
+    """Why the console must not hand records to the server; None: it may."""
+    if asked.keys or asked.tls_cert:
+        return "The server asks for TLS or a key, and the console has neither: ask the server itself."
+    if asked.insecure_bind:
+        return "Others can reach this console: ask the server itself."
+    return None
+
+
 class Online:
     """The server, once it listens, for those who look after it."""
 
-    server: Server | Crew | None = None
+    def __init__(self, pipeline: InferencePipeline) -> None:
+        self._job = pipeline.job
+        self.server: Server | Crew | None = None
+
+    def picture(self) -> Picture:
+        """What the page shows."""
+        job, server = self._job, self.server
+        where = "not yet serving" if server is None else server.url
+        if server is not None and server.grpc_address:
+            where += f", gRPC at {server.grpc_address}"
+        log = "none" if isinstance(job.destination, Nowhere) else repr(job.destination)
+        return serve_picture(job.name or "unnamed", where, repr(job.host), log, opened=server is not None)
 
     @property
     def ready(self) -> bool:
