@@ -72,17 +72,6 @@ $(KSERVE)/.installed: | $(BIN)/python
 test-kserve: $(VENV)/.test $(KSERVE)/.installed ## ask a server by the clients of kserve
 	MLINFER_KSERVE_PYTHON=$(CURDIR)/$(KSERVE)/bin/python $(BIN)/python -m pytest -n0 tests/test_foreign_clients.py
 
-$(VENV)/.browser: $(VENV)/.test
-	$(PIP) --editable '.[test,browser]'
-	touch $@
-
-.PHONY: test-browser
-test-browser: $(VENV)/.browser ## try the live page in a real Chromium; MLINFER_BROWSER names another browser
-	@if [ -z "$${MLINFER_BROWSER:-}" ] && ! command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null; then \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -q && apt-get install -qy chromium; \
-	  else echo "make test-browser: wanted chromium or google-chrome, found neither; install one, or name one in MLINFER_BROWSER" >&2; exit 1; fi; fi
-	$(BIN)/python -m pytest -n0 -o addopts= --import-mode=importlib tests/browser
-
 .PHONY: torture
 torture: $(VENV)/.test ## kill, stop, race and cut pipelines thousands of times, and judge what they delivered (ARGS="--lane 'kill sqlite' --seed 1")
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)

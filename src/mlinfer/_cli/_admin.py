@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from http import HTTPStatus
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from typing import Any, Protocol, TypeAlias
@@ -16,8 +13,6 @@ from mlinfer._errors import ConfigError
 from mlinfer._events import RunEnded, RunStarted, observer
 
 SECONDS = 10
-MOST_CONNECTIONS = 32
-HTML = "text/html; charset=utf-8"
 MOST_CONNECTIONS = 64
 MOST_BYTES = 1 << 20
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -107,104 +102,100 @@ def admin(
 
 
 class Listener(ThreadingHTTPServer):
-    """Answers in threads that never outlive the run. There are few, and none lives for long: the oldest gives way."""
+    """Answers in threads that never outlive the run, so many at once."""
 
     daemon_threads = True
 
-    def __init__(
-        self,
-        address: tuple[str, int],
-        readiness: Ready,
-        metrics: Metrics,
-        picture: Callable[[], Picture] | None,
-    ) -> None:
-        self._begun: dict[Any, float] = {}
+    def __init__(self, address: tuple[str, int], readiness: Ready, metrics: Metrics, pages: Pages) -> None:
         super().__init__(address, Answer)
-        self.readiness, self.metrics, self.picture = readiness, metrics, picture
+        self.readiness, self.metrics, self.pages = readiness, metrics, pages
         self.anywhere = not ip_address(address[0]).is_loopback
+        self._room = threading.BoundedSemaphore(MOST_CONNECTIONS)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Begin a thread; if there are too many, the oldest is cut off."""
-        if len(self._begun) >= MOST_CONNECTIONS:
-            _cut(min(self._begun.copy().items(), key=lambda one: one[1])[0])
-        self._begun[request] = time.monotonic()
-        super().process_request(request, client_address)
+        """Take a connection if there is room; else it is closed."""
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
 
-    def shutdown_request(self, request: Any) -> None:
-        """It has ended."""
-        self._begun.pop(request, None)
-        super().shutdown_request(request)
-
-    def service_actions(self) -> None:
-        """Cut off whoever sends or takes slowly; called every tenth of a second."""
-        latest = time.monotonic() - SECONDS
-        for request, begun in self._begun.copy().items():
-            if begun < latest:
-                _cut(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: a client that went away is no news."""
-
-
-def _cut(request: socket.socket) -> None:
-    with suppress(OSError):  # it has gone by itself
-        request.shutdown(socket.SHUT_RDWR)
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, and make room."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
 
 class Answer(BaseHTTPRequestHandler):
-    """One request; only GET, and nothing that a request says is used but its path."""
+    """One request."""
 
     timeout = SECONDS
     server: Listener
 
     def do_GET(self) -> None:
-        """The page, live, ready or metrics."""
-        listener = self.server
-        hosts = self.headers.get_all("Host", [])
-        if len(hosts) > 1:
-            self._send(400, b"wanted one Host header\n")
-        elif not listener.anywhere and not self._asked_for_us(hosts):
-            self._send(421, b"wrong host\n")  # a page elsewhere that had its name point here
-        elif self.path == "/" and listener.picture is not None:
-            self._send_page(listener.picture())
-        elif self.path == "/live":
-            self._send(200, b"live\n")
-        elif self.path == "/ready":
-            ready = listener.readiness.ready
-            self._send(200 if ready else 503, b"ready\n" if ready else b"not ready\n")
-        elif self.path == "/metrics":
-            self._send(200, listener.metrics.exposition())
+        """Live, ready, metrics, or a page."""
+        if self._is_for_us():
+            self._send(self._found() or (404, TEXT, b"not found\n"))
+
+    def do_POST(self) -> None:
+        """What a page of ours sends, and no other page."""
+        if not self._is_for_us():
+            return
+        body = self._body()
+        if isinstance(body, bytes):
+            self._send(self.server.pages.post(self.path, body) or (404, TEXT, b"not found\n"))
         else:
-            self._send(404, b"not found\n")
+            self.close_connection = True
+            self._send(body)
 
-    def _asked_for_us(self, hosts: list[str]) -> bool:
-        name, colon, port = (hosts[0] if hosts else "").partition(":")
-        here = name.lower() in {"localhost", self.server.server_address[0]}
-        return here and (not colon or (port.isascii() and port.isdigit()))
+    def _found(self) -> Reply | None:
+        listener = self.server
+        if self.path == "/live":
+            return 200, TEXT, b"live\n"
+        if self.path == "/ready":
+            ready = listener.readiness.ready
+            return 200 if ready else 503, TEXT, b"ready\n" if ready else b"not ready\n"
+        if self.path == "/metrics":
+            return 200, TEXT, listener.metrics.exposition()
+        return listener.pages.get(self.path)
 
-    def _send_page(self, picture: Picture) -> None:
-        from mlinfer._online._page import policy
-
-        self._send(200, picture.html(), HTML, policy(STYLE, SCRIPT))
-
-    def _send(self, code: int, body: bytes, kind: str = TEXT, more: tuple[str, ...] = ()) -> None:
-        self.send_response(code)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        for line in more or (
-            "Content-Security-Policy: default-src 'none'",
-            "X-Content-Type-Options: nosniff",
+    def _body(self) -> bytes | Reply:
+        """The body; a refusal of what no page of ours would send."""
+        origin, site = self.headers.get("Origin"), self.headers.get("Sec-Fetch-Site", "same-origin")
+        if origin not in {None, f"http://{self.headers['Host']}"} or site != "same-origin":
+            return 403, TEXT, b"asked by another page\n"
+        if self.headers.get_content_type() != "application/json":
+            return 415, TEXT, b"wanted application/json\n"
+        lengths = self.headers.get_all("Content-Length", [])
+        if (
+            "Transfer-Encoding" in self.headers
+            or len(lengths) != 1
+            or not lengths[0].isascii()
+            or not lengths[0].isdigit()
         ):
-            self.send_header(*line.split(": ", 1))
+            return 411, TEXT, b"wanted one Content-Length\n"
+        if len(lengths[0]) > len(str(MOST_BYTES)) or int(lengths[0]) > MOST_BYTES:
+            return 413, TEXT, b"too large\n"
+        return self.rfile.read(int(lengths[0]))
+
+    def _is_for_us(self) -> bool:
+        """A page elsewhere that had its name point here asks under that name."""
+        hosts = self.headers.get_all("Host", [])
+        name = hosts[0].partition(":")[0] if len(hosts) == 1 else ""
+        if self.server.anywhere or name in {"localhost", self.server.server_address[0]}:
+            return True
+        self.close_connection = True
+        self._send((421, TEXT, b"wrong host\n"))
+        return False
+
+    def _send(self, reply: Reply) -> None:
+        code, kind, body = reply
+        self.send_response(code)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **HEADERS}.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """In our own words, and nothing of the request's."""
-        del message, explain
-        self.close_connection = True
-        self._send(code, f"{HTTPStatus(code).phrase.lower()}\n".encode())
 
     def send_response(self, code: int, message: str | None = None) -> None:
         """Without the header that tells which server in which version this is."""

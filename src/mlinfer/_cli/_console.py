@@ -1,103 +1,115 @@
-"""The page at the admin port: the pipeline as a picture, with its figures."""
+"""The console: a page on the admin port that shows a server at work, and on which a record can be tried."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
-from pathlib import Path
-from typing import Any, Literal
+import http.client
+import json
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlsplit
 
-STYLE = Path(__file__).with_name("console.css").read_text(encoding="utf-8")
-SCRIPT = Path(__file__).with_name("console.js").read_text(encoding="utf-8")
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name}</title><style>{style}</style></head>
-<body><header><h1>{name}</h1><p id="state" role="status">asking</p></header>
-<main data-word="{word}" data-opened="{opened}">
-<div class="flow">{boxes}</div>
-<div class="more">{more}</div>
-</main><script>{script}</script></body></html>
-"""
-Kind = Literal["rate", "total", "time", "mean"]
+from mlinfer._cli._admin import TEXT, Reply
+from mlinfer._pipeline import InferencePipeline
+
+JSON = "application/json"
+FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/console.css": ("console.css", "text/css; charset=utf-8"),
+    "/console.js": ("console.js", "text/javascript; charset=utf-8"),
+}
+SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
-    """One part of the pipeline: what it is, and its figures as (label, kind, metric)."""
+class Console:
+    """Its pages, and the way of a tried record to the server, which takes it like anybody's.
 
-    title: str
-    what: str
-    figures: Sequence[tuple[str, Kind, str]]
-    label: str = ""
-    """The metric whose labels `model` and `version` are shown instead of `what`."""
+    Args:
+        pipeline: what is served.
+        why_not: why no record may be tried here; None: one may.
+        log: when an answer is given, before or after it is in the log.
+    """
 
-    def html(self) -> str:
-        """The box."""
-        lines = "".join(f'<dt>{label}</dt><dd data-{kind}="{of}">–</dd>' for label, kind, of in self.figures)
-        label = f' data-label="{self.label}"' if self.label else ""
-        return (
-            f"<section><h2>{escape(self.title)}</h2>"
-            f'<p class="what soft"{label}>{escape(self.what)}</p><dl>{lines}</dl></section>'
-        )
+    def __init__(self, pipeline: InferencePipeline, *, why_not: str | None, log: str) -> None:
+        self._pipeline, self._why_not, self._log = pipeline, why_not, log
+        self.url: str | None = None
+        """Of the server, once it listens."""
 
+    def get(self, path: str) -> Reply | None:
+        """A page, or what it asks for; None: there is no such thing."""
+        if path in FILES:
+            name, kind = FILES[path]
+            return 200, kind, (files("mlinfer._cli") / "console" / name).read_bytes()
+        return (200, JSON, json.dumps(self._facts()).encode()) if path == "/pipeline" else None
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """All that the page shows. `lists`: (title, metric, what is said while it is empty)."""
+    def post(self, path: str, body: bytes) -> Reply | None:
+        """What the server says to a record; None: there is no such thing."""
+        if path != "/try":
+            return None
+        if self._why_not is not None:
+            return 403, TEXT, f"{self._why_not}\n".encode()
+        if self.url is None:
+            return 503, TEXT, b"not yet serving\n"
+        try:
+            return 200, JSON, json.dumps(self._asked("POST", "/predict", body)).encode()
+        except (OSError, http.client.HTTPException):
+            return 503, TEXT, b"the server cannot be reached\n"
 
-    name: str
-    word: str
-    boxes: Sequence[Box]
-    lists: Sequence[tuple[str, str, str]]
-    opened: bool = True
+    def _asked(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+        """The status and the JSON that the server answers with."""
+        place = urlsplit(self.url or "")
+        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=SECONDS)
+        try:
+            connection.request(method, path, body, {"Content-Type": JSON} if body is not None else {})
+            reply = connection.getresponse()
+            return {"status": reply.status, "said": json.loads(reply.read())}
+        finally:
+            connection.close()
 
-    def html(self) -> bytes:
-        """The page."""
-        more = [
-            f'<section><h2>{escape(title)}</h2><dl data-list="{metric}" data-none="{escape(none)}">{escape(none)}</dl></section>'
-            for title, metric, none in self.lists
+    def _facts(self) -> dict[str, Any]:
+        """What does not change while the server runs."""
+        job = self._pipeline.job
+        place = "not yet serving" if self.url is None else self.url
+        flow = [
+            {"role": "Requests", "name": "HTTP", "detail": place},
+            {"role": "Host", **_part(job.host)},
+            {"role": "Prediction log", **_part(job.destination)},
         ]
-        texts: dict[str, Any] = {
-            "name": escape(self.name), "word": self.word, "opened": "yes" if self.opened else "no",
-            "boxes": "".join(box.html() for box in self.boxes), "more": "".join(more),
+        return {
+            "name": job.name or "unnamed", "serving": self.url is not None, "flow": flow,
+            "logged": "before the reply" if self._log == "before_reply" else "behind the reply",
+            "why_not": self._why_not, "form": self._form(),
         }  # fmt: skip
-        return PAGE.format(**texts, style=STYLE, script=SCRIPT).encode()
+
+    def _form(self) -> list[dict[str, Any]] | None:
+        """The fields of a record, and an example of each."""
+        if self._why_not is not None or self.url is None:
+            return None
+        try:
+            document = self._asked("GET", "/openapi.json")["said"]
+        except (OSError, http.client.HTTPException):
+            return None
+        schema = document["components"]["schemas"]["Record"]
+        body = document["paths"]["/predict"]["post"]["requestBody"]["content"][JSON]
+        example = body.get("example") or {}
+        return [
+            {
+                "name": name,
+                **_kind(field),
+                "required": name in schema["required"],
+                "example": example.get(name),
+            }
+            for name, field in schema["properties"].items()
+        ]
 
 
-def run_picture(name: str, source: str, host: str, destination: str) -> Picture:
-    """A run: from its source to its destination."""
-    return Picture(
-        name, "running",
-        [
-            Box("Source", source, [("records", "rate", "mlinfer_records_read_total"), ("read", "total", "mlinfer_records_read_total")]),
-            Box("Host", host, [("time p50 · p99", "time", "mlinfer_infer_seconds"), ("batches", "total", "mlinfer_batches_total")]),
-            Box("Destination", destination, [
-                ("records", "rate", "mlinfer_records_delivered_total"),
-                ("delivered", "total", "mlinfer_records_delivered_total"),
-                ("write p50 · p99", "time", "mlinfer_write_seconds"),
-                ("commit p50 · p99", "time", "mlinfer_commit_seconds"),
-            ]),
-        ],
-        [("Rejects", "mlinfer_records_rejected_total", "no rejects yet"),
-         ("Model changes", "mlinfer_model_changes_total", "none yet")],
-    )  # fmt: skip
+def _part(part: object) -> dict[str, str]:
+    """A part by the name of its type, and by what it was told if its `repr` is of that kind."""
+    name, said = type(part).__name__, repr(part)
+    told = said[len(name) + 1 : -1] if said.startswith(f"{name}(") and said.endswith(")") else ""
+    return {"name": name, "detail": told}
 
 
-def serve_picture(name: str, where: str, host: str, log: str, *, opened: bool) -> Picture:
-    """A server: from requests to the log."""
-    own = "mlinfer_serve_"
-    return Picture(
-        name, "serving",
-        [
-            Box("HTTP", where, [("requests", "rate", f"{own}requests_total"), ("rows", "rate", f"{own}rows_total"),
-                ("rows answered", "total", f"{own}rows_total"), ("connections", "total", f"{own}connections")]),
-            Box("Queue", "requests that wait for the model", [("requests", "total", f"{own}queue_requests"),
-                ("rows", "total", f"{own}queue_rows"), ("wait p50 · p99", "time", f"{own}queue_seconds")]),
-            Box("Host", host, [("time p50 · p99", "time", f"{own}infer_seconds"), ("batch, mean", "mean", f"{own}batch_rows"),
-                ("batches", "total", f"{own}batch_rows_count")], label=f"{own}model_info"),
-            Box("Log", log, [("write p50 · p99", "time", f"{own}write_seconds"), ("dropped", "total", f"{own}log_dropped")]),
-        ],
-        [("Requests", f"{own}requests_total", "no requests yet"), ("Rejects", f"{own}rejects_total", "no rejects yet")],
-        opened=opened,
-    )  # fmt: skip
+def _kind(field: dict[str, Any]) -> dict[str, str]:
+    kind = field.get("type", "")
+    kind = kind[0] if isinstance(kind, list) else kind
+    return {"kind": kind, "type": kind or field.get("description", "")}

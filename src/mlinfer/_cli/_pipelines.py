@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from mlinfer._cli._admin import Readiness, admin
-from mlinfer._cli._console import run_picture
 from mlinfer._cli._ending import printing, stopping
 from mlinfer._cli._loading import pipeline_of, verb
 from mlinfer._cli._table import rendered
@@ -54,9 +53,7 @@ def _add_run(verbs: Any) -> None:
     parser.add_argument(
         "--log", choices=["text", "json"], help="log lines on standard error instead of a bar"
     )
-    parser.add_argument(
-        "--admin-bind", metavar="HOST:PORT", help="serve a live page, /live, /ready and /metrics there"
-    )
+    parser.add_argument("--admin-bind", metavar="HOST:PORT", help="serve /live, /ready and /metrics there")
     parser.add_argument(
         "--insecure-bind", action="store_true", help="let --admin-bind be an address that others can reach"
     )
@@ -75,13 +72,7 @@ def run(asked: argparse.Namespace) -> None:
         if asked.admin_bind:
             metrics, ready = PrometheusMetrics(), Readiness()
             watching += [metrics, ready]
-            job = pipeline.job
-            picture = run_picture(
-                job.name or "unnamed", repr(job.source), repr(job.host), repr(job.destination)
-            )
-            stack.enter_context(
-                admin(asked.admin_bind, ready, metrics, anywhere=asked.insecure_bind, picture=lambda: picture)
-            )
+            stack.enter_context(admin(asked.admin_bind, ready, metrics, anywhere=asked.insecure_bind))
         pipeline.job = replace(pipeline.job, observers=(*pipeline.job.observers, *watching))
         stop = stack.enter_context(stopping())
         report = pipeline.run(until=asked.until, from_start=asked.from_start, stop=stop)

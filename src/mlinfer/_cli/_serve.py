@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from mlinfer._batch import Batch
 from mlinfer._cli._admin import admin
 from mlinfer._cli._console import Console
-from mlinfer._cli._console import Picture, serve_picture
 from mlinfer._cli._ending import stopping
 from mlinfer._cli._loading import debug, pipeline_of, verb
 from mlinfer._cli._pipelines import logging_to_stderr
@@ -88,7 +87,7 @@ def serve(asked: argparse.Namespace) -> None:
     """Serve until a signal comes."""
     pipeline = _alone(asked.file) if asked.file.is_dir() else pipeline_of(asked, asked.file)
     options = _options(asked)
-    online = Online(pipeline)
+    online = Online()
     with ExitStack() as stack:
         if asked.access_log:
             stack.enter_context(logging_to_stderr("text", debug=asked.debug))
@@ -120,18 +119,7 @@ def _no_trying(asked: argparse.Namespace) -> str | None:
 class Online:
     """The server, once it listens, for those who look after it."""
 
-    def __init__(self, pipeline: InferencePipeline) -> None:
-        self._job = pipeline.job
-        self.server: Server | Crew | None = None
-
-    def picture(self) -> Picture:
-        """What the page shows."""
-        job, server = self._job, self.server
-        where = "not yet serving" if server is None else server.url
-        if server is not None and server.grpc_address:
-            where += f", gRPC at {server.grpc_address}"
-        log = "none" if isinstance(job.destination, Nowhere) else repr(job.destination)
-        return serve_picture(job.name or "unnamed", where, repr(job.host), log, opened=server is not None)
+    server: Server | Crew | None = None
 
     @property
     def ready(self) -> bool:
