@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import sqlite3
 import subprocess
@@ -374,3 +375,39 @@ def test_a_replay_that_is_killed_and_run_again_delivers_once(main, rejects, plac
     split(main, rejects).replay()
     assert [twice for twice, *_ in delivered(main)] == [2.0 * n for n in range(40)]
     assert split(main, rejects).rejected().num_rows == 0
+
+
+# --- numbers that JSON cannot say ----------------------------------------------------------------------------------------
+
+
+def test_a_number_that_json_cannot_say_is_replayed_as_it_was():
+    odd = [1.5, math.inf, -math.inf, math.nan, None]
+    lists = [[one, 2.0] for one in odd]
+    table = pa.table({"x": pa.array(odd), "v": pa.array(lists, pa.list_(pa.float64(), 2))})
+
+    def told(broken):
+        @mlinfer.host(
+            inputs=pa.schema([pa.field("x", pa.float64()), pa.field("v", pa.list_(pa.float64(), 2))]),
+            outputs={"said": "string"}, takes="arrow", version="1",
+        )  # fmt: skip
+        def host(records):
+            if broken:
+                raise mlinfer.RecordErrors(list(range(len(records))), "down", "wanted a model that is up")
+            return {"said": [f"{row['x']} {row['v'][0]}" for row in records.to_pylist()]}
+
+        return host
+
+    places = {
+        "destination": MemoryDestination(),
+        "rejects": MemoryDestination(),
+        "source": MemorySource(table),
+    }
+    wanted = pipeline(**places, host=told(broken=False), keep=[]).infer(table)["said"].to_pylist()
+    database = {**places, "destination": SqlDestination("sqlite:///out.db", table="main"), "rejects": "sql"}
+    assert pipeline(**database, host=told(broken=True), keep=[]).run().rejected == 5
+    assert pipeline(**database, host=told(broken=False), keep=[]).replay().delivered == 5
+    with closing(sqlite3.connect("out.db")) as connection:
+        said = [row[0] for row in connection.execute("SELECT said FROM main")]
+        records = [row[0] for row in connection.execute("SELECT record FROM rejects WHERE stage = 'infer'")]
+    assert said == wanted
+    assert json.loads(records[1]) == {"x": "Infinity", "v": ["Infinity", 2.0]}

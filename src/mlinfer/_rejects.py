@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 
+from mlinfer._arrays import elements, to_numpy
+from mlinfer._casts import is_list, owners
 from mlinfer._text import plain
 
 if TYPE_CHECKING:
@@ -120,7 +126,7 @@ class Rejected:
         records = (
             pa.nulls(count, pa.string())
             if self.records is None
-            else json_objects(self.records).cast(pa.string())
+            else _with_nonfinite(json_objects(self.records).cast(pa.string()), self.records)
         )
         raws = [raw[:LONGEST_RAW] for raw in self.raws] if self.raws else [None] * count
         columns = [
@@ -143,6 +149,40 @@ def mark_delivered(partition: str, ids: RecordIds) -> Rejected:
     """The marks that close the rejects of these records: a replay has delivered them."""
     count = len(ids.array())
     return Rejected(partition, REPLAY, ids, [DELIVERED] * count, ["a replay has delivered it"] * count)
+
+
+def _with_nonfinite(texts: pa.Array, records: pa.RecordBatch) -> pa.Array:
+    """JSON knows neither NaN nor infinity; a record that holds some keeps them as texts, so that a replay has them again."""
+    changed: dict[int, dict[str, Any]] = {}
+    for name, column in zip(records.schema.names, records.columns, strict=True):
+        for row in _rows_with_nonfinite(column):
+            record = changed.setdefault(row, json.loads(texts[int(row)].as_py()))
+            record[name] = _spelled(column[int(row)].as_py())
+    if not changed:
+        return texts
+    found = texts.to_pylist()
+    for row, record in changed.items():
+        found[row] = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+    return pa.array(found, pa.string())
+
+
+def _rows_with_nonfinite(column: pa.Array) -> list[int]:
+    if pt.is_floating(column.type):
+        values = to_numpy(column)
+        return list(np.flatnonzero(~np.isfinite(values) & to_numpy(column.is_valid())))
+    if is_list(column.type) and pt.is_floating(column.type.value_type):
+        flat = elements(column)
+        odd = ~np.isfinite(to_numpy(flat)) & to_numpy(flat.is_valid())
+        return list(np.unique(owners(column)[odd]))
+    return []
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_spelled(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def _tidied(messages: Sequence[str]) -> pa.Array:

@@ -269,6 +269,8 @@ def _value(value: Any, kind: pa.DataType) -> Any:
         return {one.name: _value(value.get(one.name), one.type) for one in kind}
     if not isinstance(value, str):
         return value
+    if pt.is_floating(kind) and value in {"NaN", "Infinity", "-Infinity"}:
+        return float(value)
     if is_bytes(kind):
         return base64.b64decode(value)
     if pt.is_decimal(kind):
