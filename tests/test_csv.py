@@ -354,3 +354,36 @@ def test_a_pipeline_from_csv_to_csv_keeps_what_it_should(tmp_path):
     pipeline.run()
     assert out.read_text().splitlines() == ['"id","y"', "7,2", "9,5"]
     assert rejects.table("rejects").column("record_id").to_pylist() == ["a.csv#3"]
+
+
+# --- what a number would not give back ------------------------------------------------------------------------------
+
+
+def test_codes_need_a_type_to_stay_as_they_are_spelled_and_columns_without_a_name_are_passed_over(tmp_path):
+    text = "account,zip,big,x,n,,\n007,00501,12345678901234567890123,0.50,10,,\n12,10001,1,1.5,0,,\n"
+    (tmp_path / "in.csv").write_text(text)
+    source = CsvSource(tmp_path / "in.csv")
+    assert dict(zip(source.schema().names, source.schema().types, strict=True)) == {
+        "account": pa.null(), "zip": pa.null(), "big": pa.null(), "x": pa.float64(), "n": pa.int64(),
+    }  # fmt: skip
+    out = CsvDestination(tmp_path / "out.csv")
+    doubled = FunctionHost(
+        lambda records: {"y": records["x"]}, inputs={"x": "double"}, outputs={"y": "double"}
+    )
+    with pytest.raises(ConfigError, match=r"'account'.*type"):
+        InferencePipeline(source, doubled, out, keep=["account"], name="codes").run()
+    kept = {"account": pa.string(), "zip": pa.string(), "big": pa.string(), "n": pa.int64()}
+    InferencePipeline(source, doubled, out, keep=kept, name="codes").run()
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == [
+            {"account": "007", "zip": "00501", "big": "12345678901234567890123", "n": "10", "y": "0.5"},
+            {"account": "12", "zip": "10001", "big": "1", "n": "0", "y": "1.5"},
+        ]
+
+
+def test_a_model_gets_numbers_from_cells_that_look_like_codes(tmp_path):
+    (tmp_path / "in.csv").write_text("x\n007\n08.5\n")
+    host = FunctionHost(lambda records: {"y": records["x"]}, inputs={"x": "double"}, outputs={"y": "double"})
+    found = MemoryDestination()
+    assert InferencePipeline(CsvSource(tmp_path / "in.csv"), host, found, name="numbers").run().delivered == 2
+    assert found.table()["y"].to_pylist() == [7.0, 8.5]

@@ -16,7 +16,7 @@ from mlinfer._lineage import chosen
 from mlinfer._signature import Signature
 
 Keep: TypeAlias = Sequence[str] | Mapping[str, pa.DataType]
-"""Source columns that travel to the destination untouched: names, or names with types where the source knows none."""
+"""Source columns that travel to the destination as the source reads them: names, or names with types where the source knows none."""
 
 
 @dataclass(frozen=True)

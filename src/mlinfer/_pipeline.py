@@ -52,8 +52,8 @@ class InferencePipeline:
         host: what runs the model over them.
         destination: where the answers go.
         name: identifies the pipeline; needed wherever progress is kept.
-        keep: source columns that travel to the destination untouched; names, or names with Arrow types where the source
-            does not know its columns before it is read.
+        keep: source columns that travel to the destination as the source reads them; names, or names with Arrow types where
+            the source does not know its columns before it is read, or should read them otherwise.
         columns: for inputs of the model that are called differently in the source, `{model_name: source_name}`.
         lineage: columns that tell where each answer comes from, behind the answers: some of `record_id`, `model_id`,
             `model_version`, `run_id`, `trace_id` (texts) and `inferred_at` (a time in UTC).

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlinfer import BadRecord, Batch, ConfigError, DataSource, EndOfInput, Position, RecordIds, SchemaError
-from mlinfer.sources._csv_cells import Cells, Wrong
+from mlinfer.sources._csv_cells import UNNAMED, Cells, Wrong
 from mlinfer.sources._csv_records import Ends, Splitter
 from mlinfer.sources._files import file_of, list_files
 from mlinfer.sources._text_files import CHUNK_BYTES, LONGEST_LINE, LONGEST_RAW, Tape, open_tape, text_suffixes
@@ -61,7 +61,8 @@ class CsvSource(DataSource):
     def schema(self) -> pa.Schema | None:
         """The columns of the first file that holds records, with the types that its first ones (up to 1 MiB) tell.
 
-        The type is null where they do not: the column is empty, or holds numbers and other things. None while a followed
+        The type is null where they do not: the column is empty, holds numbers and other things, or codes such as 007 that a
+        number would not give back. Columns without a name are passed over if there are several. None while a followed
         directory holds no header row. Raises SchemaError: no file has one, two columns have one name, or the delimiter is
         another.
         """
@@ -78,7 +79,8 @@ class CsvSource(DataSource):
                 block = tape.data[tape.start : places[-1]] if len(places) else b""
             if block.strip():
                 return Cells(header, pa.schema([]), self.delimiter).infer(block)
-            only_header = only_header or pa.schema([pa.field(name, pa.null()) for name in header])
+            named = [name for name in header if not name.startswith(UNNAMED)]
+            only_header = only_header or pa.schema([pa.field(name, pa.null()) for name in named])
         if only_header is None and path is not None and not self.follow:
             advice = f"write the names of the columns into the first line of {path}, or remove the file from the input"
             raise SchemaError(HEADER, "the names of the columns", "an empty file", advice)
@@ -256,6 +258,8 @@ def _names(line: bytes, path: Path, delimiter: str) -> list[str]:
         raise SchemaError(
             twice[0], "one column of that name", names.count(twice[0]), f"rename columns in {path}"
         )
+    if names.count("") > 1:  # a spreadsheet's empty columns: nobody can ask for them
+        names = [name or f"{UNNAMED}{place}" for place, name in enumerate(names)]
     if len(names) == 1:
         for other in OTHER_DELIMITERS:
             if other in names[0]:

@@ -15,7 +15,10 @@ Wrong: TypeAlias = tuple[int, str, str]
 """A record by its place in a block, the kind of what is wrong with it, and a message."""
 
 LONGEST_SHOWN = 80
+UNNAMED = "\0"
+"""What the names of columns begin with that have none."""
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_CODE = r"^[+-]?(0[0-9].*|[0-9]{19,})$"
 _INTEGER = r"^[+-]?[0-9]{1,18}$"
 _EXACT = 2**53
 
@@ -45,7 +48,14 @@ class Cells:
         """The types of all columns, by their first records; null where the cells do not tell."""
         wrong: list[Wrong] = []
         table = self._parse(block, {}, wrong)
-        return pa.schema([pa.field(name, _told(table.column(name))) for name in table.schema.names])
+        named = [name for name in table.schema.names if not name.startswith(UNNAMED)]
+        told = {name: _told(table.column(name)) for name in named}
+        numbers = [name for name, kind in told.items() if pt.is_integer(kind) or pt.is_floating(kind)]
+        if numbers:
+            cells = self._parse(block, dict.fromkeys(numbers, pa.string()), [])
+            codes = [name for name in numbers if _are_codes(cells.column(name))]
+            told.update(dict.fromkeys(codes, pa.null()))
+        return pa.schema(list(told.items()))
 
     def _parse(self, block: bytes, kinds: dict[str, pa.DataType], wrong: list[Wrong]) -> pa.Table:
         def skip(row: Any) -> str:
@@ -181,6 +191,11 @@ def _told(column: pa.ChunkedArray) -> pa.DataType:
     cells = column.drop_null()
     numbers = pc.sum(pc.match_substring_regex(cells, _NUMBER)).as_py() or 0
     return pa.null() if 2 * numbers > len(cells) else pa.string()
+
+
+def _are_codes(cells: pa.ChunkedArray) -> bool:
+    """Whether there are cells that a number would not give back: 007, or more digits than a number holds."""
+    return bool(pc.any(pc.match_substring_regex(cells, _CODE)).as_py())
 
 
 def _others(count: int, wrong: list[Wrong]) -> list[int]:
