@@ -400,9 +400,9 @@ def _until(happened):
         time.sleep(0.02)
 
 
-def _get(url, **headers):
+def _get(url, method="GET", **headers):
     try:
-        with urlopen(Request(url, headers=headers), timeout=5) as found:
+        with urlopen(Request(url, headers=headers, method=method), timeout=5) as found:
             return found.status, found.read()
     except HTTPError as error:
         with error:
@@ -480,7 +480,10 @@ def test_only_pages_of_the_admin_port_may_send_it_anything():
         assert raw(url, "GET / HTTP/1.1", f"Host: {host}", "Host: evil.example") == 421
         assert raw(url, "GET / HTTP/1.1") == 421
         assert raw(url, "GET / HTTP/1.1", "Host: localhost") == 200
+        assert raw(url, "GET / HTTP/1.1", "Host: LOCALHOST:1") == 200
         assert raw(url, "DELETE / HTTP/1.1", f"Host: {host}") == 501
+        assert raw(url, "GET / HTTP/1.1", *(f"A{n}: 1" for n in range(200))) == 431
+        assert b"PURGE" not in _get(url, method="PURGE")[1], "what was sent is not said back"
         with urlopen(url, timeout=5) as found:
             assert found.headers["X-Content-Type-Options"] == "nosniff"
             assert "frame-ancestors 'none'" in found.headers["Content-Security-Policy"]

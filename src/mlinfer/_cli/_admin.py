@@ -182,7 +182,7 @@ class Answer(BaseHTTPRequestHandler):
     def _is_for_us(self) -> bool:
         """A page elsewhere that had its name point here asks under that name."""
         hosts = self.headers.get_all("Host", [])
-        name = hosts[0].partition(":")[0] if len(hosts) == 1 else ""
+        name = hosts[0].partition(":")[0].lower() if len(hosts) == 1 else ""
         if self.server.anywhere or name in {"localhost", self.server.server_address[0]}:
             return True
         self.close_connection = True
@@ -200,6 +200,12 @@ class Answer(BaseHTTPRequestHandler):
     def send_response(self, code: int, message: str | None = None) -> None:
         """Without the header that tells which server in which version this is."""
         self.send_response_only(code, message)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the request parser refuses, in our words; its own repeat the request."""
+        del message, explain
+        self.close_connection = True
+        self._send((code, TEXT, b"not a request that is answered here\n"))
 
     def log_message(self, *_: object) -> None:
         """Nothing: probes come every second."""
