@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import reading
 from mlinfer import Batch, ChangedError, ConfigError, InferencePipeline, SchemaError, Scope
-from mlinfer.destinations import CsvDestination, MemoryDestination
+from mlinfer.destinations import CsvDestination, JsonLinesDestination, MemoryDestination
 from mlinfer.destinations._csv import csv_lines
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import CsvSource, _text_files
@@ -387,3 +387,10 @@ def test_a_model_gets_numbers_from_cells_that_look_like_codes(tmp_path):
     found = MemoryDestination()
     assert InferencePipeline(CsvSource(tmp_path / "in.csv"), host, found, name="numbers").run().delivered == 2
     assert found.table()["y"].to_pylist() == [7.0, 8.5]
+
+
+@pytest.mark.parametrize("kind", [CsvDestination, JsonLinesDestination])
+@pytest.mark.parametrize("name", ["out.csv.gz", "out.jsonl.ZST"])
+def test_a_name_that_promises_compression_is_refused(kind, name):
+    with pytest.raises(ConfigError, match="not compressed"):
+        kind(name)

@@ -203,7 +203,8 @@ class InferencePipeline:
     def check(self) -> Plan:
         """Look at everything a run would open, and open nothing for writing; no record moves.
 
-        Raises ConfigError (or one of its kinds) for the first thing that would stop a run before its first record.
+        Raises ConfigError (or one of its kinds) for the first thing that would stop a run before its first record, as far as that
+        shows without writing: a folder that may not be written to does not.
         """
         plan = self.explain()
         self.job.source.partitions()

@@ -84,7 +84,7 @@ def run(asked: argparse.Namespace) -> None:
 def check(asked: argparse.Namespace) -> None:
     """Print the plan if it holds."""
     print(pipeline_of(asked, asked.file).check())
-    print("checked     everything that a run would open is there and fits")
+    print("checked     source, model and destinations fit, as far as one sees without writing")
 
 
 def explain(asked: argparse.Namespace) -> None:

@@ -27,6 +27,15 @@ ENVELOPE = durable.Envelope(
     "appended", 1, "restore it and the file from a backup, or start over with from_start=True"
 )
 BUFFER_BYTES = 2**20
+COMPRESSED = frozenset({".gz", ".zst", ".bz2", ".xz", ".zip"})
+
+
+def check_uncompressed(path: str | os.PathLike[str]) -> None:
+    """Raises ConfigError: readers would take the name for that of a compressed file, which these are not."""
+    suffix = Path(path).suffix.lower()
+    if suffix in COMPRESSED:
+        msg = f"path: wanted a name for a file that is not compressed, found {os.fspath(path)!r}; leave {suffix} out, or compress it afterwards"
+        raise ConfigError(msg)
 
 
 @dataclass(frozen=True)

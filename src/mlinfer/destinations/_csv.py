@@ -18,6 +18,7 @@ from mlinfer import Batch, ConfigError, DataDestination, Progress, Scope, json_t
 from mlinfer.destinations._appended import (
     Appended,
     IfExists,
+    check_uncompressed,
     committed_text,
     open_appended,
     stored_progress,
@@ -45,6 +46,10 @@ class CsvDestination(DataDestination):
     if_exists: IfExists = "fail"
     guard_formulas: bool = False
     transactional = True
+
+    def __post_init__(self) -> None:
+        """Refuse a name that promises compression."""
+        check_uncompressed(self.path)
 
     def records(self, scope: Scope) -> Iterator[pa.RecordBatch]:
         """The committed records, every cell as text. Raises ConfigError: texts were guarded, they are no longer the same."""

@@ -12,7 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlinfer import Batch, DataDestination, Progress, Scope, json_objects
-from mlinfer.destinations._appended import Appended, IfExists, committed_text, open_appended, stored_progress
+from mlinfer.destinations._appended import (
+    Appended,
+    IfExists,
+    check_uncompressed,
+    committed_text,
+    open_appended,
+    stored_progress,
+)
 
 SPELLED = {"string", "large_string", "string_view", "binary", "large_binary", "binary_view"}
 """Types whose values are texts in JSON, also where they look like something else: Arrow would guess times."""
@@ -34,6 +41,10 @@ class JsonLinesDestination(DataDestination):
     path: str | os.PathLike[str]
     if_exists: IfExists = "fail"
     transactional = True
+
+    def __post_init__(self) -> None:
+        """Refuse a name that promises compression."""
+        check_uncompressed(self.path)
 
     def records(self, scope: Scope) -> Iterator[pa.RecordBatch]:
         """The committed records, in the types that their JSON shows; a column of texts is one, whatever they look like."""
