@@ -1,7 +1,7 @@
 """A server under load, asked over plain sockets by clients of its own: who gets which answer, how late, and what is lost.
 
-`python -m torture.asking PORT LOG SECONDS WORKERS` is the server: its model takes so many seconds for a batch, says back who
-asked, and how many records it saw together. With several workers answers are given when they are in the log.
+`python -m torture.asking PORT LOG SECONDS WORKERS RECORDS` is the server: its model takes so many seconds for a batch (of so
+many records at most), says back who asked, and how many records it saw together. With several workers answers are given when they are in the log.
 """
 
 import asyncio
@@ -36,9 +36,9 @@ def slowly(who, x):
     return {"whose": who, "y": 2 * x, "together": [len(x)] * len(x)}
 
 
-def serve(port, log, seconds, workers):
+def serve(port, log, seconds, *, workers, records):
     """Serve until a signal comes."""
-    from mlinfer import InferencePipeline
+    from mlinfer import Batching, InferencePipeline
     from mlinfer.destinations import JsonLinesDestination
     from mlinfer.hosts import FunctionHost
     from mlinfer.sources import MemorySource
@@ -51,13 +51,14 @@ def serve(port, log, seconds, workers):
     host = FunctionHost(slowly, inputs, outputs, takes="numpy", version="1")
     source = MemorySource({"who": ["nobody"], "x": [0.0]})
     options = {"workers": workers, "log": "behind" if workers == 1 else "before_reply"}
-    InferencePipeline(source, host, JsonLinesDestination(log), name="asked").serve(
+    batching = Batching() if records is None else Batching(max_records=records)
+    InferencePipeline(source, host, JsonLinesDestination(log), name="asked", batching=batching).serve(
         f"127.0.0.1:{port}", **options
     )
 
 
 @contextmanager
-def served(seconds, workers=1):
+def served(seconds, workers=1, records=None):
     """A server in a process of its own: the process, its port and the file of its log."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -66,7 +67,7 @@ def served(seconds, workers=1):
         log, said = Path(folder) / "asked.jsonl", Path(folder) / "said"
         with said.open("wb") as file:
             child = subprocess.Popen(
-                [sys.executable, "-m", "torture.asking", str(port), str(log), str(seconds), str(workers)],
+                [sys.executable, "-m", "torture.asking", str(port), str(log), str(seconds), str(workers), str(records or "")],
                 env={**os.environ, "PYTHONPATH": path}, stdout=file, stderr=file,
             )  # fmt: skip
         try:
@@ -295,4 +296,5 @@ async def _timed(port, requests):
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    _, place, file, pause, processes, most = sys.argv
+    serve(int(place), file, pause, workers=int(processes), records=int(most) if most else None)

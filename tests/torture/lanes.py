@@ -15,6 +15,7 @@ from torture import (
     killing,
     malformed,
     malformed_grpc,
+    overload,
     power_loss,
     soak,
     stopping,
@@ -112,6 +113,8 @@ LANES = [
     Lane("malformed grpc", "calls", malformed_grpc.over_grpc, 5000, 5000, 300),
     Lane("workers killed", "kills", asking.workers_killed, 50, 20, 2),
     Lane("slow sockets", "requests", asking.slow_sockets, 20_000, 20_000, 0, alone=True),
+    Lane("overload 2x", "requests", overload.at(2), 10_000, 10_000, 0, alone=True),
+    Lane("overload 4x", "requests", overload.at(4), 20_000, 20_000, 0, alone=True),
     Lane("power loss", "states", after_power_loss, 10_000, 10_000, 0),  # the short one has a test of its own
     Lane("cost of safety", "runs", cost.of_safety, cost.RUNS, cost.RUNS, 0, alone=True),
 ]  # fmt: skip
