@@ -394,3 +394,19 @@ def test_a_model_gets_numbers_from_cells_that_look_like_codes(tmp_path):
 def test_a_name_that_promises_compression_is_refused(kind, name):
     with pytest.raises(ConfigError, match="not compressed"):
         kind(name)
+
+
+def test_a_column_that_looks_like_numbers_can_be_had_as_it_is_spelled(tmp_path):
+    (tmp_path / "in.csv").write_text("price,zip,day\n1.10,10001,2024-01-02\n2.00,10002,2024-01-03\n")
+    source = CsvSource(tmp_path / "in.csv")
+    texts = {"zip": "string", "day": "string"}
+    host = FunctionHost(
+        lambda records: {"y": [f"{z} {d}" for z, d in zip(records["zip"], records["day"], strict=True)]},
+        inputs=texts, outputs={"y": "string"},
+    )  # fmt: skip
+    found = MemoryDestination()
+    pipeline = InferencePipeline(source, host, found, keep={"price": pa.string()}, name="spelled")
+    assert pipeline.run().delivered == 2
+    assert found.table().to_pylist() == [
+        {"price": "1.10", "y": "10001 2024-01-02"}, {"price": "2.00", "y": "10002 2024-01-03"},
+    ]  # fmt: skip

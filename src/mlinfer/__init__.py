@@ -70,7 +70,7 @@ from mlinfer._replay import Choice
 from mlinfer._report import RunReport
 from mlinfer._resolve import resolve
 from mlinfer._retry import Retry
-from mlinfer._signature import Signature, finite, nonfinite
+from mlinfer._signature import Signature, finite, nonfinite, spelled
 from mlinfer._tabular import to_arrow
 from mlinfer._watching import watched
 
@@ -161,6 +161,7 @@ __all__ = [
     "quoted_texts",
     "resolve",
     "save",
+    "spelled",
     "to_arrow",
     "train",
     "watched",

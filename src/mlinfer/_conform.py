@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer._arrays import elements, finite_in_all, from_numpy, to_numpy
-from mlinfer._casts import cast, compatible, is_list, owners
+from mlinfer._casts import cast, compatible, is_list, is_text, owners
 from mlinfer._errors import RecordErrors, SchemaError
-from mlinfer._signature import needs_finite
+from mlinfer._signature import is_spelled, needs_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -79,7 +79,9 @@ class Conform:
                 what = "no such column" if not found else f"{len(found)} columns of that name"
                 advice = f"columns there are: {', '.join(schema.names) or 'none'}; rename with columns={{{field.name!r}: ...}}"
                 raise SchemaError(name, _spelled(field), what, advice)
-            if not compatible(schema.field(found[0]).type, field.type):
+            there = schema.field(found[0])
+            as_text = is_spelled(there) and is_text(field.type)
+            if not as_text and not compatible(there.type, field.type):
                 kind = schema.field(found[0]).type
                 advice = "convert the column in the source, or wrap the source in Mapped"
                 if pt.is_fixed_size_list(kind) and pt.is_fixed_size_list(field.type):

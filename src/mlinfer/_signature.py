@@ -11,6 +11,7 @@ from mlinfer._errors import ConfigError
 
 FINITE = b"mlinfer.finite"
 NONFINITE = b"mlinfer.nonfinite"
+SPELLED = b"mlinfer.spelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,16 @@ def finite(field: pa.Field) -> pa.Field:
 def nonfinite(field: pa.Field) -> pa.Field:
     """Mark an output field: NaN and infinity are meaningful answers (an interval without a bound)."""
     return field.with_metadata({**(field.metadata or {}), NONFINITE: b"allowed"})
+
+
+def spelled(field: pa.Field) -> pa.Field:
+    """The field, said to be spelled in the source: its type is what the texts there tell, and the texts can be had as well."""
+    return field.with_metadata({**(field.metadata or {}), SPELLED: b"as text"})
+
+
+def is_spelled(field: pa.Field) -> bool:
+    """Whether the source can give the texts that it took for values of this type."""
+    return SPELLED in (field.metadata or {})
 
 
 def needs_finite(field: pa.Field) -> bool:

@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.types as pt
 
+from mlinfer import spelled
+
 Wrong: TypeAlias = tuple[int, str, str]
 """A record by its place in a block, the kind of what is wrong with it, and a message."""
 
@@ -55,7 +57,7 @@ class Cells:
             cells = self._parse(block, dict.fromkeys(numbers, pa.string()), [])
             codes = [name for name in numbers if _are_codes(cells.column(name))]
             told.update(dict.fromkeys(codes, pa.null()))
-        return pa.schema(list(told.items()))
+        return pa.schema([spelled(pa.field(name, kind)) for name, kind in told.items()])
 
     def _parse(self, block: bytes, kinds: dict[str, pa.DataType], wrong: list[Wrong]) -> pa.Table:
         def skip(row: Any) -> str:
