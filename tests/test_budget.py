@@ -42,7 +42,7 @@ def test_rejects_within_the_budget_are_kept_and_counted():
     assert (report.delivered, report.rejected) == (8, 2)
     assert report.reasons == {("conform", "missing_value"): 2}
     assert main.table().num_rows == 8
-    assert rejects.table("rejects")["record"].to_pylist() == ['{"x":null}', '{"x":null}']
+    assert rejects.table("rejects")["record"].to_pylist() == ['{"x":"NaN"}', '{"x":"NaN"}']
 
 
 def test_one_reject_more_than_the_budget_ends_the_run():
