@@ -244,6 +244,10 @@ def test_the_command_serves_probes_and_metrics_beside_the_model(package, tmp_pat
     )
     assert taken.returncode == 2
     assert "--insecure-bind" in taken.stderr
+    no_log = subprocess.run(
+        [*command, "--log", "before_reply"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (no_log.returncode, "has no log" in no_log.stderr) == (2, True)
     server = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ)
     try:
         url = re.search(r"http://\S+:\d+", server.stderr.readline())[0]

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pytest
 
 from mlinfer import ConfigError, DataDestination, InferencePipeline, RecordErrors, TransientError
+from mlinfer.destinations import SqlDestination
 from mlinfer.hosts import FunctionHost
-from mlinfer.sources import IterableSource
+from mlinfer.sources import IterableSource, MemorySource
 
 
 def nothing():
@@ -138,3 +139,31 @@ def test_an_answer_that_the_destination_refuses_is_not_given():
 def test_there_are_two_ways_to_log():
     with pytest.raises(ConfigError, match="before_reply"), pipeline(Store()).serving(log="first"):
         pass
+
+
+def test_a_run_and_its_server_write_one_table_side_by_side_and_nobody_else_does(tmp_path):
+    url = f"sqlite:///{tmp_path / 'both.db'}"
+    host = FunctionHost(lambda x: x + 1, {"x": pa.float64()}, {"y": pa.float64()}, takes="numpy", version="1")
+
+    def named(name):
+        return InferencePipeline(
+            MemorySource({"x": [1.0, 2.0]}), host, SqlDestination(url, "scores"), name=name
+        )
+
+    def stored():
+        with closing(sqlite3.connect(tmp_path / "both.db")) as connection:
+            return [row[0] for row in connection.execute("SELECT y FROM scores ORDER BY y")]
+
+    assert named("one").run().delivered == 2
+    with named("one").serving(log="before_reply") as server:
+        assert httpx.post(f"{server.url}/predict", json={"x": 9.0}).json() == {"y": 10.0}
+    assert stored() == [2.0, 3.0, 10.0]
+    assert named("one").run().delivered == 0
+    with named("one").serving(log="before_reply") as server:
+        assert httpx.post(f"{server.url}/predict", json={"x": 19.0}).json() == {"y": 20.0}
+    assert stored() == [2.0, 3.0, 10.0, 20.0]
+    with pytest.raises(ConfigError, match="wanted a new table"):
+        named("two").run()
+    with pytest.raises(ConfigError, match="cannot begin anew"):
+        named("one").run(from_start=True)
+    assert stored() == [2.0, 3.0, 10.0, 20.0]

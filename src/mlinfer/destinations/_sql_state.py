@@ -11,6 +11,8 @@ from mlinfer import ChangedError, FencedError, Progress, Scope
 from mlinfer.destinations._sql_dialect import Dialect
 
 FORMAT = 1
+SERVER = "/serve"
+"""What a pipeline's name ends with when it is a server that keeps its log."""
 _TABLES = {
     "mlinfer_epochs": (
         "CREATE TABLE mlinfer_epochs (pipeline TEXT NOT NULL, output TEXT NOT NULL, epoch INTEGER NOT NULL,"
@@ -94,6 +96,16 @@ class State:
             return []
         rows = self._execute('SELECT pipeline, output FROM mlinfer_epochs WHERE "table" = ?', (table,))
         return [f"pipeline {name!r} ({output})" for name, output in rows if (name, output) != self._key]
+
+    def beside_its_server(self, table: str) -> bool:
+        """Whether nobody else writes this table but the same pipeline as a server, or as a run: they are one definition."""
+        rows = (
+            self._execute('SELECT pipeline, output FROM mlinfer_epochs WHERE "table" = ?', (table,))
+            if self._there
+            else []
+        )
+        others = {(name.removesuffix(SERVER), output) for name, output in rows if (name, output) != self._key}
+        return others == {(self._key[0].removesuffix(SERVER), self._key[1])}
 
     def load(self) -> Progress:
         """All progress of this output. Raises ChangedError: it is damaged, or a newer mlinfer wrote it."""

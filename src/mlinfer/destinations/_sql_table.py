@@ -115,6 +115,8 @@ def _strange_table(state: State, table: Table) -> Begin:
     how, name = table.if_exists, table.name
     others = state.other_writers(name)
     owner = f"of {' and '.join(others)}" if others else "that this pipeline did not make"
+    if how == "fail" and state.beside_its_server(name):
+        how = "append"
     if how == "fail" or (how == "replace" and others):
         advice = 'choose another name, or if_exists="append"' + ("" if others else ' or "replace"')
         msg = f"table {name!r} in {state.dialect.place}: wanted a new table, found one {owner}; {advice}"
