@@ -11,7 +11,7 @@ from torture import asking
 from torture.figures import Figures
 from torture.oracle import Verdict
 
-SERVICE, SLOTS = 0.05, 8
+SERVICE, SLOTS = 0.1, 16
 CAPACITY = SLOTS / SERVICE
 QUEUE_SECONDS = 4.0
 """The server's patience with what waits because of others; see `Patience`."""
