@@ -1,7 +1,46 @@
 """What all tests share."""
 
+import importlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # Nothing is timed in tests: the first example pays for imports, and the machine may be busy.
 settings.register_profile("mlinfer", deadline=None)
 settings.load_profile("mlinfer")
+FAST = Path(__file__).resolve().parents[1] / "packages" / "mlinfer-fast"
+
+
+@pytest.fixture(scope="session")
+def fast_site(tmp_path_factory):
+    """A folder with mlinfer-fast, compiled by pip as anybody would."""
+    folder = tmp_path_factory.mktemp("fast")
+    shutil.copytree(FAST, folder / "source", ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-build-isolation",
+        "--no-deps",
+        "--no-index",
+    ]
+    subprocess.run([*pip, "--target", folder / "site", folder / "source"], check=True)
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def library(fast_site):
+    """mlinfer-fast, as if it were installed for the tests of one module."""
+    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("mlinfer_fast")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(fast_site)
+        yield importlib.import_module("mlinfer_fast")
+        for name in [name for name in sys.modules if name.startswith("mlinfer_fast")]:
+            del sys.modules[name]
+    sys.modules.update(kept)

@@ -1,11 +1,7 @@
 """Trees walked by mlinfer-fast: built from this clone, equal to scikit-learn to the last bit, safe with any file."""
 
-import importlib
 import json
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +25,6 @@ from mlinfer.hosts import SklearnHost
 from mlinfer.hosts._forms import Form
 from mlinfer.sources import MemorySource
 
-SOURCE = Path(__file__).resolve().parents[1] / "packages" / "mlinfer-fast"
 RNG = np.random.default_rng(3)
 X = RNG.standard_normal((500, 6))
 GAPPY = np.where(RNG.random(X.shape) < 0.1, np.nan, X)
@@ -43,31 +38,6 @@ MODELS = {
     "histograms": (HistGradientBoostingClassifier(max_iter=12, min_samples_leaf=3, random_state=0), GAPPY),
     "histograms of numbers": (HistGradientBoostingRegressor(max_iter=20, random_state=0), GAPPY),
 }
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    """mlinfer-fast, compiled by pip as anybody would."""
-    folder = tmp_path_factory.mktemp("fast")
-    shutil.copytree(SOURCE, folder / "source", ignore=shutil.ignore_patterns("build", "*.egg-info"))
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-build-isolation",
-        "--no-deps",
-        "--no-index",
-    ]
-    subprocess.run([*pip, "--target", folder / "site", folder / "source"], check=True)
-    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("mlinfer_fast")}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder / "site")
-        yield importlib.import_module("mlinfer_fast")
-        for name in [name for name in sys.modules if name.startswith("mlinfer_fast")]:
-            del sys.modules[name]
-    sys.modules.update(kept)
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ from mlinfer._online import Serving, serving
 from mlinfer._online._desk import Ask, Desk
 from mlinfer._online._listener import LoopThread
 from mlinfer._online._memory import memory_limit
-from mlinfer._online._predict import Rows
+from mlinfer._online._predict import Given, Rows
 from mlinfer._online._refusals import OWN_WORDS
 from mlinfer._online._wire import Patience, Refused
 from mlinfer.destinations import MemoryDestination
@@ -137,7 +137,7 @@ class Asked:
         caller = Caller()
 
         async def put():
-            self.desk.put(Ask(self._form, (rows, False), len(rows), caller))
+            self.desk.put(Ask(self._form, Given(rows, single=False), len(rows), caller))
 
         self._loop.do(put)
         return caller

@@ -9,6 +9,8 @@ from hypothesis import strategies as some
 
 from mlinfer import InferencePipeline
 from mlinfer._conform import Conform
+from mlinfer._online import _numbers
+from mlinfer._online._numbers import lift
 from mlinfer._online._predict import Predict, rows_of
 from mlinfer._online._wire import Refused
 from mlinfer.destinations import MemoryDestination
@@ -34,6 +36,16 @@ RECORDS = some.fixed_dictionaries(
      "çé q": some.text(), "d": some.booleans(), "v": some.lists(NUMBERS, min_size=2, max_size=2)}
 )  # fmt: skip
 ODD = some.dictionaries(some.sampled_from([*WANTED.names, "other"]), VALUES)
+
+
+@pytest.fixture(scope="module", autouse=True, params=["msgspec", "mlinfer-fast"])
+def reader(request):
+    """Who reads numbers: everything here holds with mlinfer-fast and without it."""
+    _numbers._library.cache_clear()
+    if request.param == "mlinfer-fast":
+        assert request.getfixturevalue("library").lift is _numbers._library()
+    yield request.param
+    _numbers._library.cache_clear()
 
 
 class Desk:
@@ -63,12 +75,12 @@ def read(body):
         batch = desk.ask.form.batch([desk.ask])
     except Refused as refused:
         return refused.data
-    return conformed(batch), [one.id for one in batch.bad], desk.ask.content[1]
+    return conformed(batch), [one.id for one in batch.bad], desk.ask.content.single
 
 
 def read_thoroughly(body):
     predict = Predict(Desk(), WANTED)
-    predict._typed = None
+    predict._quick._typed = None
     desk = predict._desk
     try:
         predict(Order(), body)
@@ -95,8 +107,10 @@ def test_a_broken_body_is_refused_alike(records, place, put):
     assert read(body) == read_thoroughly(body)
 
 
-def test_the_quick_way_is_taken_and_a_key_twice_is_not_overlooked():
+def test_the_quick_way_is_taken_and_a_key_twice_is_not_overlooked(reader):
     desk = Desk()
+    lists = lift(b'{"v": [1, 2.5]}', b"v")
+    assert (lists is not None) == (reader == "mlinfer-fast")
     quick = json.dumps([{"a": 1, "b": 2, "çé q": "x", "d": True, "v": [1, 2.5]}] * 3).encode()
     Predict(desk, WANTED)(Order(), quick)
     assert type(desk.ask.form).__name__ == "Columns"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
@@ -50,34 +52,47 @@ def _typed(array: pa.Array, field: pa.Field, who: str) -> pa.Array:
     return result
 
 
-def bad_answers(answers: pa.RecordBatch, outputs: pa.Schema) -> RecordErrors | None:
-    """The records whose answer is no answer: null, NaN or infinity where none may be."""
-    bad: np.ndarray | None = None
-    names = []
-    for place, field in enumerate(outputs):
-        mask = _unusable(answers.column(place), field)
-        if mask is not None and mask.any():
-            bad = mask if bad is None else bad | mask
-            names.append(field.name)
-    if bad is None:
-        return None
-    why = f"the model's answer {', '.join(map(repr, names))} is missing or not a finite number"
-    return RecordErrors(np.flatnonzero(bad).tolist(), "bad_answer", why)
+class Usable:
+    """Finds the records whose answer is no answer: null, NaN or infinity where none may be."""
+
+    def __init__(self, outputs: pa.Schema) -> None:
+        self._checks = [(place, *_asked_of(field)) for place, field in enumerate(outputs)]
+        self._names = outputs.names
+
+    def __call__(self, answers: pa.RecordBatch) -> RecordErrors | None:
+        """The bad ones of a batch; None: there are none."""
+        bad: np.ndarray | None = None
+        names = []
+        for place, required, odd in self._checks:
+            mask = _unusable(answers.column(place), required=required, odd=odd)
+            if mask is not None and mask.any():
+                bad = mask if bad is None else bad | mask
+                names.append(self._names[place])
+        if bad is None:
+            return None
+        why = f"the model's answer {', '.join(map(repr, names))} is missing or not a finite number"
+        return RecordErrors(np.flatnonzero(bad).tolist(), "bad_answer", why)
 
 
-def _unusable(array: pa.Array, field: pa.Field) -> np.ndarray | None:
-    mask: np.ndarray | None = to_numpy(array.is_null()) if array.null_count and not field.nullable else None
-    if allows_nonfinite(field):
-        return mask
-    if pt.is_floating(field.type):
-        odd = _not_finite(array)
-    elif is_list(field.type) and pt.is_floating(field.type.value_type):
-        odd = _not_finite_within(array)
-    else:
-        odd = None
-    if mask is None or odd is None:
-        return odd if mask is None else mask
-    return np.asarray(mask | odd)
+def _asked_of(field: pa.Field) -> tuple[bool, Callable[[pa.Array], np.ndarray | None] | None]:
+    """Whether a field needs a value, and what finds the values in it that are none."""
+    odd = None
+    if not allows_nonfinite(field):
+        if pt.is_floating(field.type):
+            odd = _not_finite
+        elif is_list(field.type) and pt.is_floating(field.type.value_type):
+            odd = _not_finite_within
+    return not field.nullable, odd
+
+
+def _unusable(
+    array: pa.Array, *, required: bool, odd: Callable[[pa.Array], np.ndarray | None] | None
+) -> np.ndarray | None:
+    mask: np.ndarray | None = to_numpy(array.is_null()) if required and array.null_count else None
+    found = None if odd is None else odd(array)
+    if mask is None or found is None:
+        return found if mask is None else mask
+    return np.asarray(mask | found)
 
 
 def _not_finite(array: pa.Array) -> np.ndarray | None:

@@ -15,7 +15,7 @@ from mlinfer._errors import RecordErrors, SchemaError
 from mlinfer._signature import is_spelled, needs_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +51,29 @@ class Conform:
         self._columns = dict(columns or {})
         self._bound: pa.Schema | None = None
         self._places: list[int] = []
+        # what a field asks for is read once: on a batch of one record, that would be most of the work
+        self._fields = [Wanted(field) for field in wanted]
 
     def __call__(self, records: pa.RecordBatch) -> Fit:
         """Cast a batch. Raises SchemaError when a column is missing or of a type that no value could fit."""
         if self._bound is None or not records.schema.equals(self._bound):
             self.bind(records.schema)
-        if not len(self.wanted):
+        if not self._fields:
             return Fit(records.select([]))
-        arrays, troubles = [], []
-        for place, field in zip(self._places, self.wanted, strict=True):
+        arrays: list[pa.Array] = []
+        troubles: list[Trouble] = []
+        as_wanted = True
+        for place, wanted in zip(self._places, self._fields, strict=True):
             array = records.column(place)
-            if not (self._encoded and _encodes(array.type, field.type)):
-                array, found = conform_column(array, field)
-                troubles += found
+            if self._encoded and _encodes(array.type, wanted.type):
+                as_wanted = False
+            else:
+                array = wanted.conform(array, troubles)
             arrays.append(array)
-        if not troubles:
-            return Fit(_batch(arrays, self.wanted, records.num_rows))
-        return _fit(arrays, self.wanted, troubles)
+        if troubles:
+            return _fit(arrays, self.wanted, troubles)
+        schema = self.wanted if as_wanted else as_found(self.wanted, arrays)
+        return Fit(pa.RecordBatch.from_arrays(arrays, schema=schema))
 
     def bind(self, schema: pa.Schema) -> None:
         """Find the columns of batches to come. Raises SchemaError."""
@@ -111,69 +117,76 @@ def _encodes(found: pa.DataType, wanted: pa.DataType) -> bool:
     return bool(pt.is_dictionary(found)) and found.value_type == wanted
 
 
-def conform_column(array: pa.Array, field: pa.Field) -> tuple[pa.Array, list[Trouble]]:
-    """One column as its field asks, with what is wrong in it."""
-    troubles = []
-    if array.type != field.type:
-        had = array
-        array, unfit = cast(array, field.type)
+class Wanted:
+    """One field, and what it asks of its values."""
+
+    def __init__(self, field: pa.Field) -> None:
+        self.field, self.type = field, field.type
+        self._finite, self._required = needs_finite(field), not field.nullable
+        self._list = is_list(self.type)
+        if self._list:
+            self._full = not self.type.value_field.nullable
+            self._looks = self._full or self._finite
+        else:
+            self._looks = pt.is_floating(self.type) and (self._required or self._finite)
+
+    def conform(self, array: pa.Array, troubles: list[Trouble]) -> pa.Array:
+        """One column as the field asks; what is wrong in it is added to the troubles."""
+        if array.type != self.type:
+            array = self._cast(array, troubles)
+        if self._required and array.null_count:
+            self._note(troubles, to_numpy(array.is_null()), "missing_value", _missing(self.field))
+        if self._looks:
+            (self._look_into if self._list else self._look_at)(array, troubles)
+        return array
+
+    def _cast(self, array: pa.Array, troubles: list[Trouble]) -> pa.Array:
+        made, unfit = cast(array, self.type)
         if unfit is not None:
-            length = pt.is_fixed_size_list(field.type)
+            length = pt.is_fixed_size_list(self.type)
             kind = "wrong_length" if length else "wrong_type"
             found = (
                 "a list of another length or values that do not fit"
                 if length
-                else f"a value of {had.type} that does not fit"
+                else f"a value of {array.type} that does not fit"
             )
-            troubles.append(Trouble(unfit, kind, f"field {field.name!r}: wanted {field.type}, found {found}"))
-    if not field.nullable and array.null_count:
-        troubles.append(Trouble(to_numpy(array.is_null()), "missing_value", _missing(field)))
-    for find in _value_checks(field):
-        troubles += find(array, field)
-    return array, troubles
+            self._note(troubles, unfit, kind, f"{self._who}: wanted {self.type}, found {found}")
+        return made
 
+    def _look_at(self, array: pa.Array, troubles: list[Trouble]) -> None:
+        values = to_numpy(array)
+        if array.null_count == 0 and finite_in_all(values):
+            return  # one pass over the values settles the usual case
+        if self._finite and (infinite := np.isinf(values)).any():
+            self._note(
+                troubles, infinite, "not_finite", f"{self._who}: wanted a finite number, found infinity"
+            )
+        if self._required and (absent := np.isnan(values)).any():
+            self._note(troubles, absent, "missing_value", _missing(self.field))
 
-def _value_checks(field: pa.Field) -> list[Callable[[pa.Array, pa.Field], list[Trouble]]]:
-    if is_list(field.type):
-        return [_tensor_elements]
-    return [_nonfinite] if pt.is_floating(field.type) else []
+    def _look_into(self, array: pa.Array, troubles: list[Trouble]) -> None:
+        """Elements that are missing where the list's own type says they must not be, or infinite where they must not be."""
+        values = elements(array)
+        if values.null_count == 0 and not pt.is_floating(values.type):
+            return
+        numbers = to_numpy(values)
+        if values.null_count == 0 and finite_in_all(numbers):
+            return
+        if self._finite and (infinite := np.isinf(numbers)).any():
+            message = f"{self._who}: wanted finite numbers, found an element that is infinite"
+            self._note(troubles, _rows(array, infinite), "not_finite", message)
+        absent = to_numpy(values.is_null(nan_is_null=True))
+        if self._full and absent.any():
+            message = f"{self._who}: wanted a value in every element, found an element without one"
+            self._note(troubles, _rows(array, absent), "missing_value", message)
 
+    @property
+    def _who(self) -> str:
+        return f"field {self.field.name!r}"
 
-def _nonfinite(array: pa.Array, field: pa.Field) -> list[Trouble]:
-    if field.nullable and not needs_finite(field):
-        return []
-    values = to_numpy(array)
-    if array.null_count == 0 and finite_in_all(values):
-        return []  # one pass over the values settles the usual case
-    found = []
-    if needs_finite(field) and (infinite := np.isinf(values)).any():
-        message = f"field {field.name!r}: wanted a finite number, found infinity"
-        found.append(Trouble(infinite, "not_finite", message))
-    if not field.nullable and (absent := np.isnan(values)).any():
-        found.append(Trouble(absent, "missing_value", _missing(field)))
-    return found
-
-
-def _tensor_elements(array: pa.Array, field: pa.Field) -> list[Trouble]:
-    """Elements that are missing where the list's own type says they must not be, or infinite where they must not be."""
-    inner = field.type.value_field
-    if inner.nullable and not needs_finite(field):
-        return []
-    values = elements(array)
-    if values.null_count == 0 and not pt.is_floating(values.type):
-        return []
-    numbers = to_numpy(values)
-    if values.null_count == 0 and finite_in_all(numbers):
-        return []
-    found = []
-    if needs_finite(field) and (infinite := np.isinf(numbers)).any():
-        message = f"field {field.name!r}: wanted finite numbers, found an element that is infinite"
-        found.append(Trouble(_rows(array, infinite), "not_finite", message))
-    absent = to_numpy(values.is_null(nan_is_null=True))
-    if not inner.nullable and absent.any():
-        message = f"field {field.name!r}: wanted a value in every element, found an element without one"
-        found.append(Trouble(_rows(array, absent), "missing_value", message))
-    return found
+    @staticmethod
+    def _note(troubles: list[Trouble], mask: np.ndarray, kind: str, message: str) -> None:
+        troubles.append(Trouble(mask, kind, message))
 
 
 def _rows(array: pa.Array, elements: np.ndarray) -> np.ndarray:

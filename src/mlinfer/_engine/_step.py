@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from mlinfer._answers import bad_answers
+from mlinfer._answers import Usable
 from mlinfer._batch import Batch, RecordIds
 from mlinfer._conform import Conform, as_found
 from mlinfer._engine._asking import AskArrays, AskBatches, way_to_ask
@@ -73,6 +73,8 @@ class Step:
         self._finds_slow_records = finds_slow_records
         self._inputs = Conform(layout.signature.inputs, layout.columns)
         self._keep = Conform(layout.keep, encoded=True)
+        self._usable = Usable(layout.signature.outputs)
+        self._types = layout.output.types
         self._way_to_ask = way_to_ask(model)
         # the powers are looked up once: to ask a runtime protocol costs more than to ask a small model
         self._stateful = model if isinstance(model, Stateful) else None
@@ -115,7 +117,7 @@ class Step:
         if errors is not None:
             rejects.append(left.reject("infer", errors))
             kept = kept.filter(_mask(kept.num_rows, errors.rows))
-        errors = bad_answers(answers, self.layout.signature.outputs)
+        errors = self._usable(answers)
         if errors is not None:
             rejects.append(left.reject("answer", errors))
             good = _mask(answers.num_rows, errors.rows)
@@ -123,7 +125,10 @@ class Step:
         columns = [*kept.columns, *answers.columns]
         if self._lineage is not None:
             columns += self._lineage.columns(self.layout.lineage, left.ids, answers.num_rows)
-        joined = pa.RecordBatch.from_arrays(columns, schema=as_found(self.layout.output, columns))
+        output = self.layout.output
+        if [column.type for column in columns] != self._types:
+            output = as_found(output, columns)
+        joined = pa.RecordBatch.from_arrays(columns, schema=output)
         answered = Batch(joined, batch.partition, batch.position, left.ids)
         return Answers(answered, tuple(rejects), _merged(sides), self._state, self.layout)
 

@@ -144,7 +144,9 @@ class Desk:
             raise BUSY
         pace, most = self._pace, self._step.max_records
         full, rest = divmod(self._rows + ask.rows, most)
-        queued = full * pace.seconds(most) + pace.seconds(rest)
+        queued = pace.seconds(rest)
+        if full:
+            queued += full * pace.seconds(most)
         ahead = queued
         if self._inside:
             ahead += max(0.0, pace.seconds(self._inside) - (ask.since - self._entered))
@@ -162,7 +164,7 @@ class Desk:
             self._begun = False
             return
         failpoint("server.dequeue")
-        if self._pace.quick:
+        if self._pace.quick(self._inside):
             self._done(self._inferred(asks))
             return
         if self._thread is None:

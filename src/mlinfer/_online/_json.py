@@ -6,10 +6,6 @@ import json
 import math
 from typing import Any
 
-import pyarrow as pa
-
-from mlinfer._json_text import json_objects
-
 DEEPEST = 32
 
 
@@ -46,13 +42,6 @@ def parse(body: bytes) -> Any:
 def dump(value: Any) -> bytes:
     """What the server says by itself, as JSON."""
     return json.dumps(value, separators=(",", ":")).encode()
-
-
-def dump_answers(records: pa.RecordBatch, *, single: bool) -> bytes:
-    """Answers as the JSON that a file of JSON lines would hold: one object, or a list of them."""
-    texts = json_objects(records).to_pylist()
-    text: str = texts[0] if single else f"[{','.join(texts)}]"
-    return text.encode()
 
 
 def _no_constant(name: str) -> Any:

@@ -12,19 +12,21 @@ import pyarrow as pa
 from msgspec import UNSET
 
 from mlinfer._answering import numbered
+from mlinfer._arrays import from_floats
 from mlinfer._batch import Batch
 from mlinfer._layout import Layout
 from mlinfer._online._desk import Ask, Desk
 from mlinfer._online._json import BadJson, dump, parse
+from mlinfer._online._numbers import lift
 from mlinfer._online._oip_json import Request, Tensor, codec, keys_of
 from mlinfer._online._routes import Order, Route, path_name, ready_if, said
 from mlinfer._online._tensors import (
     DTYPES,
     MOST_TENSORS,
     Answer,
+    Column,
     Kind,
     check_shape,
-    column,
     from_bytes,
     to_bytes,
 )
@@ -33,13 +35,17 @@ from mlinfer._text import shown
 
 HEADER_LENGTH = "inference-header-content-length"
 _SIZE = re.compile("[0-9]{1,9}")
+_DOUBLES = b'"FP64"'
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request wants beside the answers: its id echoed, some of the outputs, which of them in binary."""
+    """What a request wants beside the answers: its id echoed, some of the outputs, which of them in binary.
 
-    columns: list[pa.Array]
+    `columns`: what it brings for each column wanted, in numpy the numbers of a column of just that type, in row-major order.
+    """
+
+    columns: list[pa.Array | np.ndarray]
     id: str | None = None
     outputs: tuple[str, ...] | None = None
     binary: frozenset[str] = frozenset()
@@ -51,6 +57,8 @@ class Tensors:
     def __init__(self, layout: Layout, model: str) -> None:
         self._wanted = layout.wanted
         self._inputs = len(layout.signature.inputs)
+        self._names = self._wanted.names
+        self._columns = [Column(field) for field in self._wanted]
         self._outputs = layout.signature.outputs
         self.outputs = tuple(self._outputs.names)
         self.fields = [self._wanted.field(number) for number in range(self._inputs)]
@@ -58,39 +66,39 @@ class Tensors:
 
     # --- requests --------------------------------------------------------------------------------------------------
 
-    def columns(self, tensors: dict[str, tuple[Sequence[int], Any]]) -> tuple[list[pa.Array], int]:
+    def columns(
+        self, tensors: dict[str, tuple[Sequence[int], Any]]
+    ) -> tuple[list[pa.Array | np.ndarray], int]:
         """The columns wanted, and how many records they have. Raises Refused, RecordErrors."""
         rows = {shape[0] for shape, _ in tensors.values()}
         if len(rows) != 1:
             raise Refused(400, "wanted the same number of records in every input")
         count = rows.pop()
         tensors = self._split(tensors)
-        unknown = [name for name in tensors if name not in self._wanted.names]
+        unknown = [name for name in tensors if name not in self._names]
         if unknown:
             names = ", ".join(self._wanted.names[:20])
             raise Refused(400, f"input {shown(unknown[0])}: there is no such input; wanted {names}")
-        return [
-            self._column(number, field, tensors, count) for number, field in enumerate(self._wanted)
-        ], count
+        return [self._column(number, one, tensors, count) for number, one in enumerate(self._columns)], count
 
     def _column(
-        self, number: int, field: pa.Field, tensors: dict[str, tuple[Sequence[int], Any]], count: int
-    ) -> pa.Array:
-        if field.name in tensors:
-            shape, elements = tensors[field.name]
-            return column(field, field.name, elements, shape)
-        if number < self._inputs and not field.nullable:
+        self, number: int, one: Column, tensors: dict[str, tuple[Sequence[int], Any]], count: int
+    ) -> pa.Array | np.ndarray:
+        if one.name in tensors:
+            shape, elements = tensors[one.name]
+            return one.of(elements, shape)
+        if number < self._inputs and not one.field.nullable:
             raise Refused(
-                400, f"input {shown(field.name)}: wanted a value in every record, found no such input"
+                400, f"input {shown(one.name)}: wanted a value in every record, found no such input"
             )
-        return pa.nulls(count, field.type)
+        return pa.nulls(count, one.field.type)
 
     def _split(self, tensors: dict[str, tuple[Sequence[int], Any]]) -> dict[str, tuple[Sequence[int], Any]]:
         """A single matrix may stand for all inputs, its columns in the order of the signature."""
         if len(tensors) != 1:
             return tensors
         ((shape, elements),) = tensors.values()
-        names = self._wanted.names[: self._inputs]
+        names = self._names[: self._inputs]
         if len(shape) != 2 or len(names) < 2 or shape[1] != len(names) or next(iter(tensors)) in names:  # noqa: PLR2004
             return tensors
         width = len(names)
@@ -98,11 +106,8 @@ class Tensors:
 
     def batch(self, asks: Sequence[Ask]) -> Batch:
         """The columns of all requests, one behind the other."""
-        if len(asks) == 1:
-            columns = asks[0].content.columns
-        else:
-            parts = zip(*(ask.content.columns for ask in asks), strict=True)
-            columns = [pa.concat_arrays(part) for part in parts]
+        parts = zip(*(ask.content.columns for ask in asks), strict=True)
+        columns = [one.joined(some) for one, some in zip(self._columns, parts, strict=True)]
         return numbered(pa.RecordBatch.from_arrays(columns, schema=self._wanted))
 
     # --- answers ---------------------------------------------------------------------------------------------------
@@ -163,15 +168,16 @@ class Infer:
 
     def __call__(self, order: Order, body: bytes) -> None:
         """Ask the model. Raises Refused, RecordErrors."""
-        request, rest = self._read(order, body)
-        tensors = _tensors(request, rest)
+        request, rest, numbers = self._read(order, body)
+        tensors = _tensors(request, rest, numbers)
         columns, rows = self._form.columns(tensors)
         names = self._form.names([one.name for one in request.outputs or ()])
         binary = request.binary_outputs(names or self._form.outputs)
         order.ask = Ask(self._form, Asked(columns, request.id or None, names, binary), rows, order)
         self._desk.put(order.ask, order.within)
 
-    def _read(self, order: Order, body: bytes) -> tuple[Request, memoryview]:
+    def _read(self, order: Order, body: bytes) -> tuple[Request, memoryview, np.ndarray | None]:
+        """A request, the bytes behind its JSON, and the data of its only input where they were read already."""
         text, rest = body, memoryview(b"")
         length = order.head.headers.get(HEADER_LENGTH)
         if length is not None:
@@ -183,13 +189,31 @@ class Infer:
             text, rest = body[: int(length[0])], memoryview(body)[int(length[0]) :]
         elif order.head.one("content-type") == BINARY:
             raise Refused(400, "wanted an Inference-Header-Content-Length with application/octet-stream")
-        try:
-            request = self._codec.request(text)
-        except (ValueError, RecursionError) as error:
-            raise _why(text) from error
+        request, numbers = self._lifted(text) or (None, None)
+        if request is None:
+            try:
+                request = self._codec.request(text)
+            except (ValueError, RecursionError) as error:
+                raise _why(text) from error
         if text.count(b":") != keys_of(request):
             _checked(text)  # a text with a colon, or a key twice
-        return request, rest
+        return request, rest, numbers
+
+    def _lifted(self, text: bytes) -> tuple[Request, np.ndarray] | None:
+        """A request of one input of doubles, and these; None: it is another, or something is wrong, which others can tell."""
+        lifted = lift(text, b"data") if _DOUBLES in text else None
+        if lifted is None:
+            return None
+        try:
+            request = self._codec.request(lifted.text)
+        except (ValueError, RecursionError):
+            return None
+        if len(request.inputs) != 1 or lifted.lists != 1:
+            return None
+        tensor = request.inputs[0]
+        if tensor.datatype != "FP64" or tensor.data is UNSET or bytes(tensor.data) != b"[]":
+            return None
+        return request, lifted.numbers
 
 
 def _why(text: bytes) -> Refused:
@@ -210,8 +234,10 @@ def _checked(text: bytes) -> None:
         raise Refused(400, str(error)) from error
 
 
-def _tensors(request: Request, rest: memoryview) -> dict[str, tuple[Sequence[int], Any]]:
-    """The inputs by name, as shape and elements. Raises Refused."""
+def _tensors(
+    request: Request, rest: memoryview, numbers: np.ndarray | None
+) -> dict[str, tuple[Sequence[int], Any]]:
+    """The inputs by name, as shape and elements; `numbers`: those of the only one. Raises Refused."""
     if not 0 < len(request.inputs) <= MOST_TENSORS:
         raise Refused(400, f"wanted 1 to {MOST_TENSORS} inputs")
     found: dict[str, tuple[Sequence[int], Any]] = {}
@@ -221,7 +247,7 @@ def _tensors(request: Request, rest: memoryview) -> dict[str, tuple[Sequence[int
         elements = check_shape(tensor.name, tensor.shape, tensor.datatype)
         size = _binary_size(tensor)
         if size is None:
-            found[tensor.name] = tensor.shape, _from_json(tensor, elements)
+            found[tensor.name] = tensor.shape, _from_json(tensor, elements, numbers)
             continue
         if size > len(rest):
             raise Refused(400, f"input {shown(tensor.name)}: wanted {size:,} bytes, found {len(rest):,}")
@@ -243,9 +269,12 @@ def _binary_size(tensor: Tensor) -> int | None:
     return size
 
 
-def _from_json(tensor: Tensor, elements: int) -> Any:
+def _from_json(tensor: Tensor, elements: int, numbers: np.ndarray | None) -> Any:
+    values: Any
     try:
-        values = codec().elements(tensor.datatype, tensor.data)
+        values, gaps = (
+            (numbers, False) if numbers is not None else codec().elements(tensor.datatype, tensor.data)
+        )
     except (ValueError, RecursionError) as error:
         msg = f"input {shown(tensor.name)}: wanted data for {tensor.datatype}, found values that are none"
         raise Refused(400, msg) from error
@@ -255,7 +284,9 @@ def _from_json(tensor: Tensor, elements: int) -> Any:
     dtype = DTYPES.get(tensor.datatype)
     if dtype is None:
         return values
-    missing = [value is None for value in values] if None in values else None
+    missing = [value is None for value in values] if gaps and None in values else None
+    if tensor.datatype == "FP64" and not gaps:  # what is no finite number has been refused
+        return from_floats(values) if numbers is None else values
     try:
         with np.errstate(over="ignore"):
             made = np.array(values if missing is None else [value or 0 for value in values], dtype)

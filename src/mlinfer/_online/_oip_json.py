@@ -78,17 +78,19 @@ class Codec:
         }
         self._any = msgspec.json.Decoder(list[Any]).decode
 
-    def elements(self, datatype: str, data: Raw | UnsetType) -> list[Any]:
-        """The elements of an input in row-major order. Raises ValueError: values of another type."""
+    def elements(self, datatype: str, data: Raw | UnsetType) -> tuple[list[Any], bool]:
+        """The elements of an input in row-major order, and whether some may be null.
+
+        Raises ValueError: values of another type.
+        """
         if data is UNSET:
             msg = "no data"
             raise ValueError(msg)
         kind = _KINDS.get(datatype, int)
         try:
-            found: list[Any] = self._flat[kind](data)
+            return self._flat[kind](data), False
         except msgspec.ValidationError:
-            return _leaves(self._any(data), kind)  # nested, or with a null
-        return found
+            return _leaves(self._any(data), kind), True  # nested, or with a null
 
 
 def _leaves(values: list[Any], kind: type) -> list[Any]:

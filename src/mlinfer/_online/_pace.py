@@ -6,42 +6,49 @@ QUICK = 0.001
 """Seconds: a model that is done with a batch within this answers on the event loop's own thread; a hop costs more."""
 SLOW = 0.005
 CALLS_TO_BELIEVE = 8
+SLOW_TO_BELIEVE = 2
+"""One may be slow because the machine was busy with something else."""
 KEPT = 0.95
 """Of the weight of a batch, when the next one is done: about twenty of them count."""
 
 
 class Pace:
-    """Seconds by records: a share for the batch and one for each record, neither below zero, by least squares.
-
-    `quick`: batches are answered so quickly that a thread of their own would cost more than it spares.
-    """
+    """Seconds by records: a share for the batch and one for each record, neither below zero, by least squares."""
 
     def __init__(self) -> None:
-        self.quick = False
-        self._quick_ones = 0
+        self._quick_ones = self._slow_ones = 0
         self._batches = self._rows = self._seconds = self._squares = self._products = 0.0
+        self._batch = self._record = 0.0
 
     def took(self, rows: int, seconds: float) -> None:
         """One more batch of so many records took this long."""
         if seconds > SLOW:
-            self.quick, self._quick_ones = False, 0
-        elif seconds < QUICK:
-            self._quick_ones += 1
-            self.quick = self.quick or self._quick_ones >= CALLS_TO_BELIEVE
+            self._slow_ones += 1
+            if self._slow_ones >= SLOW_TO_BELIEVE:
+                self._quick_ones = 0
+        else:
+            self._slow_ones, self._quick_ones = 0, self._quick_ones + (seconds < QUICK)
         self._batches = KEPT * self._batches + 1
         self._rows = KEPT * self._rows + rows
         self._seconds = KEPT * self._seconds + seconds
         self._squares = KEPT * self._squares + rows * rows
         self._products = KEPT * self._products + rows * seconds
+        self._fit()
 
-    def seconds(self, rows: int) -> float:
-        """What a batch of so many records will take; 0 while nobody knows."""
-        if not self._batches or not rows:
-            return 0.0
+    def _fit(self) -> None:
+        """Here and not in `seconds`, which every request asks."""
         mean_rows, mean = self._rows / self._batches, self._seconds / self._batches
         spread = self._squares / self._batches - mean_rows**2
         record = 0.0
         if spread > 1e-6 * mean_rows**2:
             record = (self._products / self._batches - mean_rows * mean) / spread
-        record = min(max(record, 0.0), mean / mean_rows)
-        return max(mean + record * (rows - mean_rows), 0.0)
+        self._record = min(max(record, 0.0), mean / mean_rows)
+        self._batch = mean - self._record * mean_rows
+
+    def quick(self, rows: int) -> bool:
+        """Whether a batch of so many records will be done so quickly that a thread of its own would cost more than it spares."""
+        return self._quick_ones >= CALLS_TO_BELIEVE and self.seconds(rows) < SLOW
+
+    def seconds(self, rows: int) -> float:
+        """What a batch of so many records will take; 0 while nobody knows."""
+        return self._batch + self._record * rows if rows else 0.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from operator import attrgetter
 from typing import Annotated, Any
 
@@ -12,11 +14,12 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer._answering import numbered, rows_batch
-from mlinfer._arrays import from_numpy
+from mlinfer._arrays import from_floats, from_numpy
 from mlinfer._batch import Batch
-from mlinfer._json_text import json_objects
+from mlinfer._json_text import json_rows
 from mlinfer._online._desk import Ask, Desk
 from mlinfer._online._json import BadJson, parse
+from mlinfer._online._numbers import lift
 from mlinfer._online._routes import Order
 from mlinfer._online._wire import MOST_ROWS, Refused
 
@@ -31,8 +34,7 @@ class Predict:
 
     def __init__(self, desk: Desk, wanted: pa.Schema) -> None:
         self._desk = desk
-        self._wanted = wanted
-        self._typed = typed_decoder(wanted)
+        self._fields = len(wanted)
         self._quick, self._general = Columns(wanted), Rows(wanted)
 
     def __call__(self, order: Order, body: bytes) -> None:
@@ -41,21 +43,26 @@ class Predict:
         self._desk.put(order.ask, order.within)
 
     def _quickly(self, order: Order, body: bytes) -> Ask | None:
-        if self._typed is None:
+        found = self._quick.read(body)
+        if found is None:
             return None
-        try:
-            found = self._typed(body)
-        except (ValueError, RecursionError):  # whatever it is, the thorough way says it better
-            return None
-        single = not isinstance(found, list)
-        records = [found] if single else found
-        if not 0 < len(records) <= MOST_ROWS or body.count(b":") != len(records) * len(self._wanted):
+        count = len(found.structs)
+        if not 0 < count <= MOST_ROWS or body.count(b":") != count * self._fields:
             return None  # more colons than fields: a text with a colon, or a key twice
-        return Ask(self._quick, (records, single), len(records), order)
+        return Ask(self._quick, found, count, order)
 
     def _thoroughly(self, order: Order, body: bytes) -> Ask:
         rows, single = rows_of(body)
-        return Ask(self._general, (rows, single), len(rows), order)
+        return Ask(self._general, Given(rows, single), len(rows), order)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The records of a request, dicts or structs; whether it is `single`, without a list around it; numbers taken out of them."""
+
+    structs: list[Any]
+    single: bool
+    numbers: np.ndarray | None = None
 
 
 class Rows:
@@ -66,32 +73,75 @@ class Rows:
 
     def batch(self, asks: Sequence[Ask]) -> Batch:
         """Columns, and the rows that fit into none."""
-        return rows_batch([row for ask in asks for row in ask.content[0]], self._wanted)
+        return rows_batch([row for ask in asks for row in ask.content.structs], self._wanted)
 
     def answer(self, answered: Sequence[tuple[Ask, pa.RecordBatch]], records: pa.RecordBatch) -> None:
         """One object for a single record, a list for a list."""
-        texts = json_objects(records).to_pylist()
+        texts = json_rows(records)
         start = 0
         for ask, _ in answered:
-            text = texts[start] if ask.content[1] else f"[{','.join(texts[start : start + ask.rows])}]"
+            text = texts[start] if ask.content.single else f"[{','.join(texts[start : start + ask.rows])}]"
             start += ask.rows
             ask.caller.answer(text.encode())
 
 
 class Columns(Rows):
-    """Records as structs, every field of which has its type and a value."""
+    """Records as structs, every field of which has its type and a value.
+
+    Where just one field is a list of numbers, its numbers come in one piece, and the structs have empty lists there.
+    """
 
     def __init__(self, wanted: pa.Schema) -> None:
         super().__init__(wanted)
+        self._typed = typed_decoder(wanted)
+        vectors = [place for place, field in enumerate(wanted) if _is_vector(field.type)]
+        self._vector = vectors[0] if len(vectors) == 1 and self._typed is not None else None
+        if self._vector is not None:
+            self._key = wanted.field(self._vector).name.encode()
+            self._size = wanted.field(self._vector).type.list_size
+            self._bare = typed_decoder(wanted, bare=self._vector)
         self._columns = [
-            (attrgetter(f"f{number}"), _maker(field.type)) for number, field in enumerate(wanted)
+            None if place == self._vector else (attrgetter(f"f{place}"), _maker(field.type))
+            for place, field in enumerate(wanted)
         ]
+
+    def read(self, body: bytes) -> Given | None:
+        """The records of a body; None: they are of another kind, or not plainly right."""
+        if self._typed is None:
+            return None
+        try:
+            if self._vector is None:
+                return _given(self._typed(body))
+            lifted = lift(body, self._key)
+            if lifted is None:
+                found = _given(self._typed(body))
+                lists = map(attrgetter(f"f{self._vector}"), found.structs)
+                return replace(found, numbers=from_floats(list(chain.from_iterable(lists))))
+            found = _given(self._bare(lifted.text)) if self._bare is not None else Given([], single=False)
+        except (ValueError, RecursionError):  # whatever it is, the thorough way says it better
+            return None
+        if lifted.lists != len(found.structs) or lifted.length != self._size:
+            return None
+        return replace(found, numbers=lifted.numbers)
 
     def batch(self, asks: Sequence[Ask]) -> Batch:
         """Columns of the types wanted."""
-        structs = [struct for ask in asks for struct in ask.content[0]]
-        columns = [make(list(map(get, structs))) for get, make in self._columns]
+        structs = [struct for ask in asks for struct in ask.content.structs]
+        columns = [
+            self._joined(place, asks) if made is None else made[1](list(map(made[0], structs)))
+            for place, made in enumerate(self._columns)
+        ]
         return numbered(pa.RecordBatch.from_arrays(columns, schema=self._wanted))
+
+    def _joined(self, place: int, asks: Sequence[Ask]) -> pa.Array:
+        parts = [ask.content.numbers for ask in asks]
+        numbers = from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        return pa.FixedSizeListArray.from_arrays(numbers, type=self._wanted.field(place).type)
+
+
+def _given(found: Any) -> Given:
+    single = not isinstance(found, list)
+    return Given([found] if single else found, single)
 
 
 def rows_of(body: bytes) -> tuple[list[Any], bool]:
@@ -109,10 +159,10 @@ def rows_of(body: bytes) -> tuple[list[Any], bool]:
     return value, False
 
 
-def typed_decoder(wanted: pa.Schema) -> Callable[[bytes], Any] | None:
+def typed_decoder(wanted: pa.Schema, *, bare: int | None = None) -> Callable[[bytes], Any] | None:
     """Decodes JSON into structs with a field `f0`, `f1`, ... for each column; None if some column is of another kind.
 
-    It raises ValueError for everything that is not a record, or a list of records, with a value of the right type in every
+    The `bare` one is a list without elements. It raises ValueError for everything that is not a record, or a list of records, with a value of the right type in every
     field.
     """
     import msgspec
@@ -120,6 +170,8 @@ def typed_decoder(wanted: pa.Schema) -> Callable[[bytes], Any] | None:
     kinds = [_python_type(field.type) for field in wanted]
     if not kinds or None in kinds or any(_UNSPELLABLE.search(name) for name in wanted.names):
         return None
+    if bare is not None:
+        kinds[bare] = Annotated[list[float], msgspec.Meta(max_length=0)]
     fields = [(f"f{number}", kind) for number, kind in enumerate(kinds) if kind is not None]
     names = {f"f{number}": field.name for number, field in enumerate(wanted)}
     record = msgspec.defstruct("Record", fields, rename=names, gc=False)
@@ -148,9 +200,12 @@ def _is_vector(kind: pa.DataType) -> bool:
 def _maker(kind: pa.DataType) -> Callable[[list[Any]], pa.Array]:
     """Makes a column of values that a typed decoder gave."""
     if pt.is_float64(kind):
-        return lambda values: from_numpy(np.array(values, np.float64))
+        return lambda values: from_numpy(from_floats(values))
     if _is_vector(kind):
-        return lambda values: pa.FixedSizeListArray.from_arrays(
-            from_numpy(np.array(values, np.float64).ravel()), type=kind
-        )
+
+        def vectors(values: list[list[float]]) -> pa.Array:
+            numbers = from_floats(list(chain.from_iterable(values)))
+            return pa.FixedSizeListArray.from_arrays(from_numpy(numbers), type=kind)
+
+        return vectors
     return lambda values: pa.array(values, kind)

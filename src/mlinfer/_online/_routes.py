@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mlinfer._online._head import Head, body_length, no_body, timeout
@@ -122,6 +123,7 @@ class Routes:
             raise Refused(400, "wanted exactly one Host header that names this machine")
 
 
+@lru_cache(256)
 def path_name(name: str) -> str:
     """A name as it may stand in a path: letters, digits, dots, underscores and dashes, at most 128."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip("._-")[:128] or "model"

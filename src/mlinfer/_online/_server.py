@@ -18,7 +18,7 @@ from mlinfer._clock import SystemClock
 from mlinfer._engine import Answers, Job, ProcessModel, Step, open_model
 from mlinfer._errors import ComponentError, ConfigError
 from mlinfer._events import ModelChanged
-from mlinfer._json_text import json_objects
+from mlinfer._json_text import json_rows
 from mlinfer._layout import Layout
 from mlinfer._lineage import Lineage
 from mlinfer._online._access import access
@@ -233,7 +233,7 @@ def _example(model: Model, layout: Layout) -> dict[str, Any] | None:
     found = model.example() if isinstance(model, Exemplifies) else None
     if found is None:
         return None
-    record: dict[str, Any] = json.loads(json_objects(found.slice(0, 1))[0].as_py())
+    record: dict[str, Any] = json.loads(json_rows(found.slice(0, 1))[0])
     return dict(
         zip(layout.wanted.names, record.values(), strict=False)
     )  # callers may know other names for the inputs

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import to_numpy
+from mlinfer._arrays import from_numpy, to_numpy
 from mlinfer._casts import cast, compatible, is_bytes, is_list, is_text
 from mlinfer._errors import RecordErrors
 from mlinfer._online._wire import MOST_ROWS, Refused
@@ -110,26 +110,51 @@ def to_bytes(array: np.ndarray | list[Any]) -> bytes:
     return b"".join(len(one).to_bytes(4, "little") + one for one in pieces)
 
 
-def column(field: pa.Field, name: str, elements: Any, shape: Sequence[int]) -> pa.Array:
-    """Elements in row-major order, an array of Arrow or numpy or a list, as a column of this field.
+class Column:
+    """A column that tensors are read into."""
 
-    Raises Refused: another shape or another kind of values; RecordErrors: values that do not fit the type.
-    """
-    kind = Kind.of(field)
-    inner = shape[1:]
-    if not kind.shape and math.prod(inner) != 1:
-        raise Refused(400, f"input {shown(name)}: wanted the shape [-1], found {list(shape)}")
-    if kind.shape and (len(inner) != 1 or kind.shape[0] not in {-1, inner[0]}):
-        raise Refused(400, f"input {shown(name)}: wanted the shape {[-1, *kind.shape]}, found {list(shape)}")
-    scalar = field.type.value_type if kind.shape else field.type
-    flat = _flat(name, elements, scalar)
-    if not kind.shape:
-        return _fitting(flat, field)
-    flat, unfit = cast(flat, scalar)
-    if unfit is not None:
-        _refuse_rows(np.unique(np.flatnonzero(unfit) // inner[0]), field)
-    made = pa.FixedSizeListArray.from_arrays(flat, inner[0])
-    return made if made.type == field.type else made.cast(field.type)
+    def __init__(self, field: pa.Field) -> None:
+        self.field, self.name = field, field.name
+        self._width = Kind.of(field).shape
+        self._scalar = field.type.value_type if self._width else field.type
+        self._dtype = DTYPES.get(_BY_TYPE.get(self._scalar, ""))
+        self._as_is = self._scalar == field.type or (
+            bool(pt.is_fixed_size_list(field.type)) and self._dtype is not None
+        )
+
+    def of(self, elements: Any, shape: Sequence[int]) -> pa.Array | np.ndarray:
+        """Elements in row-major order, an array of Arrow or numpy or a list, as values of this column.
+
+        Numbers of just its type are left in numpy for `joined`: most requests bring few of them, and an array of Arrow for
+        each would cost more than the model. Raises Refused: another shape or another kind of values; RecordErrors: values
+        that do not fit the type.
+        """
+        inner, width, name = shape[1:], self._width, self.name
+        if not width and math.prod(inner) != 1:
+            raise Refused(400, f"input {shown(name)}: wanted the shape [-1], found {list(shape)}")
+        if width and (len(inner) != 1 or width[0] not in {-1, inner[0]}):
+            raise Refused(400, f"input {shown(name)}: wanted the shape {[-1, *width]}, found {list(shape)}")
+        if self._as_is and isinstance(elements, np.ndarray) and elements.dtype == self._dtype:
+            return elements
+        flat = _flat(name, elements, self._scalar)
+        if not width:
+            return _fitting(flat, self.field)
+        flat, unfit = cast(flat, self._scalar)
+        if unfit is not None:
+            _refuse_rows(np.unique(np.flatnonzero(unfit) // inner[0]), self.field)
+        made = pa.FixedSizeListArray.from_arrays(flat, inner[0])
+        return made if made.type == self.field.type else made.cast(self.field.type)
+
+    def joined(self, parts: Sequence[pa.Array | np.ndarray]) -> pa.Array:
+        """What several requests brought, one behind the other."""
+        if all(isinstance(part, np.ndarray) for part in parts):
+            return self._made(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        arrays = [self._made(part) if isinstance(part, np.ndarray) else part for part in parts]
+        return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
+
+    def _made(self, numbers: np.ndarray) -> pa.Array:
+        flat = from_numpy(np.ascontiguousarray(numbers))
+        return pa.FixedSizeListArray.from_arrays(flat, type=self.field.type) if self._width else flat
 
 
 def _flat(name: str, elements: Any, wanted: pa.DataType) -> pa.Array:

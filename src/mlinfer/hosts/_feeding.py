@@ -81,9 +81,9 @@ def is_plain_number(kind: pa.DataType) -> bool:
 
 def _tensor(records: pa.RecordBatch) -> np.ndarray:
     column = records.column(0)  # of fixed-size lists, none of them null: `flatten` would look for nulls first
-    size = column.type.list_size
-    values = as_numpy(column.values)
-    return values.reshape(-1, size)[column.offset : column.offset + records.num_rows]
+    values = as_numpy(column.values).reshape(-1, column.type.list_size)
+    rows = records.num_rows
+    return values if len(values) == rows else values[column.offset : column.offset + rows]
 
 
 def _array_of(inputs: pa.Schema) -> Callable[[pa.RecordBatch], np.ndarray]:

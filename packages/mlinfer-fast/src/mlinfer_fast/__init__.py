@@ -1,5 +1,6 @@
-"""Walks trees, quickly: the C half of mlinfer's compiled forests."""
+"""What mlinfer does in C where it is installed: walking trees, and reading numbers."""
 
+from mlinfer_fast._json import lift
 from mlinfer_fast._trees import Trees
 
-__all__ = ["Trees"]
+__all__ = ["Trees", "lift"]
