@@ -20,7 +20,7 @@ from mlinfer._lineage import Lineage
 from mlinfer._protocols import Model, Stateful
 from mlinfer._records import batch_from_rows
 from mlinfer._rejects import Rejected
-from mlinfer._tabular import inferred
+from mlinfer._tabular import UNNAMED, inferred, is_matrix, to_arrow
 
 if TYPE_CHECKING:
     from mlinfer._clock import Clock
@@ -37,7 +37,7 @@ class Answering:
         self.model, self._stack = model, stack
         self.lock = threading.Lock()
         self.unused = model.snapshot() if isinstance(model, Stateful) else None
-        self._last: tuple[pa.Schema, Layout, Step] | None = None
+        self._last: tuple[pa.Schema, Layout, Step, list[str] | None] | None = None
         self._last_rows: tuple[Keep, Layout, Step] | None = None
 
     @property
@@ -45,13 +45,26 @@ class Answering:
         """The model's."""
         return self.model.signature
 
-    def prepared(self, schema: pa.Schema, job: Job) -> tuple[Layout, Step]:
-        """The columns and the step for tables of this schema; whoever asks again with such a table finds them made."""
+    def prepared(self, schema: pa.Schema, job: Job) -> tuple[Layout, Step, list[str] | None]:
+        """The columns and the step for tables of this schema, and which of its columns are wanted (None: all, as they are).
+
+        Whoever asks again with such a table finds them made.
+        """
         if self._last is None or not self._last[0].equals(schema, check_metadata=True):
             keep = _present(job.keep, schema.names)
             layout = lay_out(self.signature, schema, keep, job.columns, lineage=job.lineage)
-            self._last = schema, layout, Step(self.model, layout, job.batching.max_records)
+            names = list(dict.fromkeys(layout.wanted.names))
+            step = Step(self.model, layout, job.batching.max_records)
+            self._last = schema, layout, step, None if names == schema.names else names
         return self._last[1:]
+
+    def at_once(self, matrix: np.ndarray) -> pa.RecordBatch | None:
+        """The answers to a matrix such as the last one, if there is nothing to say about it; None: there may be."""
+        if self._last is None:
+            return None
+        with self.lock:
+            found = self._last[2].at_once({UNNAMED: matrix}, len(matrix))
+        return None if found is None else found.batch.records
 
     def prepared_for_rows(self, keep: Keep, job: Job) -> tuple[Layout, Step]:
         """The same for lists of dicts, whose kept columns have these types."""
@@ -68,11 +81,15 @@ class Answering:
 def answer(
     answering: Answering, data: Any, job: Job, on_reject: Literal["raise", "null"], *, clock: Clock
 ) -> pa.Table:
-    """One answer per record, in order; `data` is an Arrow table or a list of dicts. Raises RecordErrors as asked."""
+    """One answer per record, in order; `data` is an Arrow table, a matrix or a list of dicts. Raises RecordErrors as asked."""
+    if is_matrix(data):
+        found = answering.at_once(data) if on_reject == "raise" else None
+        if found is not None:
+            return pa.Table.from_batches([found])
+        data = to_arrow(data)
     if isinstance(data, pa.Table):
-        layout, step = answering.prepared(data.schema, job)
-        names = list(dict.fromkeys(layout.wanted.names))
-        batch = numbered(_one_batch(data if names == data.column_names else data.select(names)))
+        layout, step, names = answering.prepared(data.schema, job)
+        batch = numbered(_one_batch(data if names is None else data.select(names)))
     else:
         layout, step = answering.prepared_for_rows(_typed(job, data), job)
         batch = rows_batch(data, layout.wanted)
@@ -144,7 +161,9 @@ def _typed(job: Job, rows: Any) -> Any:
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
-    batches = table.combine_chunks().to_batches()
+    batches = table.to_batches()
+    if len(batches) > 1:
+        batches = table.combine_chunks().to_batches()
     if len(batches) == 1:
         return batches[0]
     if not batches:

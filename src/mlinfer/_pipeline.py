@@ -32,7 +32,7 @@ from mlinfer._layout import Keep
 from mlinfer._protocols import DataDestination, DataSource, Explains, Host, Scope, SideTables, Stateful
 from mlinfer._replay import Choice, open_rejects, replay_of
 from mlinfer._retry import Retry
-from mlinfer._tabular import is_rows, to_arrow
+from mlinfer._tabular import is_matrix, is_rows, to_arrow
 from mlinfer._watching import watches
 
 if TYPE_CHECKING:
@@ -261,7 +261,8 @@ class InferencePipeline:
             msg = f"on_reject: wanted 'raise' or 'null', found {on_reject!r}"
             raise ConfigError(msg)
         no_rows = isinstance(records, list | tuple) and not records
-        data = records if no_rows or is_rows(records) else to_arrow(records)
+        as_is = no_rows or is_matrix(records) or is_rows(records)
+        data = records if as_is else to_arrow(records)
         return answer(self._answers(), data, self.job, on_reject, clock=self._engine.clock)
 
     @contextmanager

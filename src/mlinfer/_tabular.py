@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
+from mlinfer._arrays import from_numpy
 from mlinfer._errors import ConfigError
 from mlinfer._text import shown
 
@@ -49,6 +51,11 @@ def to_arrow(data: Any) -> pa.Table:
     raise ConfigError(msg)
 
 
+def is_matrix(data: Any) -> bool:
+    """Whether this is a numpy array of two dimensions."""
+    return isinstance(data, np.ndarray) and data.ndim == 2  # noqa: PLR2004 - a matrix
+
+
 def is_rows(data: Any) -> bool:
     """Whether this is a list of records by name; what among them is not a dict is a bad record."""
     return isinstance(data, list | tuple) and any(isinstance(row, dict) for row in data)
@@ -62,13 +69,17 @@ def column_of(values: np.ndarray) -> pa.Array:
         return _plain(np.atleast_1d(values))
     flat = np.ascontiguousarray(values).reshape(len(values), math.prod(values.shape[1:]))
     inner = _plain(flat.ravel())
-    field = pa.field("item", inner.type, nullable=False)
-    return pa.FixedSizeListArray.from_arrays(inner, type=pa.list_(field, flat.shape[1]))
+    return pa.FixedSizeListArray.from_arrays(inner, type=_vectors(inner.type, flat.shape[1]))
+
+
+@lru_cache(64)
+def _vectors(kind: pa.DataType, size: int) -> pa.DataType:
+    return pa.list_(pa.field("item", kind, nullable=False), size)
 
 
 def _plain(values: np.ndarray) -> pa.Array:
     try:
-        return pa.array(values)
+        return from_numpy(values)
     except pa.ArrowException as error:
         msg = f"wanted an array of numbers, booleans, texts or times in s, ms, us or ns, found one of {values.dtype}"
         raise ConfigError(msg) from error

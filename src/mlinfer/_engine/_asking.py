@@ -29,10 +29,11 @@ class AskBatches:
 
     def ask(self, rows: Rows) -> pa.RecordBatch:
         """The answers to these rows, checked. Raises what the model raises, ComponentError if it breaks its contract."""
-        if isinstance(rows, range):
-            part = self._inputs.slice(rows.start, len(rows))
-        else:
-            part = self._inputs.take(pa.array(rows, pa.int64()))
+        part = self._inputs
+        if not isinstance(rows, range):
+            part = part.take(pa.array(rows, pa.int64()))
+        elif len(rows) != part.num_rows:
+            part = part.slice(rows.start, len(rows))
         return check_shape(self._model.infer(part), self._signature, len(rows))
 
     def joined(self, answers: Sequence[pa.RecordBatch]) -> pa.RecordBatch:

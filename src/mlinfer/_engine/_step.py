@@ -13,6 +13,7 @@ from mlinfer._answers import Usable
 from mlinfer._batch import Batch, RecordIds
 from mlinfer._conform import Conform, as_found
 from mlinfer._engine._asking import AskArrays, AskBatches, way_to_ask
+from mlinfer._engine._at_once import at_once
 from mlinfer._errors import ComponentError, ConfigError, RecordErrors
 from mlinfer._events import ModelChanged
 from mlinfer._failpoints import failpoint
@@ -84,6 +85,20 @@ class Step:
         # what a model remembers, or reports beside its answers, is not handed over to another
         remembers = self._stateful is not None or self._side_tables is not None
         self._newer = None if remembers else getattr(model, "newer", None)
+        self._at_once = at_once(model, layout)
+
+    def at_once(self, columns: Mapping[str, np.ndarray], rows: int) -> Answers | None:
+        """The same for arrays by column, if there is nothing to say about any of their records; None: there may be."""
+        if self._newer is not None:
+            self._renew(self._newer)
+        if self._at_once is None or rows > self.max_records:
+            return None
+        failpoint("host.infer.before")
+        found = self._at_once(columns, rows)
+        failpoint("host.infer.after")
+        if found is None:
+            return None
+        return Answers(Batch(found, "", None, RecordIds.ordinals("", 0, rows)), layout=self.layout)
 
     def __call__(self, batch: Batch) -> Answers:
         """Answer a batch: every record of it is in the answers or in the rejects, all by one version of the model.
@@ -122,15 +137,20 @@ class Step:
             rejects.append(left.reject("answer", errors))
             good = _mask(answers.num_rows, errors.rows)
             answers, kept = answers.filter(good), kept.filter(good)
-        columns = [*kept.columns, *answers.columns]
-        if self._lineage is not None:
-            columns += self._lineage.columns(self.layout.lineage, left.ids, answers.num_rows)
-        output = self.layout.output
-        if [column.type for column in columns] != self._types:
-            output = as_found(output, columns)
-        joined = pa.RecordBatch.from_arrays(columns, schema=output)
+        joined = self._joined(kept, answers, left.ids)
         answered = Batch(joined, batch.partition, batch.position, left.ids)
         return Answers(answered, tuple(rejects), _merged(sides), self._state, self.layout)
+
+    def _joined(self, kept: pa.RecordBatch, answers: pa.RecordBatch, ids: RecordIds) -> pa.RecordBatch:
+        output = self.layout.output
+        if answers.schema.equals(output, check_metadata=True):  # nothing is kept
+            return answers
+        columns = [*kept.columns, *answers.columns]
+        if self._lineage is not None:
+            columns += self._lineage.columns(self.layout.lineage, ids, answers.num_rows)
+        if [column.type for column in columns] != self._types:
+            output = as_found(output, columns)
+        return pa.RecordBatch.from_arrays(columns, schema=output)
 
     def _renew(self, newer: Callable[[], Model | None]) -> None:
         """Between two batches: let a newer version take over, if there is one."""
@@ -150,6 +170,7 @@ class Step:
         self.model, self.layout = found, replace(self.layout, signature=now)
         self._way_to_ask = way_to_ask(found)
         self._newer = getattr(found, "newer", None)
+        self._at_once = at_once(found, self.layout)
         self._lineage = self._lineage and self._lineage.of(now)
         self._tell(ModelChanged(name, f"{now.model_id}@{now.version}"))
 

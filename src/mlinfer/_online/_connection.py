@@ -172,31 +172,37 @@ class Connection(asyncio.Protocol):
         An answer that comes too late is nobody's: another request may be under way by now.
         """
         if self._answering and self._order is order:
-            self._send(200, lambda close, named: reply(200, data, close=close, kind=kind, more=more + named))
+            close, named = self._told(200)
+            self._send(reply(200, data, close=close, kind=kind, more=more + named), close=close)
 
     def refuse(self, order: Order, refused: Refused) -> None:
         """Send why there is no answer, and look at the next request."""
         if self._answering and self._order is order:
             self._listener.rejected(refused)
-            self._send(refused.status, lambda close, named: refusal(refused, close=close, more=named))
+            close, named = self._told(refused.status)
+            self._send(refusal(refused, close=close, more=named), close=close)
 
-    def _send(self, status: int, text: Any) -> None:
-        order = self._order
+    def _told(self, status: int) -> tuple[bool, tuple[str, ...]]:
+        """The request is over: whether the connection is, too, and further headers of the answer."""
+        order, listener = self._order, self._listener
         assert order is not None  # noqa: S101 - an answer follows a request
         failpoint("server.respond")
+        self._answering, self._order = False, None
+        self._free()
+        close = not order.head.keeps or listener.stopping
+        if self._transport.is_closing():  # reset just now: nobody hears the answer
+            return close, ()
+        listener.told(order.head.path, status)
+        if listener.access is None:
+            return close, ()
+        return close, (f"X-Request-Id: {listener.access(order, status, listener.now() - self._since)}",)
+
+    def _send(self, text: bytes, *, close: bool) -> None:
         if (
             self._transport.is_closing()
         ):  # reset just now: connection_lost comes next, and others share the batch
             return
-        close = not order.head.keeps or self._listener.stopping
-        self._answering, self._order = False, None
-        self._free()
-        listener = self._listener
-        listener.told(order.head.path, status)
-        named: tuple[str, ...] = ()
-        if listener.access is not None:
-            named = (f"X-Request-Id: {listener.access(order, status, listener.now() - self._since)}",)
-        self._transport.write(text(close, named))
+        self._transport.write(text)
         if close:
             self._part()
         elif not self._stuck:
@@ -267,5 +273,6 @@ class Connection(asyncio.Protocol):
             self._held = 0
 
     def _enter(self, phase: str) -> None:
-        self.phase, self._since = phase, self._listener.now()
-        self.until = self._since + float(getattr(self._listener.patience, phase))
+        listener = self._listener
+        self.phase, self._since = phase, listener.now()
+        self.until = self._since + listener.seconds[phase]

@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from mlinfer._online._connection import Connection
@@ -35,6 +36,8 @@ class Listener:
         self, patience: Patience, counts: Counts, access: Access | None = None, *, neighbours: int = 0
     ) -> None:
         self.patience, self.access = patience, access
+        self.seconds = asdict(patience)
+        """The same by phase, which every request asks."""
         self._counts = counts
         self.routes: Routes
         self.stopping = self.secure = False
@@ -47,6 +50,8 @@ class Listener:
         self._short = False  # of memory
         self._server: Any = None
         self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time
+        """Seconds on the clock of deadlines."""
 
     async def open(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Accept connections."""
@@ -94,10 +99,6 @@ class Listener:
             raise BUSY
         self._held += size
         return size
-
-    def now(self) -> float:
-        """Seconds on the clock of deadlines."""
-        return self._loop.time()
 
     def told(self, path: str, status: int) -> None:
         """An answer went out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,16 @@ class Tensors:
             return tensors
         width = len(names)
         return {name: (shape[:1], elements[number::width]) for number, name in enumerate(names)}
+
+    def arrays(self, asks: Sequence[Ask]) -> Mapping[str, np.ndarray] | None:
+        """The columns of all requests, if all of them are numbers in numpy."""
+        parts = [ask.content.columns for ask in asks]
+        if not all(isinstance(part, np.ndarray) for columns in parts for part in columns):
+            return None
+        return {
+            one.name: one.rows(some)
+            for one, some in zip(self._columns, zip(*parts, strict=True), strict=True)
+        }
 
     def batch(self, asks: Sequence[Ask]) -> Batch:
         """The columns of all requests, one behind the other."""

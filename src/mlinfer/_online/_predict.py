@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from operator import attrgetter
@@ -71,6 +71,11 @@ class Rows:
     def __init__(self, wanted: pa.Schema) -> None:
         self._wanted = wanted
 
+    def arrays(self, asks: Sequence[Ask]) -> Mapping[str, np.ndarray] | None:
+        """None: these are objects."""
+        del asks
+        return None
+
     def batch(self, asks: Sequence[Ask]) -> Batch:
         """Columns, and the rows that fit into none."""
         return rows_batch([row for ask in asks for row in ask.content.structs], self._wanted)
@@ -124,6 +129,12 @@ class Columns(Rows):
             return None
         return replace(found, numbers=lifted.numbers)
 
+    def arrays(self, asks: Sequence[Ask]) -> Mapping[str, np.ndarray] | None:
+        """The numbers, where there is nothing else in a record."""
+        if self._vector is None or len(self._wanted) > 1:
+            return None
+        return {self._wanted.names[0]: self._numbers(asks).reshape(-1, self._size)}
+
     def batch(self, asks: Sequence[Ask]) -> Batch:
         """Columns of the types wanted."""
         structs = [struct for ask in asks for struct in ask.content.structs]
@@ -134,9 +145,14 @@ class Columns(Rows):
         return numbered(pa.RecordBatch.from_arrays(columns, schema=self._wanted))
 
     def _joined(self, place: int, asks: Sequence[Ask]) -> pa.Array:
-        parts = [ask.content.numbers for ask in asks]
-        numbers = from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        numbers = from_numpy(self._numbers(asks))
         return pa.FixedSizeListArray.from_arrays(numbers, type=self._wanted.field(place).type)
+
+    @staticmethod
+    def _numbers(asks: Sequence[Ask]) -> np.ndarray:
+        parts = [ask.content.numbers for ask in asks]
+        found: np.ndarray = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return found
 
 
 def _given(found: Any) -> Given:

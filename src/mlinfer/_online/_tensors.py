@@ -145,6 +145,11 @@ class Column:
         made = pa.FixedSizeListArray.from_arrays(flat, inner[0])
         return made if made.type == self.field.type else made.cast(self.field.type)
 
+    def rows(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """The numbers that several requests brought, one behind the other: shape (n,), or (n, k) for lists of k."""
+        numbers = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return numbers.reshape(-1, self.field.type.list_size) if self._width else numbers
+
     def joined(self, parts: Sequence[pa.Array | np.ndarray]) -> pa.Array:
         """What several requests brought, one behind the other."""
         if all(isinstance(part, np.ndarray) for part in parts):

@@ -76,7 +76,8 @@ def _one(
     values = dense(returned)
     if values.ndim == 1:
         kind = _kind(values, name)
-        return (pa.field(name, kind, nullable=False),), lambda found: [_column(dense(found), kind)]
+        field = pa.field(name, kind, nullable=False)
+        return (field,), lambda found: [_column(dense(found), field)]
     width = values.shape[1]
     if labels is not None and len(labels) != width:
         labels = None
@@ -93,7 +94,7 @@ def _one(
 
     def lists(found: Any) -> list[pa.Array]:
         flat = np.ascontiguousarray(dense(found)).reshape(-1)
-        return [pa.FixedSizeListArray.from_arrays(_column(flat, kind), type=listed)]
+        return [pa.FixedSizeListArray.from_arrays(_column(flat, item), type=listed)]
 
     return (pa.field(name, listed, nullable=False, metadata=known),), lists
 
@@ -111,7 +112,7 @@ def _expanded(
 
     def split(found: Any) -> list[pa.Array]:
         matrix = dense(found)
-        return [_column(np.ascontiguousarray(matrix[:, place]), kind) for place, kind in enumerate(kinds)]
+        return [_column(np.ascontiguousarray(matrix[:, place]), field) for place, field in enumerate(fields)]
 
     return tuple(fields), split
 
@@ -159,11 +160,11 @@ def _types(values: np.ndarray) -> str:
     return ", ".join(sorted({type(value).__name__ for value in values.ravel()[:1000].tolist()}))
 
 
-def _column(values: np.ndarray, kind: pa.DataType) -> pa.Array:
+def _column(values: np.ndarray, field: pa.Field) -> pa.Array:
     if values.dtype.kind == "O":
-        return pa.array(values, kind, from_pandas=True)
-    array = as_column(values, pa.field("", kind))
-    return array if array.type == kind else array.cast(kind)
+        return pa.array(values, field.type, from_pandas=True)
+    array = as_column(values, field)
+    return array if array.type == field.type else array.cast(field.type)
 
 
 def asked(method: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -104,6 +104,7 @@ class Asked:
         """Answer a batch."""
         if not records.num_rows:  # scikit-learn refuses to answer nothing
             return pa.RecordBatch.from_pylist([], schema=self._outputs)
-        data = self.scores(records)
-        columns = [column for answer in self._answers for column in answer.columns(answer.ask(data))]
-        return pa.RecordBatch.from_arrays(columns, schema=self._outputs)
+        return pa.RecordBatch.from_arrays(self._columns(self.scores(records)), schema=self._outputs)
+
+    def _columns(self, data: Any) -> list[pa.Array]:
+        return [column for answer in self._answers for column in answer.columns(answer.ask(data))]

@@ -41,7 +41,8 @@ class Loading:
 class Opened:
     """An estimator or its compiled form, ready: what records are fed to, what answers, and what it is, for people.
 
-    `pictures`: how what it is fed is made of pictures, if it is.
+    `feed_arrays`: the same feeding from one array per field, where that is enough. `pictures`: how what it is fed is made of
+    pictures, if it is.
     """
 
     feed: Callable[[Any], Any]
@@ -50,6 +51,7 @@ class Opened:
     form: str
     example: pa.RecordBatch | None = None
     pictures: Pictures | None = None
+    feed_arrays: Callable[[Sequence[Any]], Any] | None = None
 
 
 def open_estimator(
@@ -99,8 +101,9 @@ def _packaged(package: Package, method: Methods, *, expand: bool) -> Opened:
     """The package's own signature; asked for something else, the model shows what it answers to the example."""
     methods = package.methods if method is None else asked(method)
     own = package.signature
+    feed_arrays = None
     if package.form is not None:
-        feed = package.form.scorer(own.inputs)
+        feed, feed_arrays = package.form.scorer(own.inputs), package.form.array_scorer(own.inputs)
         answers = form_answers(package.form, methods, feed(package.example), expand=expand)
         study = Study(own.inputs, package.feed, answers)
     else:
@@ -110,7 +113,9 @@ def _packaged(package: Package, method: Methods, *, expand: bool) -> Opened:
         msg = f"model {own.model_id!r}: wanted the answers {own.outputs.names} that its package names, found {study.outputs.names}"
         raise ConfigError(msg)
     signature = Signature(own.inputs, study.outputs, own.model_id, own.version, own.digest)
-    return Opened(feed, study.answers, signature, package.runs, package.example, package.pictures)
+    return Opened(
+        feed, study.answers, signature, package.runs, package.example, package.pictures, feed_arrays
+    )
 
 
 def study_again(package: Package, methods: Sequence[str], *, expand: bool) -> Study:

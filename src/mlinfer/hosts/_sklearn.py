@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from mlinfer import ConfigError, Host, Model, watched
@@ -75,7 +76,7 @@ class SklearnHost(Host):
 
         def load() -> SklearnModel | Pictured:
             opened = open_estimator(self.model, self.example, loading, method=self.method, expand=self.expand)
-            model = SklearnModel(opened)
+            model = (SklearnModel if opened.feed_arrays is None else SklearnArrays)(opened)
             return model if opened.pictures is None else Pictured(opened.pictures, model)
 
         if not self.watch:
@@ -104,3 +105,17 @@ class SklearnModel(Asked):
     def example(self) -> pa.RecordBatch | None:
         """The records that its package was saved with."""
         return self._example
+
+
+class SklearnArrays(SklearnModel):
+    """A compiled form that needs nothing but numbers."""
+
+    def __init__(self, opened: Opened) -> None:
+        super().__init__(opened)
+        self._feed_arrays: Any = opened.feed_arrays
+        self._names = self._outputs.names
+
+    def infer_arrays(self, columns: Mapping[str, np.ndarray]) -> Mapping[str, pa.Array]:
+        """Answer one array per field."""
+        data = self._feed_arrays(list(columns.values()))
+        return dict(zip(self._names, self._columns(data), strict=True))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 
 from mlinfer import ConfigError
 from mlinfer.hosts._forms import _file
@@ -15,6 +16,7 @@ from mlinfer.hosts._forms._columns import (
     Choice,
     Column,
     Lookup,
+    Table,
     column_from_json,
     column_to_json,
     table_of,
@@ -57,6 +59,18 @@ class Form:
             return lambda records: self.core.scores(records.column(place).to_pylist())
         take = table_of(inputs, _lookups(self.core))
         return lambda records: self.core.scores(take(records))
+
+    def array_scorer(self, inputs: pa.Schema) -> Callable[[Sequence[np.ndarray]], Any] | None:
+        """The same for one array per field, where all of them are float64 and needed as they are; None: they are not."""
+        if isinstance(self.core, Words) or _lookups(self.core):
+            return None
+        if len(inputs) == 1 and pt.is_fixed_size_list(inputs.types[0]):
+            if inputs.types[0].value_type != pa.float64():
+                return None
+            return lambda arrays: self.core.scores(Table(arrays[0]))
+        if set(inputs.types) != {pa.float64()}:
+            return None
+        return lambda arrays: self.core.scores(Table(np.stack(arrays).T))
 
     def dump(self) -> bytes:
         """As `load` reads it."""
