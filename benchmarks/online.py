@@ -30,9 +30,11 @@ from environment import HERE, machine, revision
 
 SERVERS = HERE / "servers"
 SHARED = "scikit-learn>=1.6"
+HOME = HERE.parent
+OIP = "/v2/models/{name}/infer"
 LOADS = {  # by model: the records in a request and the connections
     "logistic": ((1, 1), (1, 64), (100, 16)),
-    "forest": ((1, 1), (1, 64)),
+    "forest": ((1, 1), (1, 64), (100, 16)),
 }
 COLUMNS = [(model, *load) for model, loads in LOADS.items() for load in loads]
 PATIENCE = 60
@@ -46,38 +48,48 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Contender:
-    """A server: how it is started (`{python}`, `{bin}`, `{model}`, `{port}`, `{folder}` are filled in) and asked."""
+    """A server: how it is started and asked. What stands in braces is filled in; `form` is how it wants records."""
 
     name: str
     command: str
     environment: str = "mlinfer"
-    path: str = "/predict"
+    path: str = OIP
+    form: str = "oip"
     needs: tuple[str, ...] = ()
     suffix: str = "joblib"
     pinned: bool = True
 
 
+OURS = ("--editable", f"{HOME}[serve]", f"{HOME / 'packages' / 'mlinfer-fast'}", SHARED)
 CONTENDERS = (
-    Contender("mlinfer", "{bin}/mlinfer serve {model} --bind 127.0.0.1:{port}", suffix="mlinfer"),
-    Contender("mlinfer, uncompiled", "{python} {servers}/mlinfer_app.py {model} {port}", suffix="mlinfer"),
+    Contender("mlinfer", "{bin}/mlinfer serve {model} --bind 127.0.0.1:{port}", suffix="mlinfer", needs=OURS),
+    Contender(
+        "mlinfer, POST /predict", "{bin}/mlinfer serve {model} --bind 127.0.0.1:{port}",
+        path="/predict", form="records", suffix="mlinfer", needs=OURS,
+    ),
+    Contender("mlinfer, uncompiled", "{python} {servers}/mlinfer_app.py {model} {port}", suffix="mlinfer", needs=OURS),
+    Contender(
+        "mlinfer with a log", "{python} {servers}/mlinfer_logged.py {model} {port}",
+        suffix="mlinfer", needs=OURS,
+    ),
     Contender(
         "FastAPI, uvicorn",
         "{bin}/uvicorn --app-dir {servers} fastapi_app:app --port {port} --no-access-log",
-        "fastapi", needs=(SHARED, "fastapi", "uvicorn[standard]"),
+        "fastapi", "/predict", "matrix", (SHARED, "fastapi", "uvicorn[standard]"),
     ),
-    Contender("MLServer", "{bin}/mlserver start {folder}", "mlserver", "/v2/models/model/infer", ("mlserver", "mlserver-sklearn")),
-    Contender("LitServe", "{python} {servers}/litserve_app.py {port}", "litserve", needs=(SHARED, "litserve")),
+    Contender("MLServer", "{bin}/mlserver start {folder}", "mlserver", needs=("mlserver", "mlserver-sklearn")),
+    Contender("MLServer, batching", "{bin}/mlserver start {folder}", "mlserver", needs=("mlserver", "mlserver-sklearn")),
+    Contender("LitServe", "{python} {servers}/litserve_app.py {port}", "litserve", "/predict", "matrix", (SHARED, "litserve")),
     Contender(
         "BentoML", "{bin}/bentoml serve bentoml_app:Classifier --working-dir {servers} --host 127.0.0.1 --port {port}",
-        "bentoml", needs=(SHARED, "bentoml"),
+        "bentoml", "/predict", "matrix", (SHARED, "bentoml"),
     ),
+    Contender("Triton, PyTriton", "{python} {servers}/pytriton_app.py {port} {more_ports}", "pytriton", needs=(SHARED, "nvidia-pytriton")),
 )  # fmt: skip
 
 
 def python_of(contender: Contender, environments: Path) -> Path:
-    """The interpreter of a server; peers have environments of their own."""
-    if contender.environment == "mlinfer":
-        return Path(sys.executable)
+    """The interpreter of a server; each has an environment of its own."""
     python = environments / contender.environment / "bin" / "python"
     if not python.exists():
         print(f"Setting up {contender.environment} ...", file=sys.stderr)
@@ -89,10 +101,10 @@ def python_of(contender: Contender, environments: Path) -> Path:
 
 def body(contender: Contender, records: list[list[float]]) -> bytes:
     """Records as a server wants them."""
-    if contender.environment == "mlinfer":
+    if contender.form == "records":
         rows = [{"x": record} for record in records]
         return json.dumps(rows[0] if len(rows) == 1 else rows).encode()
-    if contender.environment == "mlserver":
+    if contender.form == "oip":
         shape = [len(records), len(records[0])]
         flat = [value for record in records for value in record]
         return json.dumps(
@@ -103,9 +115,14 @@ def body(contender: Contender, records: list[list[float]]) -> bytes:
 
 def labels(contender: Contender, answer: Any) -> list[int]:
     """The labels in an answer."""
-    if contender.environment == "mlinfer":
+    if contender.form == "records":
         return [row["y_pred"] for row in (answer if isinstance(answer, list) else [answer])]
-    return answer["outputs"][0]["data"] if contender.environment == "mlserver" else answer
+    return answer["outputs"][0]["data"] if contender.form == "oip" else answer
+
+
+def path_of(contender: Contender, model: str) -> str:
+    """Where it is asked."""
+    return contender.path.format(name=model if contender.environment == "mlinfer" else "model")
 
 
 def ask(port: int, path: str, data: bytes) -> Any:
@@ -119,11 +136,12 @@ def ask(port: int, path: str, data: bytes) -> Any:
 @contextmanager
 def running(contender: Contender, model: str, folder: Path, python: Path) -> Iterator[tuple[int, float, int]]:
     """A server on the first core: its port, the seconds until its first answer, and its process id."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     file = folder / f"{model}.{contender.suffix}"
     if contender.environment == "mlserver":
-        _settings(folder, file, port)
+        _settings(folder, file, port, batching="batching" in contender.name)
+    log = folder / "log"
+    shutil.rmtree(log, ignore_errors=True)
     parts = {
         "python": python,
         "bin": python.parent,
@@ -131,6 +149,7 @@ def running(contender: Contender, model: str, folder: Path, python: Path) -> Ite
         "port": port,
         "folder": folder,
         "servers": SERVERS,
+        "more_ports": " ".join(map(str, free_ports(2))),
     }
     pinned = ["taskset", "-c", "0"] if contender.pinned else []
     command = [*pinned, *contender.command.format(**parts).split()]
@@ -138,7 +157,7 @@ def running(contender: Contender, model: str, folder: Path, python: Path) -> Ite
     begun = time.perf_counter()
     with (folder / "server.log").open("wb") as said:
         process = subprocess.Popen(
-            command, stdout=said, stderr=said, env={**os.environ, **SETTINGS, "MODEL": str(file)}, start_new_session=True
+            command, stdout=said, stderr=said, env={**os.environ, **SETTINGS, "MODEL": str(file), "LOG": str(log)}, start_new_session=True
         )  # fmt: skip
     try:
         while True:
@@ -146,7 +165,7 @@ def running(contender: Contender, model: str, folder: Path, python: Path) -> Ite
                 msg = f"{contender.name} does not answer: {(folder / 'server.log').read_text()[-500:]}"
                 raise RuntimeError(msg)
             try:
-                ask(port, contender.path, first)
+                ask(port, path_of(contender, model), first)
                 break
             except OSError:
                 time.sleep(0.01)
@@ -160,15 +179,24 @@ def running(contender: Contender, model: str, folder: Path, python: Path) -> Ite
             process.wait()
 
 
-def _settings(folder: Path, file: Path, port: int) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        others = {"grpc_port": one.getsockname()[1], "metrics_port": two.getsockname()[1]}
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def _settings(folder: Path, file: Path, port: int, *, batching: bool) -> None:
+    others = dict(zip(("grpc_port", "metrics_port"), free_ports(2), strict=True))
     common = {"host": "127.0.0.1", "http_port": port, "parallel_workers": 0, "debug": False}
     (folder / "settings.json").write_text(json.dumps({**common, **others}))
     model = {
         "name": "model",
         "implementation": "mlserver_sklearn.SKLearnModel",
         "parameters": {"uri": str(file)},
+        **({"max_batch_size": 256, "max_batch_time": 0.002} if batching else {}),
     }
     (folder / "model-settings.json").write_text(json.dumps(model))
 
@@ -176,17 +204,14 @@ def _settings(folder: Path, file: Path, port: int) -> None:
 def check(contender: Contender, model: str, folder: Path, port: int) -> None:
     """Raise if a server gives other labels than scikit-learn."""
     known = json.loads((folder / "asked.json").read_text())
-    found = labels(contender, ask(port, contender.path, body(contender, known["records"])))
+    found = labels(contender, ask(port, path_of(contender, model), body(contender, known["records"])))
     if found != known["expected"][model]:
         msg = f"{contender.name}: wrong labels for {model}"
         raise RuntimeError(msg)
 
 
-def load(
-    contender: Contender, port: int, asked: Path, *, connections: int, seconds: float
-) -> dict[str, float]:
+def load(url: str, asked: Path, *, connections: int, seconds: float) -> dict[str, float]:
     """What wrk counts from the second core; half a second of warming up before it."""
-    url = f"http://127.0.0.1:{port}{contender.path}"
     for duration in (0.5, seconds):
         command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{max(1, round(duration))}s", "-s", SERVERS / "load.lua", url]  # fmt: skip
         said = subprocess.run(
@@ -226,7 +251,8 @@ def turn(contender: Contender, python: Path, folder: Path, seconds: float) -> di
             check(contender, model, folder, port)
             for rows, connections in loads:
                 (folder / "body.json").write_bytes(body(contender, records[:rows]))
-                one = load(contender, port, folder / "body.json", connections=connections, seconds=seconds)
+                url = f"http://127.0.0.1:{port}{path_of(contender, model)}"
+                one = load(url, folder / "body.json", connections=connections, seconds=seconds)
                 found[model, rows, connections] = one
                 print(f"{contender.name:20} {model:9} {rows:3} x {connections:2}  {one['requests'] / one['seconds']:9,.0f}/s  p99 {one['p99']:.2f} ms  errors {one['errors']:.0f}", file=sys.stderr, flush=True)  # fmt: skip
             found[model] = {"cold": cold, "memory": memory(process)}
@@ -260,7 +286,7 @@ def versions(pythons: dict[str, Path]) -> str:
         listed = subprocess.run(
             [python, "-m", "pip", "list", "--format=json"], check=True, capture_output=True
         )
-        wanted = {"numpy", "scikit-learn", "uvloop", "uvicorn", "fastapi", "mlserver", "litserve", "bentoml", "mlinfer-fast"}  # fmt: skip
+        wanted = {"numpy", "scikit-learn", "uvloop", "uvicorn", "fastapi", "mlserver", "litserve", "bentoml", "nvidia-pytriton", "mlinfer-fast"}  # fmt: skip
         have = [
             f"{one['name']} {one['version']}" for one in json.loads(listed.stdout) if one["name"] in wanted
         ]
@@ -289,7 +315,7 @@ def main() -> int:
         return 2
     before = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     names = asked.only.split(",") if asked.only else [one.environment for one in CONTENDERS]
-    contenders = [one for one in CONTENDERS if one.environment in names]
+    contenders = [one for one in CONTENDERS if one.environment in names or one.name in names]
     pythons = {one.environment: python_of(one, asked.environments.absolute()) for one in contenders}
     for name, python in pythons.items():
         subprocess.run([python, SERVERS / "fit.py", asked.cache.absolute() / name], check=True)

@@ -84,14 +84,16 @@ class Log(Protocol):
 class Desk:
     """Takes requests on an event loop and answers them in batches. A request is answered whole or refused whole.
 
-    With `first` an answer is given when the log has it, and else before.
+    With `first` an answer is given when the log has it, and else before. `elsewhere`: the model is in a process of its own, and
+    the loop never waits for it, however quick it was so far.
     """
 
     def __init__(
         self, step: Step, log: Log, *, max_rows: int, counts: Counts | None = None, first: bool = False,
-        patience: Patience | None = None,
+        patience: Patience | None = None, elsewhere: bool = False,
     ) -> None:  # fmt: skip
         self._step, self._log, self._max_rows, self._first = step, log, max_rows, first
+        self._elsewhere = elsewhere
         self._counts, self._patience = counts or Counts(), patience or Patience()
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Ask] = deque()
@@ -168,7 +170,7 @@ class Desk:
             self._begun = False
             return
         failpoint("server.dequeue")
-        if self._pace.quick(self._inside):
+        if not self._elsewhere and self._pace.quick(self._inside):
             self._done(self._inferred(asks))
             return
         if self._thread is None:

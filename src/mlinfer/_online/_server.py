@@ -165,7 +165,7 @@ def serving_here(
         async def open_all() -> None:
             server.desk = Desk(
                 step, log, max_rows=MOST_ROWS, counts=server.counts, first=how.log == "before_reply",
-                patience=patience,
+                patience=patience, elsewhere=isinstance(model, ProcessModel),
             )  # fmt: skip
             server.listener = Listener(
                 patience or Patience(), server.counts, access if how.access_log else None,
