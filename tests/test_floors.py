@@ -46,6 +46,7 @@ FLOORS = [
         "_lineage",
         "_records",
         "_rejects",
+        "_json_few",
         "_json_text",
         "_report",
         "_resolve",

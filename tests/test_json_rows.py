@@ -4,7 +4,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mlinfer._json_text import FEW, json_objects, json_rows
+from mlinfer._json_few import FEW, json_rows
+from mlinfer._json_text import json_objects
 
 FLOATS = some.floats() | some.floats(-1e11, 1e11) | some.floats(-1e-3, 1e-3) | some.integers(-9, 9).map(float)
 RECORD = some.fixed_dictionaries(

@@ -230,7 +230,9 @@ def test_it_is_ready_only_when_the_example_was_answered(package, monkeypatch):
     with alone(package).serving() as server:
         assert server.ready
         assert metrics(server.exposition().decode())["rows_total",] == 0, "the example is nobody's request"
-    monkeypatch.setattr(_sklearn.SklearnModel, "infer", lambda self, records: asked.append(records) or 1 / 0)
+    monkeypatch.setattr(
+        _sklearn.SklearnArrays, "infer_arrays", lambda self, columns: asked.append(columns) or 1 / 0
+    )
     with pytest.raises(ComponentError, match="its own example"), alone(package).serving():
         pass
     assert asked

@@ -132,7 +132,7 @@ def _named(group: Rejected) -> zip[tuple[str, str, str]]:
 def rows_batch(rows: Any, wanted: pa.Schema) -> Batch:
     """Rows of Python values as a batch whose ids are the row numbers."""
     records, good, bad = batch_from_rows(rows, wanted)
-    ids = RecordIds.of(from_values([f"#{row}" for row in good]).cast(pa.string()))
+    ids = RecordIds.of(from_values([f"#{row}" for row in good]))
     return Batch(
         records, IN_HAND, None, ids, tuple(BadRecord(f"#{one.row}", one.kind, one.message) for one in bad)
     )

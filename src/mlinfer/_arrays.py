@@ -120,6 +120,9 @@ def elements(array: pa.Array) -> pa.Array:
         if len(values) == len(array) * size:
             return values
         return values.slice(array.offset * size, len(array) * size)  # a tenth of what `flatten` takes
+    if pa.types.is_list(array.type) and not array.null_count and len(array):
+        offsets = to_numpy(array.offsets)
+        return array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
     return array.flatten()
 
 

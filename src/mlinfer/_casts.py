@@ -210,13 +210,13 @@ def _cast_list(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarr
 
 def _cast_to_tensor(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
     """Lists of one length; a list of another length does not fit."""
-    import pyarrow.compute as pc
-
     size = wanted.list_size
     if size and not array.null_count and _all_of(array, size):
         values, unfit = cast(elements(array), wanted.value_type)
         if unfit is None:
             return pa.FixedSizeListArray.from_arrays(values, type=wanted), None
+    import pyarrow.compute as pc
+
     null = to_numpy(array.is_null())
     if pt.is_fixed_size_list(array.type):
         fits = np.full(len(array), array.type.list_size == size)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from mlinfer._arrays import elements, from_numpy, from_values, to_numpy
+from mlinfer._arrays import from_numpy, from_values, to_numpy
 from mlinfer._casts import is_bytes, is_list, is_text
 
 TEXT = pa.large_string()
@@ -46,21 +44,6 @@ def json_objects(records: pa.RecordBatch) -> pa.Array:
     NaN and infinities become null, times ISO 8601 (with Z where they have a zone), bytes base64, decimals texts.
     """
     return _objects(records.schema.names, records.columns, records.num_rows)
-
-
-def json_rows(records: pa.RecordBatch) -> list[str]:
-    """The texts of `json_objects` as Python strings; those of a few records in a tenth of the time."""
-    if records.num_rows * max(1, records.num_columns) > FEW:
-        texts: list[str] = json_objects(records).to_pylist()
-        return texts
-    if not records.num_columns:
-        return ["{}"] * records.num_rows
-    columns = [_few(column) for column in records.columns]
-    keys = _keys(tuple(records.schema.names))
-    return [
-        "".join([part for pair in zip(keys, row, strict=True) for part in pair]) + "}"
-        for row in zip(*columns, strict=True)
-    ]
 
 
 def json_texts(array: pa.Array) -> pa.Array:
@@ -173,47 +156,13 @@ def _maps(array: pa.Array) -> pa.Array:
     return _without_nulls_of(array, texts)
 
 
-def _few(array: pa.Array) -> list[str]:
-    """What `json_texts` gives, value by value where Python spells a value as Arrow does."""
-    kind = array.type
-    if pt.is_integer(kind) or pt.is_float64(kind) or pt.is_string(kind) or pt.is_boolean(kind):
-        found: list[str | None] = [_spelled(value) for value in array.to_pylist()]
-    elif pt.is_fixed_size_list(kind) and pt.is_float64(kind.value_type) and not array.null_count:
-        size = kind.list_size
-        flat: list[Any] = [_spelled(value) for value in elements(array).to_pylist()]
-        rows = [flat[start * size : (start + 1) * size] for start in range(len(array))]
-        found = [None if None in row else f"[{','.join(row)}]" for row in rows]
-    else:
-        found = [None]
-    if None in found:
-        found = json_texts(array).to_pylist()
-    return found  # type: ignore[return-value]  # there is no None left
-
-
-def _spelled(value: Any) -> str | None:
-    """A value as JSON; None: only Arrow knows how it spells it."""
-    if type(value) is float:
-        if not math.isfinite(value):
-            return "null"
-        return repr(value) if value == 0 or _SMALLEST_PLAIN <= abs(value) < _LARGEST_PLAIN else None
-    if type(value) is str:
-        return _in_json(value)
-    if value is None:
-        return "null"
-    return ("true" if value else "false") if type(value) is bool else str(value)
-
-
-@cache
-def _keys(names: tuple[str, ...]) -> list[str]:
-    return [f"{',' if number else '{'}{_in_json(name)}:" for number, name in enumerate(names)]
-
-
 def _objects(names: list[str], columns: list[pa.Array], count: int) -> pa.Array:
     if not names:
         return pa.array(["{}"] * count, TEXT)
     parts = []
-    for key, column in zip(_keys(tuple(names)), columns, strict=True):
-        parts += [_text(key), json_texts(column)]
+    for number, (name, column) in enumerate(zip(names, columns, strict=True)):
+        before = "," if number else "{"
+        parts += [_text(f"{before}{json.dumps(name, ensure_ascii=False)}:"), json_texts(column)]
     return _join(*parts, _text("}"))
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
-import logging
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mlinfer._cli._admin import Readiness, admin
 from mlinfer._cli._ending import printing, stopping
 from mlinfer._cli._loading import pipeline_of, verb
+from mlinfer._cli._logging import logging_to_stderr
 from mlinfer._cli._table import rendered
 from mlinfer.destinations import StdoutDestination
 from mlinfer.observers import LogObserver, ProgressBar, PrometheusMetrics
@@ -96,35 +93,6 @@ def preview(asked: argparse.Namespace) -> None:
     """Print the first answers."""
     with pipeline_of(asked, asked.file) as pipeline:
         print(rendered(pipeline.preview(asked.n)))
-
-
-class JsonLines(logging.Formatter):
-    """Every line of the log as a JSON object with its time and level, also those that are not an observer's."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line."""
-        message = record.getMessage()
-        body = json.loads(message) if message.startswith("{") else {"event": "log", "message": message}
-        time = datetime.fromtimestamp(record.created, UTC).isoformat()
-        return json.dumps({"time": time, "level": record.levelname, **body})
-
-
-@contextmanager
-def logging_to_stderr(kind: str, *, debug: bool) -> Iterator[None]:
-    """Show the log while the block runs, as `text` or as `json`."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        JsonLines() if kind == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    )
-    logger = logging.getLogger("mlinfer")
-    before = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if debug else logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
 
 
 def _positive(text: str) -> int:

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlinfer._batch import Batch
-from mlinfer._cli._admin import admin
-from mlinfer._cli._console import Console
 from mlinfer._cli._ending import stopping
 from mlinfer._cli._loading import debug, pipeline_of, verb
-from mlinfer._cli._pipelines import logging_to_stderr
+from mlinfer._cli._logging import logging_to_stderr
 from mlinfer._errors import ConfigError
 from mlinfer._pipeline import InferencePipeline
 from mlinfer._progress import Progress
@@ -94,15 +92,20 @@ def serve(asked: argparse.Namespace) -> None:
     with ExitStack() as stack:
         if asked.access_log:
             stack.enter_context(logging_to_stderr("text", debug=asked.debug))
-        console, also = Console(pipeline, why_not=_no_trying(asked), log=asked.log), ""
+        console, also = None, ""
         if asked.admin_bind:
+            from mlinfer._cli._admin import admin  # a web server of its own, which takes time to import
+            from mlinfer._cli._console import Console
+
+            console = Console(pipeline, why_not=_no_trying(asked), log=asked.log)
             url = stack.enter_context(
                 admin(asked.admin_bind, online, online, anywhere=asked.insecure_bind, pages=console)
             )
             also = f"; console at {url}"
         stop = stack.enter_context(stopping())
         online.server = stack.enter_context(pipeline.serving(asked.bind, **options))
-        console.url = online.server.url
+        if console is not None:
+            console.url = online.server.url
         if online.server.grpc_address:
             also = f" and, over gRPC, at {online.server.grpc_address}{also}"
         print(f"serving at {online.server.url}/predict{also}; Ctrl-C ends it", file=sys.stderr)

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from mlinfer._answering import in_order
 from mlinfer._batch import Batch
-from mlinfer._engine import Answers, Step
+from mlinfer._engine import Answers, ProcessModel, Step
 from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._failpoints import failpoint
 from mlinfer._online._counts import Counts
@@ -84,16 +84,16 @@ class Log(Protocol):
 class Desk:
     """Takes requests on an event loop and answers them in batches. A request is answered whole or refused whole.
 
-    With `first` an answer is given when the log has it, and else before. `elsewhere`: the model is in a process of its own, and
-    the loop never waits for it, however quick it was so far.
+    With `first` an answer is given when the log has it, and else before.
     """
 
     def __init__(
         self, step: Step, log: Log, *, max_rows: int, counts: Counts | None = None, first: bool = False,
-        patience: Patience | None = None, elsewhere: bool = False,
+        patience: Patience | None = None,
     ) -> None:  # fmt: skip
         self._step, self._log, self._max_rows, self._first = step, log, max_rows, first
-        self._elsewhere = elsewhere
+        # the loop never waits for a model in a process of its own, however quick it was so far
+        self._elsewhere = isinstance(step.model, ProcessModel)
         self._counts, self._patience = counts or Counts(), patience or Patience()
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Ask] = deque()

@@ -16,7 +16,7 @@ import pyarrow.types as pt
 from mlinfer._answering import numbered, rows_batch
 from mlinfer._arrays import from_floats, from_numpy
 from mlinfer._batch import Batch
-from mlinfer._json_text import json_rows
+from mlinfer._json_few import json_rows
 from mlinfer._online._desk import Ask, Desk
 from mlinfer._online._json import BadJson, parse
 from mlinfer._online._numbers import lift

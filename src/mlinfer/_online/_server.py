@@ -8,8 +8,10 @@ import logging
 import secrets
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +20,7 @@ from mlinfer._clock import SystemClock
 from mlinfer._engine import Answers, Job, ProcessModel, Step, open_model
 from mlinfer._errors import ComponentError, ConfigError
 from mlinfer._events import ModelChanged
-from mlinfer._json_text import json_rows
+from mlinfer._json_few import json_rows
 from mlinfer._layout import Layout
 from mlinfer._lineage import Lineage
 from mlinfer._online._access import access
@@ -165,7 +167,7 @@ def serving_here(
         async def open_all() -> None:
             server.desk = Desk(
                 step, log, max_rows=MOST_ROWS, counts=server.counts, first=how.log == "before_reply",
-                patience=patience, elsewhere=isinstance(model, ProcessModel),
+                patience=patience,
             )  # fmt: skip
             server.listener = Listener(
                 patience or Patience(), server.counts, access if how.access_log else None,
@@ -184,6 +186,8 @@ def serving_here(
 
         thread.do(open_all)
         stack.callback(server.desk.close)
+        # what answers of many records need: too slow to import for the start, and for the first who asks for them
+        threading.Thread(target=import_module, args=("pyarrow.compute",), daemon=True).start()
         try:
             yield server
         finally:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 
 from mlinfer import ConfigError, Signature, batch_from_rows, durable
 from mlinfer.hosts import _skops_files
@@ -305,8 +306,19 @@ def record_batch(record: Mapping[str, Any], inputs: pa.Schema) -> pa.RecordBatch
     batch, _, bad = batch_from_rows([dict(record)] * 2, inputs)
     if bad:
         raise ValueError(bad[0].message)
-    columns = [column.cast(field.type) for column, field in zip(batch.columns, inputs, strict=True)]
+    columns = [_as(field.type, column) for column, field in zip(batch.columns, inputs, strict=True)]
     return pa.RecordBatch.from_arrays(columns, schema=inputs)
+
+
+def _as(kind: pa.DataType, column: pa.Array) -> pa.Array:
+    """What `cast` gives, without pyarrow.compute for the usual kinds: importing that takes longer than opening a package."""
+    if column.type == kind:
+        return column
+    if pt.is_fixed_size_list(kind) and pt.is_list(column.type) and not column.null_count:
+        values = column.values  # of equal records
+        if values.type == kind.value_type and len(values) == len(column) * kind.list_size:
+            return pa.FixedSizeListArray.from_arrays(values, type=kind)
+    return column.cast(kind)
 
 
 def _record(example: pa.RecordBatch) -> dict[str, Any]:
