@@ -42,6 +42,8 @@ def rows(found):
         (b'1,"\xff"', "wrong_type", "column 'b': wanted string, found '\\\\xff'"),
         (b"1", "wrong_columns", "wanted 2 columns, found 1"),
         (b"1,2,3", "wrong_columns", "wanted 2 columns, found 3"),
+        (b"1,2,\xff", "wrong_columns", "wanted 2 columns, found 3"),
+        (b"\xff", "wrong_columns", "wanted 2 columns, found 1"),
         (b'1,"y" z', "undecodable", "found a quote or a carriage return elsewhere"),
         (b'1,"y', "undecodable", "found a quote or a carriage return elsewhere"),
         (b"1,y\r2,z", "undecodable", "found a quote or a carriage return elsewhere"),

@@ -12,6 +12,7 @@ from mlinfer.sources._text_files import LONGEST_LINE, Tape
 
 MOST_COLUMNS = 4096
 HEADER = "header row"
+PARQUET = b"PAR1"
 OTHER_DELIMITERS = ",;\t|"
 
 
@@ -25,6 +26,7 @@ def header_of(tape: Tape, delimiter: str, *, growing: bool) -> list[str] | None:
             size = int(ends.places[0]) - tape.start
             line = tape.take(size, tape.data.count(b"\n", tape.start, tape.start + size))
             if line.strip(b"\r\n"):
+                _refuse_parquet(line, tape.path)
                 return _names(line, tape.path, delimiter)
         elif len(tape.data) - tape.start > LONGEST_LINE:
             raise SchemaError(
@@ -32,6 +34,12 @@ def header_of(tape: Tape, delimiter: str, *, growing: bool) -> list[str] | None:
             )
         elif not tape.fill() and (growing or tape.start >= len(tape.data)):
             return None
+
+
+def _refuse_parquet(line: bytes, path: Path) -> None:
+    if line.startswith(PARQUET) and line[len(PARQUET) :][:1] < b" ":
+        advice = f"read {path} with ParquetSource, or give it a name that ends in .parquet"
+        raise SchemaError(HEADER, "names of columns in UTF-8", "a Parquet file", advice)
 
 
 def _names(line: bytes, path: Path, delimiter: str) -> list[str]:
