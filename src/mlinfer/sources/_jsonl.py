@@ -193,6 +193,8 @@ def _type_of(values: list[Any]) -> pa.DataType:
     (most, _), *_ = kinds.most_common(1)
     usual = [value for value in values if type(value) is most or (most is float and type(value) is int)]
     if most is float and all(type(value) is int for value in usual):
+        if not -(2**63) <= min(usual) <= max(usual) < 2**64:
+            return pa.null()  # whoever names a type says whether they are numbers to count with or names
         return pa.uint64() if max(usual) >= 2**63 else pa.int64()
     if most is float:
         return pa.float64()
