@@ -167,6 +167,23 @@ def test_ids_come_from_the_named_column_read_or_not(tmp_path):
         assert found[0].records.schema.names == wanted.names
 
 
+def test_a_column_that_a_file_lacks_is_named_with_that_file_and_its_columns(tmp_path):
+    written(tmp_path, b"a,b\n1,x\n", name="a.csv")
+    written(tmp_path, b"a,z\n1,x\n", name="b.csv")
+    host = FunctionHost(lambda a: a, {"a": "float64"}, {"y": "float64"}, "numpy")
+
+    def run(**more):
+        source = CsvSource(tmp_path, **more)
+        InferencePipeline(source, host, MemoryDestination(), name="p", keep=["b"]).run()
+
+    with pytest.raises(SchemaError, match=r"'b': wanted string, found no such column in .*b\.csv; .* a, z$"):
+        run()
+    with pytest.raises(SchemaError, match=r"'idd': wanted the records' ids, found .*a\.csv; .* a, b$"):
+        run(id_column="idd")
+    with pytest.raises(SchemaError, match=r"'b': wanted the records' ids, found .*b\.csv; .* a, z$"):
+        CsvSource(tmp_path, id_column="b").open("b.csv", None, pa.schema([])).__enter__()
+
+
 def test_fields_and_records_beyond_the_limits_are_bad_alone(tmp_path, monkeypatch):
     for module in (csv_source, _text_files):
         monkeypatch.setattr(module, "LONGEST_LINE", 2000)

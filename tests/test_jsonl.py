@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reading
-from mlinfer import Batch, ChangedError, ComponentError, InferencePipeline, MlinferError, Scope
+from mlinfer import Batch, ChangedError, ComponentError, InferencePipeline, MlinferError, SchemaError, Scope
 from mlinfer._conform import Conform
 from mlinfer.destinations import CsvDestination, JsonLinesDestination, MemoryDestination
 from mlinfer.destinations._jsonl import json_lines
@@ -297,6 +297,13 @@ def test_ids_come_from_the_named_field(tmp_path):
 
 
 # --- positions -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_misspelt_name_of_the_ids_is_told_with_the_fields_there_are(tmp_path):
+    source = JsonLinesSource(written(tmp_path, b'{"x": 1, "id": "a"}\n'), id_column="idd")
+    host = FunctionHost(lambda x: x, {"x": "float64"}, {"y": "float64"}, "numpy")
+    with pytest.raises(SchemaError, match=r"'idd': wanted the records' ids, found .*a\.jsonl; .* x, id$"):
+        InferencePipeline(source, host, MemoryDestination(), name="p").run()
 
 
 @pytest.mark.parametrize("ending", ["", ".gz", ".zst"])

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -79,6 +80,7 @@ class CsvSource(DataSource):
                 header = header_of(tape, self.delimiter, growing=growing)
                 if header is None:
                     continue
+                self._check_columns(header, path, pa.schema([]))
                 splitter = Splitter(self.delimiter)
                 tape.fill_to(CHUNK_BYTES)
                 places = splitter.ends(tape.data, tape.start, final=tape.ended and not growing).places
@@ -102,16 +104,29 @@ class CsvSource(DataSource):
         """Read a file from a position.
 
         Raises ChangedError: it is not the file that the position belongs to, or it was cut. ComponentError: it cannot
-        be read. SchemaError: its header is not usable.
+        be read. SchemaError: its header is not usable, or lacks a column.
         """
         path = file_of(self.path, partition)
         with open_tape(path, None) as beginning:
             header = header_of(beginning, self.delimiter, growing=may_grow(path, follow=self.follow))
             if after is None:
+                self._check_columns(header, path, wanted)
                 yield CsvReader(beginning, partition, header or [], wanted=wanted, source=self)
                 return
         with open_tape(path, after) as tape:
+            self._check_columns(header, path, wanted)
             yield CsvReader(tape, partition, header or [], wanted=wanted, source=self)
+
+    def _check_columns(self, header: list[str] | None, path: Path, wanted: pa.Schema) -> None:
+        if header is None:
+            return
+        kinds: dict[str, object] = {field.name: field.type for field in wanted}
+        if self.id_column is not None:
+            kinds[self.id_column] = "the records' ids"
+        for name, kind in kinds.items():
+            if name not in header:
+                there = ", ".join(name for name in header if not name.startswith(UNNAMED))
+                raise SchemaError(name, kind, f"no such column in {path}", f"columns there are: {there}")
 
 
 class CsvReader:

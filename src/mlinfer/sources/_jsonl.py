@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import BadRecord, Batch, DataSource, EndOfInput, Position, RecordIds, batch_from_rows
+from mlinfer import (
+    BadRecord,
+    Batch,
+    DataSource,
+    EndOfInput,
+    Position,
+    RecordIds,
+    SchemaError,
+    batch_from_rows,
+)
 from mlinfer.sources._files import file_of, list_files
 from mlinfer.sources._json_decode import NotARecord, Row, decode, decode_line, fastest
 from mlinfer.sources._text_files import (
@@ -54,7 +63,10 @@ class JsonLinesSource(DataSource):
         return not self.follow
 
     def schema(self) -> pa.Schema | None:
-        """The fields of the first lines of the first file (up to 1 MiB), each of the type that most of its values have."""
+        """The fields of the first lines of the first file (up to 1 MiB), each of the type that most of its values have.
+
+        Raises SchemaError: `id_column` is none of them.
+        """
         for partition in self.partitions():
             with open_tape(file_of(self.path, partition), None) as tape:
                 tape.fill_to(CHUNK_BYTES)
@@ -62,7 +74,12 @@ class JsonLinesSource(DataSource):
             whole = text[: text.rfind(b"\n")] if b"\n" in text else text
             rows = decode(whole, fastest())[0] if whole else []
             if rows:
-                return _schema_of(rows)
+                found = _schema_of(rows)
+                if self.id_column is not None and self.id_column not in found.names:
+                    what = f"no such field in the first lines of {partition}"
+                    advice = f"fields there are: {', '.join(found.names)}"
+                    raise SchemaError(self.id_column, "the records' ids", what, advice)
+                return found
         return None
 
     def partitions(self) -> Sequence[str]:
