@@ -184,6 +184,14 @@ def test_a_column_that_a_file_lacks_is_named_with_that_file_and_its_columns(tmp_
         CsvSource(tmp_path, id_column="b").open("b.csv", None, pa.schema([])).__enter__()
 
 
+def test_a_file_of_carriage_returns_is_told_what_it_is(tmp_path):
+    source = CsvSource(written(tmp_path, b"a,b\r1,x\r2,y\r"))
+    with pytest.raises(
+        SchemaError, match=r"found lines that end in a carriage return alone; write .*a\.csv with newl"
+    ):
+        source.schema()
+
+
 def test_fields_and_records_beyond_the_limits_are_bad_alone(tmp_path, monkeypatch):
     for module in (csv_source, _text_files):
         monkeypatch.setattr(module, "LONGEST_LINE", 2000)

@@ -27,6 +27,7 @@ def header_of(tape: Tape, delimiter: str, *, growing: bool) -> list[str] | None:
             line = tape.take(size, tape.data.count(b"\n", tape.start, tape.start + size))
             if line.strip(b"\r\n"):
                 _refuse_parquet(line, tape.path)
+                _refuse_returns(line, tape.path)
                 return _names(line, tape.path, delimiter)
         elif len(tape.data) - tape.start > LONGEST_LINE:
             raise SchemaError(
@@ -40,6 +41,13 @@ def _refuse_parquet(line: bytes, path: Path) -> None:
     if line.startswith(PARQUET) and line[len(PARQUET) :][:1] < b" ":
         advice = f"read {path} with ParquetSource, or give it a name that ends in .parquet"
         raise SchemaError(HEADER, "names of columns in UTF-8", "a Parquet file", advice)
+
+
+def _refuse_returns(line: bytes, path: Path) -> None:
+    if b"\r" in line.rstrip(b"\r\n") and b'"' not in line:
+        found = "lines that end in a carriage return alone"
+        advice = f"write {path} with newlines (tr '\\r' '\\n')"
+        raise SchemaError(HEADER, "lines that end in a newline", found, advice)
 
 
 def _names(line: bytes, path: Path, delimiter: str) -> list[str]:
