@@ -134,11 +134,12 @@ def rejected():
             "a.csv.gz", gzip.compress(LINES.encode())[:-9], 4,
             "a.csv.gz: wanted to read on at byte", "cut or damaged", "restore it",
         ),
+        ("a.csv", PARQUET, 2, "field 'header row': wanted names of columns", "found a Parquet file", "ParquetSource"),
         ("a.parquet", PARQUET[:-20], 4, "a.parquet: wanted a Parquet file", "corrupted", "restore it"),
         ("a.csv", LINES.replace("x,id", "id,z"), 2, "field 'x': wanted double", "columns there are: id, z", "rename"),
         ("a.parquet", parquet(x=[b"a"], id=["r0"]), 2, "field 'x': wanted double", "found binary", "convert"),
     ],
-    ids=["missing", "empty", "empty csv", "header only", "delimiter", "cut gzip", "cut parquet", "other column", "other type"],
+    ids=["missing", "empty", "empty csv", "header only", "delimiter", "cut gzip", "parquet as csv", "cut parquet", "other column", "other type"],
 )  # fmt: skip
 def test_an_unusable_file_says_what_was_wanted_what_was_found_and_what_to_do(
     folder, capsys, *, file, data, code, wanted, found, advice
@@ -189,11 +190,13 @@ def test_an_unusual_file_is_read(folder, capsys, *, file, data, ids):
         ("x,id\nnan,r0\n1,r1\n", "same", ["a.csv#2"], "field 'x': wanted a value (double), found none"),
         ("x,id\ninf,r0\n1,r1\n", "same", ["a.csv#2"], "the model's answer 'y' is missing or not a finite number"),
         (b"x,id\n0,r\xff\n1,r1\n", "same", ["a.csv#2"], "column 'id': wanted string, found"),
+        (b"x,id\n0,r\xff,\n1,r1\n", "same", ["a.csv#2"], "wanted 2 columns, found 3"),
+        (b"x,id\n\xff\n1,\xc3\xa4\n", "same", ["a.csv#2"], "wanted 2 columns, found 1"),
         (LINES, "nothing", ["a.csv#5"], "the model's answer 'y' is missing or not a finite number"),
         (LINES, "picky", ["a.csv#5"], "ValueError: no threes"),
         (LINES, "down", [f"a.csv#{line}" for line in range(2, 7)], "ValueError: the model is down"),
     ],
-    ids=["null", "nan", "infinity", "not utf-8", "no answer", "raises for one", "raises for all"],
+    ids=["null", "nan", "infinity", "not utf-8", "not utf-8 and too long", "not utf-8 and too short", "no answer", "raises for one", "raises for all"],
 )  # fmt: skip
 def test_a_bad_record_is_named_and_without_a_place_for_it_the_run_ends_with_3(
     folder, capsys, *, data, model, bad, reason

@@ -42,6 +42,8 @@ def rows(found):
         (b'1,"\xff"', "wrong_type", "column 'b': wanted string, found '\\\\xff'"),
         (b"1", "wrong_columns", "wanted 2 columns, found 1"),
         (b"1,2,3", "wrong_columns", "wanted 2 columns, found 3"),
+        (b"1,2,\xff", "wrong_columns", "wanted 2 columns, found 3"),
+        (b"\xff", "wrong_columns", "wanted 2 columns, found 1"),
         (b'1,"y" z', "undecodable", "found a quote or a carriage return elsewhere"),
         (b'1,"y', "undecodable", "found a quote or a carriage return elsewhere"),
         (b"1,y\r2,z", "undecodable", "found a quote or a carriage return elsewhere"),
@@ -163,6 +165,31 @@ def test_ids_come_from_the_named_column_read_or_not(tmp_path):
         found = list(batches(source, wanted=wanted))
         assert ids(found) == ["x", "a.csv#3"]
         assert found[0].records.schema.names == wanted.names
+
+
+def test_a_column_that_a_file_lacks_is_named_with_that_file_and_its_columns(tmp_path):
+    written(tmp_path, b"a,b\n1,x\n", name="a.csv")
+    written(tmp_path, b"a,z\n1,x\n", name="b.csv")
+    host = FunctionHost(lambda a: a, {"a": "float64"}, {"y": "float64"}, "numpy")
+
+    def run(**more):
+        source = CsvSource(tmp_path, **more)
+        InferencePipeline(source, host, MemoryDestination(), name="p", keep=["b"]).run()
+
+    with pytest.raises(SchemaError, match=r"'b': wanted string, found no such column in .*b\.csv; .* a, z$"):
+        run()
+    with pytest.raises(SchemaError, match=r"'idd': wanted the records' ids, found .*a\.csv; .* a, b$"):
+        run(id_column="idd")
+    with pytest.raises(SchemaError, match=r"'b': wanted the records' ids, found .*b\.csv; .* a, z$"):
+        CsvSource(tmp_path, id_column="b").open("b.csv", None, pa.schema([])).__enter__()
+
+
+def test_a_file_of_carriage_returns_is_told_what_it_is(tmp_path):
+    source = CsvSource(written(tmp_path, b"a,b\r1,x\r2,y\r"))
+    with pytest.raises(
+        SchemaError, match=r"found lines that end in a carriage return alone; write .*a\.csv with newl"
+    ):
+        source.schema()
 
 
 def test_fields_and_records_beyond_the_limits_are_bad_alone(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from mlinfer import BadRecord, Batch, ChangedError, ConfigError, EndOfInput, InferencePipeline, SchemaError
-from mlinfer.destinations import MemoryDestination
+from mlinfer.destinations import CsvDestination, MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import FilesSource
 from mlinfer.sources import _blobs as module
@@ -125,6 +125,54 @@ def test_delivered_files_may_be_removed(tmp_path):
     assert names(read(FilesSource(tmp_path), position)) == ["c"]
 
 
+def test_another_folder_with_equal_names_is_refused_and_not_passed_over(tmp_path):
+    put(tmp_path / "f1", a=b"1", b=b"22")
+    put(tmp_path / "f2", a=b"333", b=b"4444")
+    host = FunctionHost(
+        lambda **columns: [len(b) for b in columns["bytes"]], {"bytes": "binary"}, {"n": pa.int64()}, "numpy"
+    )
+    out = CsvDestination(tmp_path / "out.csv")
+    first, second = (
+        InferencePipeline(FilesSource(tmp_path / folder), host, out, name="files", keep=["path"])
+        for folder in ("f1", "f2")
+    )
+    assert first.run().delivered == 2
+    with pytest.raises(
+        ChangedError, match=r"f2/b: wanted the file that was delivered last, found that it was replaced"
+    ):
+        second.run()
+    assert second.run(from_start=True).delivered == 2
+    assert (tmp_path / "out.csv").read_text().splitlines()[1:] == ['"a",3', '"b",4']
+
+
+def test_a_file_that_came_as_another_went_is_noticed(tmp_path):
+    put(tmp_path, b=b"", c=b"", d=b"")
+    position = read(FilesSource(tmp_path))[-1].position
+    (tmp_path / "b").unlink()
+    put(tmp_path, a=b"")
+    with pytest.raises(ChangedError, match="found as many as were delivered, but not the same"):
+        read(FilesSource(tmp_path), position)
+
+
+def test_a_file_that_came_as_all_others_went_is_noticed(tmp_path):
+    put(tmp_path, b=b"", c=b"", d=b"")
+    position = read(FilesSource(tmp_path))[-1].position
+    for name in "bcd":
+        (tmp_path / name).unlink()
+    put(tmp_path, e=b"")
+    assert names(read(FilesSource(tmp_path), position)) == ["e"]
+    put(tmp_path, a=b"")
+    with pytest.raises(
+        ChangedError, match="'d', the last one delivered, found that it is gone, and others are there"
+    ):
+        read(FilesSource(tmp_path), position)
+
+
+def test_progress_without_a_proof_is_still_read(tmp_path):
+    put(tmp_path, a=b"", b=b"", c=b"")
+    assert names(read(FilesSource(tmp_path), {"last": "b", "count": 2})) == ["c"]
+
+
 def test_a_followed_folder_gives_new_files_and_refuses_late_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LIST_AGAIN_SECONDS", 0.0)
     source = FilesSource(tmp_path, follow=True)
@@ -137,7 +185,7 @@ def test_a_followed_folder_gives_new_files_and_refuses_late_ones(tmp_path, monke
         put(tmp_path, c=b"", d=b"")
         batch = reader.read(10, 0)
         assert names([batch]) == ["c", "d"]
-        assert batch.position == {"last": "d", "count": 2}
+        assert (batch.position["last"], batch.position["count"]) == ("d", 2)
         put(tmp_path, a=b"")
         with pytest.raises(ChangedError, match="found a before it"):
             reader.read(10, 0)

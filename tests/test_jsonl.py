@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reading
-from mlinfer import Batch, ChangedError, ComponentError, InferencePipeline, Scope
+from mlinfer import Batch, ChangedError, ComponentError, InferencePipeline, MlinferError, SchemaError, Scope
 from mlinfer._conform import Conform
-from mlinfer.destinations import JsonLinesDestination, MemoryDestination
+from mlinfer.destinations import CsvDestination, JsonLinesDestination, MemoryDestination
 from mlinfer.destinations._jsonl import json_lines
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import JsonLinesSource, _text_files
@@ -142,6 +142,40 @@ def test_large_integers_are_floats_and_never_other_integers(tmp_path):
     assert second == {"x": 9007199254740993}
 
 
+def test_integers_beyond_64_bits_keep_every_digit_where_a_type_can_hold_them(tmp_path, library):
+    numbers = [10**29 + 1, 10**29 + 2, 2**53 + 1, -(10**37), 2**64]
+    content = b"".join(b'{"x": %d, "y": 0, "list": [%d]}\n' % (number, number) for number in numbers)
+    source = JsonLinesSource(written(tmp_path, content, name="a.jsonl"), id_column="x")
+    assert source.schema().field("x").type == pa.null()
+    wanted = pa.schema([("x", pa.decimal128(38, 0))])
+    found = list(batches(source, wanted=wanted))
+    assert [int(row["x"]) for row in rows(found)] == numbers
+    assert reading.ids(found) == list(map(str, numbers))
+    assert [row["x"] for row in rows(batches(source))] == list(map(float, numbers))
+    lists = pa.schema([("list", pa.list_(pa.float64()))])
+    assert [row["list"] for row in rows(batches(source, wanted=lists))] == [[float(one)] for one in numbers]
+    (batch,) = batches(source, wanted=pa.schema([("x", pa.int64())]))
+    assert rows([batch]) == [{"x": 2**53 + 1}]
+    assert f"wanted int64, found {10**29 + 1}" in batch.bad[0].message
+
+
+def test_large_ids_arrive_as_they_were_written_and_need_a_type_for_it(tmp_path):
+    numbers = [10**29 + 1, 10**29 + 2, 2**53 + 1]
+    content = "".join(f'{{"id": {number}, "x": 1}}\n' for number in numbers).encode()
+    source, out = JsonLinesSource(written(tmp_path, content)), tmp_path / "out.csv"
+    host = FunctionHost(lambda x: x, {"x": "float64"}, {"y": "float64"}, "numpy", version="1")
+
+    def run(keep):
+        return InferencePipeline(source, host, CsvDestination(out), name="p", keep=keep).run().delivered
+
+    with pytest.raises(MlinferError, match=r"'id'"):
+        run(["id"])
+    assert run({"id": pa.decimal128(38, 0)}) == 3
+    assert [line.split(",")[0].strip('"') for line in out.read_text().splitlines()[1:]] == list(
+        map(str, numbers)
+    )
+
+
 def test_a_line_longer_than_memory_allows_is_skipped(tmp_path, monkeypatch):
     for module in (_text_files, sys.modules["mlinfer.sources._jsonl"]):
         monkeypatch.setattr(module, "LONGEST_LINE", 1000)
@@ -263,6 +297,13 @@ def test_ids_come_from_the_named_field(tmp_path):
 
 
 # --- positions -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_misspelt_name_of_the_ids_is_told_with_the_fields_there_are(tmp_path):
+    source = JsonLinesSource(written(tmp_path, b'{"x": 1, "id": "a"}\n'), id_column="idd")
+    host = FunctionHost(lambda x: x, {"x": "float64"}, {"y": "float64"}, "numpy")
+    with pytest.raises(SchemaError, match=r"'idd': wanted the records' ids, found .*a\.jsonl; .* x, id$"):
+        InferencePipeline(source, host, MemoryDestination(), name="p").run()
 
 
 @pytest.mark.parametrize("ending", ["", ".gz", ".zst"])

@@ -174,3 +174,10 @@ def test_another_function_text_or_version_is_another_model():
     ]
     assert len(set(found)) == 4
     assert fingerprint(FunctionHost(with_numpy, **fields, shared=True)) == found[0]
+
+
+def test_an_empty_list_delivers_nothing():
+    host = FunctionHost(lambda km: km, {"km": "float64"}, {"y": "float64"}, "numpy")
+    there = MemoryDestination()
+    assert InferencePipeline(MemorySource([]), host, there, name="p").run().delivered == 0
+    assert there.table().to_pylist() == []

@@ -31,7 +31,7 @@ from mlinfer import (
     SchemaError,
     Scope,
 )
-from mlinfer.destinations import ParquetDestination
+from mlinfer.destinations import MemoryDestination, ParquetDestination
 from mlinfer.destinations import _parquet as writing
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import ParquetSource
@@ -823,3 +823,11 @@ def test_a_file_whose_other_columns_are_damaged_runs_to_its_end(tmp_path):
     report = InferencePipeline(ParquetSource(path), DOUBLE, into, name="n", keep=["s"]).run()
     assert report.delivered == 100
     assert sorted(pq.read_table(tmp_path / "out").column("s").to_pylist()) == sorted(table["s"].to_pylist())
+
+
+def test_a_file_with_a_column_of_another_type_is_named(tmp_path):
+    pq.write_table(pa.table({"x": [1.0]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"x": ["one"]}), tmp_path / "b.parquet")
+    host = FunctionHost(lambda x: x, {"x": "float64"}, {"y": "float64"}, "numpy")
+    with pytest.raises(SchemaError, match=r"'x': wanted double .*found string in b\.parquet; convert"):
+        InferencePipeline(ParquetSource(tmp_path), host, MemoryDestination(), name="p").run()

@@ -72,6 +72,12 @@ def test_rows_that_do_not_fit_are_bad_alone():
         assert ids(found) == ["all#0", "all#3"]
 
 
+@pytest.mark.parametrize("made", [forgetful(), [{"x": 1.0}]], ids=["generator", "list"])
+def test_what_a_function_returned_is_refused_in_its_place(made):
+    with pytest.raises(ConfigError, match=r"wanted a function .* give the function, not what it returned"):
+        IterableSource(made)
+
+
 def test_a_function_that_takes_after_can_be_resumed_and_another_cannot():
     assert IterableSource(forgetful).resume == "none"
     source = IterableSource(seeking)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlinfer import ComponentError, ConfigError, EndOfInput, InferencePipeline, TransientError
+from mlinfer import ChangedError, ComponentError, ConfigError, EndOfInput, InferencePipeline, TransientError
 from mlinfer.destinations import SqlDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import SqlSource
@@ -64,7 +64,7 @@ def test_it_goes_on_behind_every_position(path):
     numbers(path)
     whole = read(source(path))
     assert [row["id"] for row in rows(whole)] == list(range(0, 20, 2))
-    assert [batch.position for batch in whole] == [6, 14, 18]
+    assert [batch.position["key"] for batch in whole] == [6, 14, 18]
     for number, batch in enumerate(whole):
         assert rows(read(source(path), batch.position)) == rows(whole[number + 1 :])
     assert whole[0].ids.array().to_pylist() == ["0", "2", "4", "6"]
@@ -114,7 +114,7 @@ def test_only_the_wanted_columns_are_read(path):
     numbers(path)
     [first, *_] = read(source(path), columns=["s"])
     assert first.records.schema.names == ["s"]
-    assert first.position == 6
+    assert first.position["key"] == 6
 
 
 def test_a_value_of_another_type_than_its_column_is_a_bad_record(path):
@@ -127,7 +127,7 @@ def test_a_value_of_another_type_than_its_column_is_a_bad_record(path):
     assert batch.records.to_pylist() == [{"id": 1, "x": 1.0}, {"id": 3, "x": 3.0}]
     assert batch.ids.array().to_pylist() == ["1", "3"]
     assert [(bad.id, bad.kind) for bad in batch.bad] == [("2", "wrong_type")]
-    assert batch.position == 3
+    assert batch.position["key"] == 3
 
 
 def test_without_a_key_it_reads_once_and_cannot_resume(path):
@@ -223,6 +223,54 @@ def test_another_query_does_not_go_on_at_this_ones_position(path):
     )
     assert one.partitions() == same.partitions() != other.partitions()
     assert pickle.loads(pickle.dumps(one)) == one
+
+
+def test_another_database_under_the_same_name_is_refused_and_not_passed_over(tmp_path):
+    paths = [tmp_path / name / "s.db" for name in ("d1", "d2")]
+    for path, x in zip(paths, (1, 2), strict=True):
+        path.parent.mkdir()
+        change(
+            path,
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, x REAL)",
+            f"INSERT INTO t VALUES (1, {x}), (2, {x})",
+        )
+    host = FunctionHost(lambda x: x, {"x": "float64"}, {"y": "float64"}, "numpy", version="1")
+    out = SqlDestination(f"sqlite:///{tmp_path}/out.db", "scores")
+    first, second = (InferencePipeline(source(path), host, out, name="p", keep=["id"]) for path in paths)
+    assert (first.run().delivered, first.run().delivered) == (2, 0)
+    with pytest.raises(ChangedError, match=r"d2/s\.db: wanted .* with id 2, found another row"):
+        second.run()
+    assert second.run(from_start=True).delivered == 2
+    with closing(sqlite3.connect(tmp_path / "out.db")) as connection:
+        assert connection.execute("SELECT DISTINCT y FROM scores").fetchall() == [(2.0,)]
+
+
+def test_keys_that_are_used_again_are_refused_and_rows_that_all_went_are_not_missed(path):
+    numbers(path)
+    after = read(source(path))[-1].position
+    change(path, "DELETE FROM t WHERE id < 18")
+    assert rows(read(source(path), after)) == []
+    change(path, "DELETE FROM t")
+    assert rows(read(source(path), after)) == []
+    change(path, "INSERT INTO t VALUES (19, 1, 'new')")
+    assert [row["id"] for row in rows(read(source(path), after))] == [19]
+    change(path, "INSERT INTO t VALUES (1, 1, 'new')")
+    with pytest.raises(
+        ChangedError, match="with id 18, found that it is gone, while rows before it are there"
+    ):
+        read(source(path), after)
+
+
+def test_progress_without_a_proof_is_still_read_and_other_columns_are_not_compared(path):
+    numbers(path)
+    assert [row["id"] for row in rows(read(source(path), 14))] == [16, 18]
+    after = read(source(path), columns=["x"])[0].position
+    assert rows(read(source(path), after))[0]["id"] == after["key"] + 2
+    change(path, "UPDATE t SET s = 'later'")
+    assert read(source(path), after, columns=["x"])
+    change(path, "UPDATE t SET x = -1")
+    with pytest.raises(ChangedError, match="found another row"):
+        read(source(path), after, columns=["x"])
 
 
 def test_what_a_dead_writer_left_half_done_is_undone_first(path, tmp_path):

@@ -138,7 +138,7 @@ def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
         kinds = set(map(type, values)) - {type(None)}
         if pt.is_floating(wanted) and kinds <= {int, float}:
             return pa.array([None if value is None else float(value) for value in values], pa.float64())
-        if pt.is_uint64(wanted) and kinds == {int}:
+        if (pt.is_uint64(wanted) or pt.is_decimal(wanted)) and kinds == {int}:
             return pa.array(values, wanted)
         raise
     if is_list(found.type) and pt.is_floating(found.type.value_type) and any(map(_holds_bool, values)):

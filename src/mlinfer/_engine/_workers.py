@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from mlinfer._engine._step import Answers, Step
-from mlinfer._errors import ComponentError, ConfigError, MlinferError, RecordErrors, TransientError
+from mlinfer._errors import (
+    ComponentError,
+    ConfigError,
+    MlinferError,
+    RecordErrors,
+    SchemaError,
+    TransientError,
+)
 from mlinfer._failpoints import failpoint
 from mlinfer._isolate import Foreign
 from mlinfer._protocols import Renews, SideTables, Stateful
@@ -129,6 +136,9 @@ class Timed:
         for failures in range(1, self.retry.attempts + 1):
             try:
                 answers = step(batch)
+            except SchemaError as error:  # one file of many may be unlike the others
+                found = f"{error.found} in {batch.partition}"
+                raise SchemaError(error.field, error.wanted, found, error.advice) from error
             except TransientError as error:
                 if failures == self.retry.attempts:
                     msg = f"the model failed {failures} times in a row: {error}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ COLUMNS = pa.schema(
 BATCH_BYTES = 32 * 2**20
 MOST_BYTES = 2**30
 LIST_AGAIN_SECONDS = 1.0
+PROOF_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,9 @@ class FilesSource(DataSource):
 
     Files are taken in the order of their names, and progress is the last name. So a new file must have a name that sorts
     behind those that were delivered (a date or a number in front does that): one that sorts before them is an error, not
-    passed over. That is noticed exactly while a run lasts; between two runs by the number of files, so it goes unnoticed
-    if as many delivered files were removed.
+    passed over. Delivered files may be removed, the last one together with all before it: by its size and its first 4 KiB
+    the folder is known again. While a run lasts every file that comes late is noticed; between two runs one goes unnoticed
+    only if more of the delivered files were removed than came.
 
     Args:
         path: a folder, a glob (`photos/**/*.jpg`) or one file.
@@ -81,11 +84,11 @@ class FilesSource(DataSource):
 
     def remaining(self, partition: str, after: Position | None) -> int:  # noqa: ARG002 - there is one partition
         """The number of files that sort behind the position."""
-        return len(_behind(list(self._list()), after))
+        return len(_behind(self._list(), after))
 
     @contextmanager
     def open(self, partition: str, after: Position | None, wanted: pa.Schema) -> Iterator[FilesReader]:
-        """Go on behind the last file. Raises ChangedError: files have come that sort before it."""
+        """Go on behind the last file. Raises ChangedError: it was replaced, or files have come that sort before it."""
         for field in wanted:
             if field.name not in COLUMNS.names:
                 advice = f"a file has {', '.join(COLUMNS.names)}"
@@ -104,8 +107,9 @@ class FilesReader:
     ) -> None:
         self._source, self._partition, self._columns = source, partition, columns
         self._files = source._list()  # noqa: SLF001 - the recipe's own session
-        self._waiting = deque(_behind(list(self._files), after))
+        self._waiting = deque(_behind(self._files, after))
         self._done = len(self._files) - len(self._waiting)
+        self._names = _sum(list(self._files)[: self._done])
         self._last: str | None = after["last"] if after else None
         self._listed = time.monotonic()
 
@@ -121,6 +125,7 @@ class FilesReader:
         while self._waiting and len(rows) + len(bad) < max_records and size < BATCH_BYTES:
             name = self._last = self._waiting.popleft()
             self._done += 1
+            self._names += _sum([name])
             try:
                 rows.append(self._record(name))
             except _TooLargeError as error:
@@ -157,8 +162,13 @@ class FilesReader:
             records = pa.RecordBatch.from_arrays(arrays, schema=schema)
         else:
             records = pa.RecordBatch.from_struct_array(pa.array([{}] * len(rows), pa.struct([])))
-        position = {"last": self._last, "count": self._done}
+        position = self._position()
         return Batch(records, self._partition, position, RecordIds.of(pa.array(names, pa.string())), bad)
+
+    def _position(self) -> Position:
+        assert self._last is not None  # noqa: S101 - a batch holds a file
+        proof = _proof(self._files[self._last])
+        return {"last": self._last, "count": self._done, "names": _hex(self._names), "proof": proof}
 
     def _look_again(self, timeout: float) -> None:
         due = self._listed + LIST_AGAIN_SECONDS - time.monotonic()
@@ -170,7 +180,9 @@ class FilesReader:
         new = [name for name in found if name not in self._files]
         if self._last is not None and new and new[0] < self._last:
             raise ChangedError(_came_late(new[0], self._last))
-        self._done -= len(self._files.keys() - found.keys())
+        gone = self._files.keys() - found.keys()
+        self._done -= len(gone)
+        self._names -= _sum(gone)
         self._files, self._waiting, self._listed = found, deque(new), time.monotonic()
 
 
@@ -178,8 +190,9 @@ class _TooLargeError(Exception):
     """The file is larger than the source reads."""
 
 
-def _behind(names: list[str], after: Position | None) -> list[str]:
-    """The names that sort behind a position. Raises ChangedError: more sort before it than were delivered."""
+def _behind(files: dict[str, Path], after: Position | None) -> list[str]:
+    """The names that sort behind a position. Raises ChangedError: these are not the files that were delivered."""
+    names = list(files)
     if after is None:
         return names
     last, count = (after.get("last"), after.get("count")) if isinstance(after, dict) else (None, None)
@@ -189,7 +202,42 @@ def _behind(names: list[str], after: Position | None) -> list[str]:
     before = [name for name in names if name <= last]
     if len(before) > count:
         raise ChangedError(_came_late(f"{len(before) - count} more file(s)", last))
+    # Progress of earlier versions has neither the sum of the names nor a proof.
+    if len(before) == count and after.get("names") not in {None, _hex(_sum(before))}:
+        raise ChangedError(_came_late("as many as were delivered, but not the same,", last))
+    if before and after.get("proof") is not None:
+        _check_last(files.get(last), last, after["proof"])
     return names[len(before) :]
+
+
+def _check_last(path: Path | None, last: str, proof: str) -> None:
+    if path is None:
+        raise ChangedError(_came_late("that it is gone, and others are there", last))
+    if _proof(path) != proof:
+        msg = (
+            f"{path}: wanted the file that was delivered last, found that it was replaced or changed; give new files new "
+            "names that sort behind it, or deliver everything anew with run(from_start=True)"
+        )
+        raise ChangedError(msg)
+
+
+def _proof(path: Path) -> str | None:
+    """What a file is known by when its name is not enough; None: it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return hashlib.sha256(f"{size}:".encode() + file.read(PROOF_BYTES)).hexdigest()[:32]
+    except OSError:
+        return None
+
+
+def _sum(names: Iterable[str]) -> int:
+    """A digest of names in any order, to which others can be added and from which they can be taken."""
+    return sum(int.from_bytes(hashlib.sha256(name.encode()).digest()[:16]) for name in names)
+
+
+def _hex(names: int) -> str:
+    return f"{names % 2**128:032x}"
 
 
 def _came_late(what: str, last: str) -> str:

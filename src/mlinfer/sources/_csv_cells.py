@@ -37,6 +37,8 @@ class Cells:
     def __call__(self, block: bytes, count: int) -> tuple[pa.RecordBatch, list[int] | None, list[Wrong]]:
         """The columns of so many records; the places of the good ones (None: all); what is wrong with others."""
         wrong: list[Wrong] = []
+        if not _is_utf8(block):
+            return self._cell_by_cell(self._parse_bytes(block, wrong), count, wrong)
         try:
             table = self._parse(block, self._read, wrong)
         except pa.ArrowInvalid:
@@ -49,6 +51,8 @@ class Cells:
     def infer(self, block: bytes) -> pa.Schema:
         """The types of all columns, by their first records; null where the cells do not tell."""
         wrong: list[Wrong] = []
+        if not _is_utf8(block):
+            block = block.decode(errors="replace").encode()
         table = self._parse(block, {}, wrong)
         named = [name for name in table.schema.names if not name.startswith(UNNAMED)]
         told = {name: _told(table.column(name)) for name in named}
@@ -77,6 +81,19 @@ class Cells:
                 quoted_strings_can_be_null=False,
             ),
         )
+
+    def _parse_bytes(self, block: bytes, wrong: list[Wrong]) -> pa.Table:
+        """Cells that are not all UTF-8: pyarrow fails at a record that is not and has too many or too few of them.
+
+        It is given a text of one character for each byte, which every byte comes back from.
+        """
+        text = block.decode("latin-1").encode()
+        table = self._parse(text, dict.fromkeys(self._read, pa.string()), wrong)
+        cells = [
+            [None if cell is None else cell.encode("latin-1") for cell in column.to_pylist()]
+            for column in table.columns
+        ]
+        return pa.table([pa.array(one, pa.binary()) for one in cells], names=table.schema.names)
 
     def _cell_by_cell(
         self, table: pa.Table, count: int, wrong: list[Wrong]
@@ -184,10 +201,18 @@ def _value(text: str, kind: pa.DataType) -> pa.Array:
     return pa.nulls(1, kind)
 
 
+def _is_utf8(block: bytes) -> bool:
+    if block.isascii():
+        return True
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _told(column: pa.ChunkedArray) -> pa.DataType:
     """The type of a column, unless it is a text among which numbers stand: these may be numbers with a few bad cells."""
-    if pt.is_binary(column.type):
-        return pa.string()  # one of the cells is not UTF-8
     if not pt.is_string(column.type):
         return column.type
     cells = column.drop_null()

@@ -10,7 +10,17 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from mlinfer import BadRecord, Batch, DataSource, EndOfInput, Position, RecordIds, batch_from_rows, to_arrow
+from mlinfer import (
+    BadRecord,
+    Batch,
+    ConfigError,
+    DataSource,
+    EndOfInput,
+    Position,
+    RecordIds,
+    batch_from_rows,
+    to_arrow,
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,16 @@ class IterableSource(DataSource):
 
     make: Callable[..., Iterable[Any]]
     bounded: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what a function returned: a second run would find it used up."""
+        made: Any = self.make
+        if not callable(made):
+            found = type(made).__name__
+            msg = f"IterableSource: wanted a function that yields records, found a {found}; give the function, not what it returned"
+            if not isinstance(made, Generator):
+                msg += " (records in hand are for MemorySource)"
+            raise ConfigError(msg)
 
     @property
     def resume(self) -> Literal["seek", "none"]:  # type: ignore[override]

@@ -18,6 +18,9 @@ Row: TypeAlias = dict[str, Any]
 DEEPEST = 32
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 _COLON, _QUOTE, _SPACE, _NEWLINE, _BRACKET = 58, 34, 32, 10, 91
+_POINT, _ZERO, _NINE, _APART = 46, 48, 9, 6
+_LARGE = 19  # digits
+_MOST_DIGITS = 77  # those of Arrow's largest decimal, and a sign
 _BRACE_TO_BRACKET = 0xDF  # { without one bit is [
 
 
@@ -67,7 +70,7 @@ def decode_line(line: bytes) -> Row:
     if _too_deep(value):
         raise NotARecord(_TOO_DEEP)
     _refuse_half_characters(text, value)
-    return value
+    return {name: _narrowed(inner) if type(inner) in {list, dict} else inner for name, inner in value.items()}
 
 
 def _all_at_once(block: bytes, loads: Callable[[bytes], Any]) -> list[Row] | None:
@@ -114,6 +117,30 @@ def _one_by_one(
 
 
 def _suspicious(block: bytes, rows: list[Row]) -> list[int]:
+    """The lines in which fast decoders may have missed something."""
+    return sorted({*_oddly_keyed(block, rows), *_with_large_integers(block)})
+
+
+def _with_large_integers(block: bytes) -> list[int]:
+    """The lines with integers that may be beyond 64 bits, which fast decoders round to floats."""
+    codes = np.frombuffer(block, np.uint8)
+    some = _are_digits(codes[::_APART])
+    if not (some[:-2] & some[1:-1] & some[2:]).any():  # three at least, of so many digits in a row
+        return []
+    others = np.flatnonzero(~_are_digits(codes))
+    before = others[np.flatnonzero(np.diff(others) > _LARGE)]
+    before = before[codes[before] != _POINT]  # a fraction is a float in any case
+    if not len(before):
+        return []
+    lines: list[int] = np.unique(np.searchsorted(np.flatnonzero(codes == _NEWLINE), before)).tolist()
+    return lines
+
+
+def _are_digits(codes: np.ndarray) -> np.ndarray:
+    return codes - np.uint8(_ZERO) <= _NINE
+
+
+def _oddly_keyed(block: bytes, rows: list[Row]) -> list[int]:
     """The lines that may name a key twice or be nested too deep, which fast decoders do not tell.
 
     A key is followed by a colon, with nothing but blanks between them: count colons behind a quote or a blank.
@@ -179,6 +206,20 @@ def _integer(text: str) -> int | float:
     return value if _SMALLEST <= value <= _LARGEST else _number(text)
 
 
+def _exact_integer(text: str) -> int | float:
+    """Integers exactly, if a decimal can hold them."""
+    return int(text) if len(text) <= _MOST_DIGITS else _number(text)
+
+
+def _narrowed(value: Any) -> Any:
+    """Inside of lists and objects large integers are floats: only a column of its own can be a decimal."""
+    if type(value) is list:
+        return list(map(_narrowed, value))
+    if type(value) is dict:
+        return {name: _narrowed(inner) for name, inner in value.items()}
+    return float(value) if type(value) is int and not _SMALLEST <= value <= _LARGEST else value
+
+
 def _constant(text: str) -> Any:
     msg = f"wanted a JSON value, found {text}"
     raise NotARecord(msg)
@@ -194,7 +235,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> Row:
 
 _FAST = json.JSONDecoder(parse_float=_number, parse_int=_integer, parse_constant=_constant)
 _STRICT = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_float=_number, parse_int=_integer, parse_constant=_constant
+    object_pairs_hook=_unique, parse_float=_number, parse_int=_exact_integer, parse_constant=_constant
 )
 
 

@@ -12,10 +12,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import BadRecord, Batch, DataSource, EndOfInput, Position, RecordIds, batch_from_rows
+from mlinfer import (
+    BadRecord,
+    Batch,
+    DataSource,
+    EndOfInput,
+    Position,
+    RecordIds,
+    SchemaError,
+    batch_from_rows,
+)
 from mlinfer.sources._files import file_of, list_files
-from mlinfer.sources._json_decode import Row, decode, fastest
-from mlinfer.sources._text_files import CHUNK_BYTES, LONGEST_LINE, LONGEST_RAW, Tape, open_tape, text_suffixes
+from mlinfer.sources._json_decode import NotARecord, Row, decode, decode_line, fastest
+from mlinfer.sources._text_files import (
+    CHUNK_BYTES,
+    LONGEST_LINE,
+    LONGEST_RAW,
+    Tape,
+    may_grow,
+    open_tape,
+    text_suffixes,
+)
 
 SUFFIXES = text_suffixes(".jsonl", ".ndjson", ".json")
 
@@ -30,7 +47,8 @@ class JsonLinesSource(DataSource):
 
     Args:
         path: a file, a glob or a directory; every file is a partition.
-        follow: do not end, but look for new files; give a file its final name when it is complete.
+        follow: do not end, but look for new files; give a file its final name when it is complete. A last line without a
+            newline that is not an object yet is left for a later run: it may still be growing.
         id_column: the field that names a record for ever; by default, and where it is null, that is its file and line number.
     """
 
@@ -45,7 +63,10 @@ class JsonLinesSource(DataSource):
         return not self.follow
 
     def schema(self) -> pa.Schema | None:
-        """The fields of the first lines of the first file (up to 1 MiB), each of the type that most of its values have."""
+        """The fields of the first lines of the first file (up to 1 MiB), each of the type that most of its values have.
+
+        Raises SchemaError: `id_column` is none of them.
+        """
         for partition in self.partitions():
             with open_tape(file_of(self.path, partition), None) as tape:
                 tape.fill_to(CHUNK_BYTES)
@@ -53,7 +74,12 @@ class JsonLinesSource(DataSource):
             whole = text[: text.rfind(b"\n")] if b"\n" in text else text
             rows = decode(whole, fastest())[0] if whole else []
             if rows:
-                return _schema_of(rows)
+                found = _schema_of(rows)
+                if self.id_column is not None and self.id_column not in found.names:
+                    what = f"no such field in the first lines of {partition}"
+                    advice = f"fields there are: {', '.join(found.names)}"
+                    raise SchemaError(self.id_column, "the records' ids", what, advice)
+                return found
         return None
 
     def partitions(self) -> Sequence[str]:
@@ -68,14 +94,15 @@ class JsonLinesSource(DataSource):
         be read.
         """
         with open_tape(file_of(self.path, partition), after) as tape:
-            yield JsonLinesReader(tape, partition, wanted, self.id_column)
+            yield JsonLinesReader(tape, partition, wanted, self)
 
 
 class JsonLinesReader:
     """Decodes a block of lines at once."""
 
-    def __init__(self, tape: Tape, partition: str, wanted: pa.Schema, id_column: str | None) -> None:
-        self._tape, self._partition, self._wanted, self._id_column = tape, partition, wanted, id_column
+    def __init__(self, tape: Tape, partition: str, wanted: pa.Schema, source: JsonLinesSource) -> None:
+        self._tape, self._partition, self._wanted, self._id_column = tape, partition, wanted, source.id_column
+        self._may_grow = may_grow(tape.path, follow=source.follow)
         self._loads = fastest()
         self._text: bytes = b""
         self._ends = np.empty(0, np.int64)
@@ -108,7 +135,8 @@ class JsonLinesReader:
             if len(self._ends) or len(tape.data) - tape.start > LONGEST_LINE:
                 return True
             if not tape.fill():
-                return tape.start < len(tape.data)
+                rest = tape.data[tape.start :]
+                return bool(rest) and not (self._may_grow and _half_written(rest))
         return True
 
     def _pass_over(self, number: int) -> Batch:
@@ -148,6 +176,15 @@ class JsonLinesReader:
         return bad
 
 
+def _half_written(line: bytes) -> bool:
+    """An object is complete when its last brace is there; no beginning of one is an object."""
+    try:
+        decode_line(line)
+    except NotARecord:
+        return True
+    return False
+
+
 def _named(names: list[Any], places: RecordIds) -> RecordIds:
     """Ids from a field of the records; one that has none goes by its place."""
 
@@ -173,6 +210,8 @@ def _type_of(values: list[Any]) -> pa.DataType:
     (most, _), *_ = kinds.most_common(1)
     usual = [value for value in values if type(value) is most or (most is float and type(value) is int)]
     if most is float and all(type(value) is int for value in usual):
+        if not -(2**63) <= min(usual) <= max(usual) < 2**64:
+            return pa.null()  # whoever names a type says whether they are numbers to count with or names
         return pa.uint64() if max(usual) >= 2**63 else pa.int64()
     if most is float:
         return pa.float64()

@@ -33,12 +33,14 @@ class MemorySource(DataSource):
         """The type and size, not the records."""
         return f"MemorySource({type(self.data).__name__} of {len(self.data)})"
 
-    def schema(self) -> pa.Schema:
-        """The columns and their types."""
-        return self._table().schema
+    def schema(self) -> pa.Schema | None:
+        """The columns and their types; None for an empty list, which tells none."""
+        return None if self._tells_nothing() else self._table().schema
 
     def partitions(self) -> Sequence[str]:
-        """One, named by the digest of the content."""
+        """One, named by the digest of the content; none for an empty list."""
+        if self._tells_nothing():
+            return ()
         return (f"memory-{_digest(self._table())[:16]}",)
 
     @contextmanager
@@ -54,6 +56,9 @@ class MemorySource(DataSource):
     def remaining(self, partition: str, after: Position | None) -> int:  # noqa: ARG002 - there is one
         """The number of rows behind row number `after`."""
         return len(self._table()) - (after or 0)
+
+    def _tells_nothing(self) -> bool:
+        return isinstance(self.data, list) and not self.data
 
     def _table(self) -> pa.Table:
         return to_arrow(self.data)

@@ -16,6 +16,7 @@ import pyarrow as pa
 from mlinfer import (
     BadRecord,
     Batch,
+    ChangedError,
     ComponentError,
     ConfigError,
     DataSource,
@@ -37,7 +38,8 @@ class SqlSource(DataSource):
     With a key a restart goes on behind the last key that was delivered, and no lock is held between pages. Rows must
     therefore come with growing keys: a row that is committed late with a smaller key than one already read is missed
     (two writers that take their keys first and commit later, in the other order), and a row that changes after it was
-    read is not read again. Without a key the query runs once, to its end, and a run that dies cannot go on.
+    read is not read again. The last row that was delivered must stay as it is, or go together with all before it: by the
+    columns of it that were read the table is known again. Without a key the query runs once, to its end, and a run that dies cannot go on.
 
     Integers, floats, texts and bytes come as such; dates are texts in SQLite and stay texts. A value that is not of the
     type of its column (SQLite allows that) makes its record a reject.
@@ -94,7 +96,11 @@ class SqlSource(DataSource):
 
     @contextmanager
     def open(self, partition: str, after: Position | None, wanted: pa.Schema) -> Iterator[SqlReader]:
-        """Read from just behind the key `after`. Raises ConfigError: the query does not work, or has no such columns."""
+        """Read from just behind the key of the position.
+
+        Raises ConfigError: the query does not work, or has no such columns; ChangedError: the row with that key is not the
+        one that was delivered.
+        """
         with self._connected() as connection:
             known = self._schema(connection)
             schema = pa.schema([known.field(name) for name in wanted.names if name in known.names])
@@ -130,12 +136,16 @@ class SqlReader:
     ) -> None:
         self._source, self._connection, self._schema, self._partition = source, connection, schema, partition
         self._key = source.key
-        self._after = after
         # q.NAME, for SQLite takes a bare quoted name that it does not know for a text.
         names = [f"q.{quoted(name)}" for name in schema.names]
         self._select = f"SELECT {', '.join([*names, self._keyed or 'NULL'])} FROM ({source.query.rstrip().rstrip(';')}\n) q"  # noqa: S608 - the user's own query
         self._cursor: sqlite3.Cursor | None = None
         self._ordinal = 0
+        self._after = after
+        if isinstance(after, dict):  # earlier versions stored the key alone
+            self._after = after["key"]
+            with translating(source._path()):  # noqa: SLF001 - its own source
+                self._check_last(after["row"])
 
     def read(self, max_records: int, timeout: float) -> Batch | None:
         """The next page. Raises ComponentError: the key is null or not unique; TransientError: the database is locked."""
@@ -162,6 +172,30 @@ class SqlReader:
         self._check_keys([row[-1] for row in rows])
         return rows[:count]
 
+    def _check_last(self, proof: str) -> None:
+        """Raises ChangedError: the last row that was delivered is another now, or gone while others before it are not."""
+        found = self._connection.execute(f"{self._select} WHERE {self._keyed} = ?", (self._after,)).fetchone()
+        if found is None:
+            before = f"{self._select} WHERE {self._keyed} < ? LIMIT 1"
+            changed = self._connection.execute(before, (self._after,)).fetchone() is not None
+        else:
+            changed = self._proof(found) != proof and proof.startswith(self._proof_columns())
+        if changed:
+            what = "another row" if found else "that it is gone, while rows before it are there"
+            msg = (
+                f"{self._source._path()}: wanted to go on behind the row that was delivered last, with {self._key} {self._after!r}, "  # noqa: SLF001 - its own source
+                f"found {what}: another database, or keys that were used again; give the pipeline another name, or deliver "
+                "everything anew with run(from_start=True)"
+            )
+            raise ChangedError(msg)
+
+    def _proof(self, row: tuple[Any, ...]) -> str:
+        return f"{self._proof_columns()}-{hashlib.sha256(repr(row).encode(errors='surrogatepass')).hexdigest()[:24]}"
+
+    def _proof_columns(self) -> str:
+        """Rows can only be compared where the same columns are read."""
+        return hashlib.sha256("\0".join(self._schema.names).encode()).hexdigest()[:8]
+
     def _check_keys(self, keys: list[Any]) -> None:
         """A page ends between two keys: with equal ones, or none at all, records would be passed over."""
         for key, following in zip(keys, [*keys, None][1:], strict=True):
@@ -174,9 +208,10 @@ class SqlReader:
         start, keys = self._ordinal, [row[-1] for row in rows]
         self._ordinal += len(rows)
         ids = RecordIds.ordinals(self._partition, start, len(rows))
-        position = None
+        position: Position | None = None
         if self._key is not None:
-            position = self._after = keys[-1]
+            self._after = keys[-1]
+            position = {"key": self._after, "row": self._proof(rows[-1])}
             ids = RecordIds.of(pa.array(list(map(str, keys))))
         columns = list(zip(*(row[:-1] for row in rows), strict=True))
         try:
