@@ -339,3 +339,36 @@ def test_starting_over_replaces_the_answers(tmp_path):
     pipeline.run()
     pipeline.run(from_start=True)
     assert out.read_text() == '{"y":2}\n{"y":3}\n'
+
+
+# --- progress that is gone -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("if_exists", ["fail", "append"])
+def test_a_file_that_has_lost_its_progress_is_not_written_again(tmp_path, if_exists):
+    path = tmp_path / "a.jsonl"
+    deliver(path, 1, 2, if_exists=if_exists)
+    sidecar_of(path).unlink()
+    for scope in (SCOPE, replace(SCOPE, read_only=True), replace(SCOPE, fresh=True), SCOPE):
+        with pytest.raises(
+            ChangedError, match=r"found none, though mlinfer has written here: .*restore it .*replace"
+        ):
+            deliver(path, 1, 2, scope=scope, if_exists=if_exists)
+        assert numbers(path) == [1, 2]
+    deliver(path, 3, if_exists="replace")
+    deliver(path, 4, if_exists=if_exists)
+    assert numbers(path) == [3, 4]
+
+
+def test_a_refused_file_of_others_may_still_be_appended_to(tmp_path):
+    """The first refusal has made a lock file, too: that is no sign of lost progress."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"x": 1}\n')
+    with pytest.raises(ConfigError, match="something else wrote"):
+        deliver(path, 2)
+    deliver(path, 2, if_exists="append")
+    assert numbers(path) == [1, 2]
+    path.unlink()
+    sidecar_of(path).unlink()
+    deliver(path, 3)
+    assert numbers(path) == [3]

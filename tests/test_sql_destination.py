@@ -714,3 +714,37 @@ def test_a_url_may_name_an_environment_variable(path, monkeypatch):
     assert rows(path, "SELECT id FROM scores") == [(1,)]
     assert destination.store == to(path).store
     assert str(path) not in repr(destination)
+
+
+# --- progress that is gone -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["", """ WHERE "partition" = 'b'"""])
+def test_rows_of_progress_that_are_gone_are_missed(path, which):
+    with to(path).open(SCHEMA, Scope("p")) as writer:
+        for name in ("a", "b"):
+            writer.write(some(ord(name)))
+            writer.commit(Progress({name: 1}))
+    change(path, "DELETE FROM mlinfer_progress" + which)
+    for scope in (Scope("p"), Scope("p", read_only=True)):
+        with (
+            pytest.raises(
+                ChangedError, match=r"wanted 2 rows of mlinfer_progress, found [01]: .*from_start=True"
+            ),
+            to(path).open(SCHEMA, scope),
+        ):
+            pass
+    assert rows(path, "SELECT id FROM scores") == [(97,), (98,)]
+    deliver(to(path), some(1), scope=Scope("p", fresh=True))
+    deliver(to(path), some(2))
+    assert rows(path, "SELECT id FROM scores") == [(1,), (2,)]
+
+
+def test_a_database_of_an_older_version_learns_to_count(path):
+    deliver(to(path), some(1))
+    change(path, "ALTER TABLE mlinfer_epochs DROP COLUMN partitions")
+    with to(path).open(SCHEMA, Scope("p", read_only=True)) as writer:
+        assert writer.committed().positions == {"a": 1}
+    deliver(to(path), some(2), position=2)
+    assert rows(path, "SELECT partitions FROM mlinfer_epochs") == [(1,)]
+    assert rows(path, "SELECT id FROM scores") == [(1,), (2,)]

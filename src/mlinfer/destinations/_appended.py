@@ -162,7 +162,7 @@ def open_appended(
     `look` is shown a file of others before anything is appended to it, and raises ConfigError if that cannot be.
 
     Raises ConfigError: another pipeline or another schema wrote what is there. FencedError: another run holds the file.
-    ChangedError: the file is shorter than what was committed, or its progress is damaged.
+    ChangedError: the file is shorter than what was committed, or its progress is damaged or gone.
     """
     if if_exists not in {"fail", "append", "replace"}:
         msg = f"if_exists: wanted 'fail', 'append' or 'replace', found {if_exists!r}"
@@ -181,12 +181,13 @@ def open_appended(
         with durable.naming(path):
             _refuse_two_outputs(path, scope)
             durable.make_folder(path.parent)
-            stack.enter_context(durable.locked(path, "output", scope.run))
+            note = stack.enter_context(durable.locked(path, "output", scope.run))
             durable.remove_leftovers(path.parent, sidecar_of(path).name)
             sidecar = _begin(path, schema, scope, if_exists, look=look)
             before = _before_anew(path, scope, sidecar)
             # first: from now on the rest of the file does not count, so that a crash before the cut does no harm
             durable.replace(sidecar_of(path), (before or sidecar).to_bytes())
+            note()
             file = stack.enter_context(durable.growing(path, (before or sidecar).length))
         appended = Appended(path, file, sidecar, anew=before is not None)
         if sidecar.foreign and sidecar.length == sidecar.foreign and not _ends_a_line(file, sidecar.foreign):
@@ -268,6 +269,13 @@ def _keep_foreign(path: Path, found: Sidecar | None, if_exists: IfExists) -> int
         size = min(size, found.length)  # what is behind it was never committed
     if not size or if_exists == "replace":
         return 0
+    if found is None and durable.noted(path):
+        msg = (
+            f"{path}: wanted its progress in {sidecar_of(path).name}, found none, though mlinfer has written here: its records would be "
+            'delivered again beside those; restore it from a backup, write everything anew with if_exists="replace", or remove '
+            f".{path.name}.lock, too, if the file is no longer a pipeline's"
+        )
+        raise ChangedError(msg)
     if if_exists == "append" and found is None:
         return size
     # The sidecar holds the progress of one pipeline: if two took turns, each would forget what it has delivered.
