@@ -325,5 +325,8 @@ class Prunes(Protocol):
     """A DataDestination's power: to remove old rejects for good, so that `mlinfer rejects purge` can."""
 
     def prune(self, scope: Scope, before: datetime) -> int:
-        """Remove the rejects of a pipeline with a `rejected_at` before this time, in one step; how many rows these were."""
+        """Remove the rejects of a pipeline with a `rejected_at` before this time, in one step; how many rows these were.
+
+        A place that keeps rejects in files that never change may leave those that lie beside newer ones.
+        """
         ...

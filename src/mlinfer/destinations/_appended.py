@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,11 +21,9 @@ from mlinfer import (
     durable,
     failpoint,
 )
+from mlinfer.destinations._sidecar import Sidecar, check_length, sidecar_of, size_of, stored
 
 IfExists = Literal["fail", "append", "replace"]
-ENVELOPE = durable.Envelope(
-    "appended", 1, "restore it and the file from a backup, or start over with from_start=True"
-)
 BUFFER_BYTES = 2**20
 COMPRESSED = frozenset({".gz", ".zst", ".bz2", ".xz", ".zip"})
 
@@ -36,41 +34,6 @@ def check_uncompressed(path: str | os.PathLike[str]) -> None:
     if suffix in COMPRESSED:
         msg = f"path: wanted a name for a file that is not compressed, found {os.fspath(path)!r}; leave {suffix} out, or compress it afterwards"
         raise ConfigError(msg)
-
-
-@dataclass(frozen=True)
-class Sidecar:
-    """What `.NAME.progress` says about the file NAME beside it.
-
-    `length`: so many bytes of the file are committed. `foreign`: so many of them were there before this pipeline.
-    """
-
-    pipeline: str
-    output: str
-    columns: tuple[tuple[str, str], ...]
-    length: int
-    foreign: int
-    progress: Progress
-
-    def to_bytes(self) -> bytes:
-        """A text that `from_bytes` reads back, and that shows every change of a byte."""
-        body = {
-            "pipeline": self.pipeline,
-            "output": self.output,
-            "columns": self.columns,
-            "length": self.length,
-            "foreign": self.foreign,
-            "progress": self.progress.to_json(),
-        }
-        return ENVELOPE.seal(body).encode()
-
-    @classmethod
-    def from_bytes(cls, text: bytes, path: Path) -> Sidecar:
-        """Read what `to_bytes` wrote. Raises ChangedError: it is damaged, or a newer mlinfer wrote it."""
-        body = ENVELOPE.unseal(text, str(path))
-        columns = tuple((name, kind) for name, kind in body["columns"])
-        progress = Progress.from_json(body["progress"], str(path))
-        return cls(body["pipeline"], body["output"], columns, body["length"], body["foreign"], progress)
 
 
 class Appended:
@@ -195,35 +158,12 @@ def open_appended(
         yield appended
 
 
-def committed_text(path: Path, scope: Scope) -> tuple[bytes, list[tuple[str, str]]]:
-    """What this pipeline has committed to a file, and the names and types of its columns; nothing if it has not written it."""
-    found = _stored(path)
-    if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
-        return b"", []
-    with path.open("rb") as file:
-        file.seek(found.foreign)
-        return file.read(found.length - found.foreign), list(found.columns)
-
-
-def stored_progress(path: Path, scope: Scope) -> Progress:
-    """What this pipeline has noted beside a file; nothing if it has not written it."""
-    found = _stored(path)
-    if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
-        return Progress()
-    return found.progress
-
-
-def sidecar_of(path: Path) -> Path:
-    """Where the progress of a file is kept."""
-    return path.with_name(f".{path.name}.progress")
-
-
 def _begin(
     path: Path, schema: pa.Schema, scope: Scope, if_exists: IfExists, *, look: Callable[[Path], None] | None
 ) -> Sidecar:
     """What the sidecar says when this run begins to write."""
     columns = tuple((field.name, str(field.type)) for field in schema)
-    found = _stored(path)
+    found = stored(path)
     if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
         kept = _keep_foreign(path, found, if_exists)
         if kept and look is not None:
@@ -242,29 +182,22 @@ def _begin(
             "write to another file, or start over with from_start=True"
         )
         raise ConfigError(msg)
-    size = path.stat().st_size if path.exists() else 0
-    if size < found.length:
-        msg = (
-            f"{path}: wanted the {found.length} bytes that were committed, found {size}; put the file back, "
-            "or start over with from_start=True"
-        )
-        raise ChangedError(msg)
+    check_length(path, found)
     return replace(found, progress=replace(found.progress, epoch=epoch))
 
 
 def _before_anew(path: Path, scope: Scope, sidecar: Sidecar) -> Sidecar | None:
     """What stays until the first commit of a run that begins anew; None if there is nothing to replace."""
-    found = _stored(path) if scope.fresh else None
+    found = stored(path) if scope.fresh else None
     if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
         return None
-    size = path.stat().st_size if path.exists() else 0
-    if size < found.length:
+    if size_of(path) < found.length:
         return None  # it is damaged: nothing worth keeping
     return replace(found, progress=replace(found.progress, epoch=sidecar.progress.epoch))
 
 
 def _keep_foreign(path: Path, found: Sidecar | None, if_exists: IfExists) -> int:
-    size = path.stat().st_size if path.exists() else 0
+    size = size_of(path)
     if found is not None:
         size = min(size, found.length)  # what is behind it was never committed
     if not size or if_exists == "replace":
@@ -289,7 +222,7 @@ def _keep_foreign(path: Path, found: Sidecar | None, if_exists: IfExists) -> int
 
 
 def _refuse_two_outputs(path: Path, scope: Scope) -> None:
-    found = _stored(path)
+    found = stored(path)
     if found is not None and found.pipeline == scope.pipeline and found.output != scope.output:
         msg = f"{path}: wanted a file for {scope.output!r}, found that {found.output!r} of this pipeline goes there; name two files"
         raise ConfigError(msg)
@@ -299,12 +232,6 @@ def _check_epoch(path: Path, scope: Scope, stored: int) -> None:
     if scope.epoch is not None and scope.epoch != stored:
         msg = f"{path}: another run of pipeline {scope.pipeline!r} has taken over (run {stored}, this is {scope.epoch}); this one must stop"
         raise FencedError(msg)
-
-
-def _stored(path: Path) -> Sidecar | None:
-    place = sidecar_of(path)
-    text = durable.read(place)
-    return None if text is None else Sidecar.from_bytes(text, place)
 
 
 def _ends_a_line(file: durable.Raw, size: int) -> bool:

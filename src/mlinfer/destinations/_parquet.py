@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +41,7 @@ from mlinfer.destinations._parquet_parts import (
     survey,
     temporary_prefix,
 )
+from mlinfer.destinations._pruning import prune_parts
 
 GROUP_ROWS = 65_536
 GROUP_BYTES = 32 * 2**20
@@ -79,6 +81,11 @@ class ParquetDestination(DataDestination):
         for part in current:
             with pq.ParquetFile(part.path) as file:
                 yield from file.iter_batches()
+
+    def prune(self, scope: Scope, before: datetime) -> int:
+        """Remove the parts of one pipeline in which every reject is older; how many rejects there were."""
+        folder = Path(resolve(os.fspath(self.path))).expanduser()
+        return prune_parts(folder, scope, before, self.compression)
 
     def stored(self, scope: Scope) -> Progress:
         """The progress in the footers of this pipeline's parts. Raises ChangedError: a part is damaged."""
