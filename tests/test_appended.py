@@ -372,3 +372,52 @@ def test_a_refused_file_of_others_may_still_be_appended_to(tmp_path):
     sidecar_of(path).unlink()
     deliver(path, 3)
     assert numbers(path) == [3]
+
+
+# --- an output that holds nothing is nobody's ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [JsonLinesDestination, CsvDestination])
+@pytest.mark.parametrize("other", [Scope("q"), Scope("p", "rejects")])
+def test_a_file_whose_records_were_dropped_is_anybodys(tmp_path, kind, other):
+    path = tmp_path / "a.txt"
+
+    def write(*values, scope, progress):
+        with kind(path).open(SCHEMA, scope) as writer:
+            if values:
+                writer.write(batch(*values))
+            writer.commit(progress)
+
+    write(1, 2, scope=SCOPE, progress=Progress({"all": 2}, fingerprint="f"))
+    with pytest.raises(ConfigError, match=r"found .*(that pipeline 'p'|goes there)"):
+        write(3, scope=other, progress=Progress())
+    write(scope=replace(SCOPE, fresh=True), progress=Progress())  # as `mlinfer state reset` does
+    with kind(path).open(SCHEMA, replace(other, read_only=True)):
+        pass
+    write(3, scope=other, progress=Progress({"all": 1}, fingerprint="f"))
+    assert path.read_text().splitlines()[-1] in {"3", '{"x":3}'}
+    assert len(path.read_text().splitlines()) == 1 + (kind is CsvDestination)
+    with pytest.raises(ConfigError, match="found"):
+        write(4, scope=SCOPE, progress=Progress())
+
+
+def test_records_without_positions_belong_to_who_wrote_them(tmp_path):
+    path = tmp_path / "a.jsonl"
+    with JsonLinesDestination(path).open(SCHEMA, SCOPE) as writer:
+        writer.write(batch(1))
+        writer.commit(Progress())
+    with pytest.raises(ConfigError, match="that pipeline 'p'"):
+        deliver(path, 2, scope=Scope("q"))
+    assert numbers(path) == [1]
+
+
+def test_two_outputs_of_one_run_are_told_apart_before_anything_is_written(tmp_path):
+    recipe = JsonLinesDestination(tmp_path / "a.jsonl")
+    with (
+        recipe.open(SCHEMA, SCOPE),
+        pytest.raises(
+            ConfigError, match="wanted a file for 'rejects', found that 'main' of this pipeline goes there"
+        ),
+        recipe.open(SCHEMA, SCOPE.of("rejects")),
+    ):
+        pass

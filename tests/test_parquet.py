@@ -823,3 +823,22 @@ def test_a_file_whose_other_columns_are_damaged_runs_to_its_end(tmp_path):
     report = InferencePipeline(ParquetSource(path), DOUBLE, into, name="n", keep=["s"]).run()
     assert report.delivered == 100
     assert sorted(pq.read_table(tmp_path / "out").column("s").to_pylist()) == sorted(table["s"].to_pylist())
+
+
+@pytest.mark.parametrize("other", [Scope("q"), Scope("p", "rejects")])
+def test_a_folder_whose_records_were_dropped_is_anybodys(tmp_path, other):
+    recipe, schema = ParquetDestination(tmp_path / "out"), pa.schema([("x", pa.int64())])
+
+    def write(values, scope, progress):
+        with recipe.open(schema, scope) as writer:
+            writer.write(Batch(pa.record_batch([pa.array(values, pa.int64())], schema=schema), "all", None))
+            writer.commit(progress)
+
+    write([1], Scope("p"), Progress({"all": 1}, fingerprint="f"))
+    with pytest.raises(ConfigError, match="without Parquet files of another origin"):
+        write([2], other, Progress())
+    write([], Scope("p", fresh=True), Progress())  # as `mlinfer state reset` does
+    write([2], other, Progress({"all": 1}, fingerprint="f"))
+    assert pq.read_table(tmp_path / "out").to_pydict() == {"x": [2]}
+    with pytest.raises(ConfigError, match="without Parquet files of another origin"):
+        write([3], Scope("p"), Progress())

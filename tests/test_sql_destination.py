@@ -748,3 +748,53 @@ def test_a_database_of_an_older_version_learns_to_count(path):
     deliver(to(path), some(2), position=2)
     assert rows(path, "SELECT partitions FROM mlinfer_epochs") == [(1,)]
     assert rows(path, "SELECT id FROM scores") == [(1,), (2,)]
+
+
+# --- an output that holds nothing is nobody's ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", [Scope("q"), Scope("p", "rejects")])
+def test_a_table_whose_rows_were_dropped_is_anybodys(path, other):
+    deliver(to(path), some(1))
+    with pytest.raises(ConfigError, match=r"found one of pipeline 'p' \(main\)"):
+        deliver(to(path), some(2), scope=other)
+    with to(path).open(SCHEMA, Scope("p", fresh=True)) as writer:  # as `mlinfer state reset` does
+        writer.commit(Progress())
+    wider = pa.schema([*SCHEMA, ("z", pa.string())])
+    with to(path).open(wider, Scope("q", read_only=True)):
+        pass
+    assert rows(path, "SELECT \"table\" FROM mlinfer_epochs WHERE output = 'main'") == [("scores",)]
+    deliver(to(path), batch({"id": [2], "y": [2.0], "z": ["new"]}), schema=wider, scope=other)
+    assert rows(path, "SELECT * FROM scores") == [(2, 2.0, "new")]
+    with pytest.raises(ConfigError, match="found one of pipeline"):
+        deliver(to(path), some(3))
+
+
+def test_who_has_not_committed_yet_is_fenced_when_its_empty_table_is_taken(path):
+    with to(path).open(SCHEMA, Scope("p")) as first:
+        first.write(some(1))
+        deliver(to(path), some(2), scope=Scope("q"))
+        with pytest.raises(FencedError, match="another one has taken over"):
+            first.commit(Progress({"a": 1}))
+    assert rows(path, "SELECT id FROM scores") == [(2,)]
+
+
+def test_an_empty_table_of_a_pipeline_with_progress_is_not_taken(path):
+    with (
+        to(path).open(SCHEMA, Scope("p")) as writer,
+        writer.join(to(path, "bad"), SCHEMA, Scope("p", "rejects")),
+    ):
+        writer.commit(Progress({"a": 1}))
+    with pytest.raises(ConfigError, match=r"found one of pipeline 'p' \(rejects\)"):
+        deliver(to(path, "bad"), some(2), scope=Scope("q"))
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_one_table_for_two_outputs_is_refused_at_once(path, read_only):
+    scope = Scope("p", read_only=read_only)
+    with (
+        to(path).open(SCHEMA, scope) as writer,
+        pytest.raises(ConfigError, match="named for main and rejects; name two"),
+        writer.join(to(path, key="id"), SCHEMA, scope.of("rejects")),
+    ):
+        pass

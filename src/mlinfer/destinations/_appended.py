@@ -21,7 +21,7 @@ from mlinfer import (
     durable,
     failpoint,
 )
-from mlinfer.destinations._sidecar import Sidecar, check_length, sidecar_of, size_of, stored
+from mlinfer.destinations._sidecar import Sidecar, check_length, is_nobodys, sidecar_of, size_of, stored
 
 IfExists = Literal["fail", "append", "replace"]
 BUFFER_BYTES = 2**20
@@ -144,7 +144,7 @@ def open_appended(
         with durable.naming(path):
             _refuse_two_outputs(path, scope)
             durable.make_folder(path.parent)
-            note = stack.enter_context(durable.locked(path, "output", scope.run))
+            note = stack.enter_context(_locked(path, scope))
             durable.remove_leftovers(path.parent, sidecar_of(path).name)
             sidecar = _begin(path, schema, scope, if_exists, look=look)
             before = _before_anew(path, scope, sidecar)
@@ -198,8 +198,9 @@ def _before_anew(path: Path, scope: Scope, sidecar: Sidecar) -> Sidecar | None:
 
 def _keep_foreign(path: Path, found: Sidecar | None, if_exists: IfExists) -> int:
     size = size_of(path)
-    if found is not None:
-        size = min(size, found.length)  # what is behind it was never committed
+    nobodys = found is not None and is_nobodys(path, found)
+    if found is not None:  # what is behind it was never committed
+        size = min(size, found.foreign if nobodys else found.length)
     if not size or if_exists == "replace":
         return 0
     if found is None and durable.noted(path):
@@ -209,11 +210,12 @@ def _keep_foreign(path: Path, found: Sidecar | None, if_exists: IfExists) -> int
             f".{path.name}.lock, too, if the file is no longer a pipeline's"
         )
         raise ChangedError(msg)
-    if if_exists == "append" and found is None:
+    if if_exists == "append" and (found is None or nobodys):
         return size
     # The sidecar holds the progress of one pipeline: if two took turns, each would forget what it has delivered.
-    whose = f"pipeline {found.pipeline!r} ({found.output})" if found else "something else"
-    choices = "'replace'" if found else "'append' or 'replace'"
+    theirs = None if nobodys else found
+    whose = f"pipeline {theirs.pipeline!r} ({theirs.output})" if theirs else "something else"
+    choices = "'replace'" if theirs else "'append' or 'replace'"
     msg = (
         f"{path}: wanted a file of this pipeline or none, found one that {whose} wrote; "
         f"choose another file, or if_exists={choices}"
@@ -221,9 +223,22 @@ def _keep_foreign(path: Path, found: Sidecar | None, if_exists: IfExists) -> int
     raise ConfigError(msg)
 
 
-def _refuse_two_outputs(path: Path, scope: Scope) -> None:
+@contextmanager
+def _locked(path: Path, scope: Scope) -> Iterator[Callable[[], None]]:
+    try:
+        with durable.locked(path, "output", scope.run) as note:
+            yield note
+    except FencedError:
+        _refuse_two_outputs(path, scope, held=True)
+        raise
+
+
+def _refuse_two_outputs(path: Path, scope: Scope, *, held: bool = False) -> None:
+    """Two outputs of one run are two files. One that nobody holds, and that holds nothing, may become another's."""
     found = stored(path)
-    if found is not None and found.pipeline == scope.pipeline and found.output != scope.output:
+    if found is None or (not held and is_nobodys(path, found)):
+        return
+    if found.pipeline == scope.pipeline and found.output != scope.output:
         msg = f"{path}: wanted a file for {scope.output!r}, found that {found.output!r} of this pipeline goes there; name two files"
         raise ConfigError(msg)
 

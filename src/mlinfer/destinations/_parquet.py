@@ -33,6 +33,7 @@ from mlinfer.destinations._parquet_parts import (
     check_writable,
     differences,
     in_force,
+    is_nobodys,
     merged,
     numbers,
     physical_schema,
@@ -279,7 +280,7 @@ class PartsWriter:
         if mark is not None and mark.owner == self._claim.owner:
             if mark.run != self._claim.scope.run:
                 raise FencedError(self._fenced(f"committed {path.name}"))
-        elif self._recipe.if_exists != "append":
+        elif self._recipe.if_exists != "append" and not (mark and is_nobodys(path, mark)):
             whose = f"output {mark.owner[1]!r} of pipeline {mark.owner[0]!r}" if mark else "another program"
             msg = f"{self._folder}: wanted to be the only one who writes here, found {path.name} of {whose}; give each output a folder of its own"
             raise ComponentError(msg)

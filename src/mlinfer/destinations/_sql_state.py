@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlinfer import ChangedError, FencedError, Progress, Scope
-from mlinfer.destinations._sql_dialect import Dialect
+from mlinfer.destinations._sql_dialect import Dialect, quoted
 
 FORMAT = 1
 SERVER = "/serve"
@@ -40,6 +40,19 @@ _COUNT = (
     " WHERE pipeline = ? AND output = ?"
 )
 _COUNTED = "SELECT partitions FROM mlinfer_epochs WHERE pipeline = ? AND output = ?"
+_WRITERS = (
+    "SELECT pipeline, output, created, (SELECT count(*) FROM mlinfer_progress AS kept"
+    " WHERE kept.pipeline = mlinfer_epochs.pipeline)"
+    ' FROM mlinfer_epochs WHERE "table" = ?'
+)
+_FENCE = (
+    "UPDATE mlinfer_epochs SET epoch = epoch + 1 WHERE pipeline <> ?"
+    ' AND pipeline IN (SELECT pipeline FROM mlinfer_epochs WHERE "table" = ?)'
+)
+_RELEASE = (
+    'UPDATE mlinfer_epochs SET "table" = NULL, created = NULL'
+    ' WHERE "table" = ? AND NOT (pipeline = ? AND output = ?)'
+)
 _EPOCH_OF = "SELECT epoch FROM mlinfer_epochs WHERE pipeline = ? AND output = ?"
 
 
@@ -115,6 +128,19 @@ class State:
         )
         others = {(name.removesuffix(SERVER), output) for name, output in rows if (name, output) != self._key}
         return others == {(self._key[0].removesuffix(SERVER), self._key[1])}
+
+    def nobodys(self, table: str) -> bool:
+        """Whether this table is empty, and the pipelines that made it hold no progress: they have dropped all, or not begun."""
+        if not self._there or self._execute(f"SELECT 1 FROM {quoted(table)} LIMIT 1"):  # noqa: S608 - a checked name
+            return False
+        rows = self._execute(_WRITERS, (table,))
+        others = [made and not kept for name, output, made, kept in rows if (name, output) != self._key]
+        return bool(others) and all(others)
+
+    def release(self, table: str) -> None:
+        """Take a table from all others that write it; a run of theirs that is still at work can commit nothing more."""
+        self._execute(_FENCE, (self._key[0], table))
+        self._execute(_RELEASE, (table, *self._key))
 
     def load(self) -> Progress:
         """All progress of this output. Raises ChangedError: it is damaged, some is lost, or a newer mlinfer wrote it."""
