@@ -7,6 +7,13 @@ import pyarrow as pa
 import pytest
 
 from mlinfer import Checkpoint, ConfigError, DataDestination, DataSource, GuaranteeError, InferencePipeline
+from mlinfer.destinations import (
+    JsonLinesDestination,
+    MemoryDestination,
+    ParquetDestination,
+    SqlDestination,
+    StdoutDestination,
+)
 from mlinfer.hosts import FunctionHost
 
 
@@ -166,3 +173,27 @@ def test_a_name_is_needed_where_progress_is_kept():
 def test_one_place_for_progress_is_enough():
     with pytest.raises(ConfigError, match="stores progress with its records; leave checkpoint= out"):
         plan(checkpoint=Checkpoint("here"))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda folder: SqlDestination(f"sqlite:///{folder}/out.db", table="scores"),
+        lambda folder: ParquetDestination(folder / "out"),
+        lambda folder: JsonLinesDestination(folder / "out.jsonl"),
+    ],
+)
+def test_one_place_for_two_outputs_is_refused_by_check_and_run(tmp_path, place):
+    pipeline = InferencePipeline(Source(), HOST, place(tmp_path), name="p", rejects=place(tmp_path))
+    for verb in (pipeline.explain, pipeline.check, pipeline.run):
+        with pytest.raises(
+            ConfigError, match=r"rejects: wanted a place of its own, found .*, where main goes"
+        ):
+            verb()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", [StdoutDestination, MemoryDestination])
+def test_what_keeps_nothing_apart_may_show_two_outputs(place):
+    shown = place()
+    InferencePipeline(Source(), HOST, shown, name="p", rejects=shown).check()
