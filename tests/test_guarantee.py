@@ -15,6 +15,7 @@ from mlinfer.destinations import (
     StdoutDestination,
 )
 from mlinfer.hosts import FunctionHost
+from mlinfer.sources import MemorySource
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,8 @@ def test_side_outputs_count_as_well():
 def test_a_weaker_guarantee_than_required_is_refused_before_anything_is_opened():
     pipeline = InferencePipeline(Source(), HOST, Destination(), name="p", require="exactly-once")
     message = (
-        "require: wanted exactly-once, found at-least-once: main: records are appended without progress, a crash "
-        "repeats the last ones; choose other parts or require='at-least-once'"
+        "require: wanted exactly-once, found at-least-once: main: nothing keeps the progress: every run begins anew; "
+        "name a checkpoint; choose other parts or require='at-least-once'"
     )
     for verb in (pipeline.run, pipeline.check):
         with pytest.raises(GuaranteeError) as caught:
@@ -197,3 +198,14 @@ def test_one_place_for_two_outputs_is_refused_by_check_and_run(tmp_path, place):
 def test_what_keeps_nothing_apart_may_show_two_outputs(place):
     shown = place()
     InferencePipeline(Source(), HOST, shown, name="p", rejects=shown).check()
+
+
+def test_without_progress_every_run_delivers_all_again_and_the_plan_says_so(capsys):
+    source = MemorySource({"x": [1.0, 2.0]})
+    pipeline = InferencePipeline(source, HOST, StdoutDestination(), name="p", rejects=MemoryDestination())
+    assert [pipeline.run().delivered for _ in range(2)] == [2, 2]
+    assert capsys.readouterr().out.count("\n") == 4
+    why = "nothing keeps the progress: every run begins anew; name a checkpoint"
+    assert pipeline.explain().guarantee.reasons == (f"main: {why}", f"rejects: {why}")
+    kept = plan(main=Destination(), checkpoint=Checkpoint("here")).guarantee
+    assert kept.reasons == ("main: records are appended without progress, a crash repeats the last ones",)
