@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
 
@@ -293,6 +293,15 @@ class DataDestination(Protocol):
 
         Raises ConfigError when what is there has another schema or another origin.
         """
+        ...
+
+
+@runtime_checkable
+class Computes(Protocol):
+    """A DataSource's power: to name the functions that its records go through, so that a change of them is noticed."""
+
+    def computed_by(self) -> Sequence[Callable[..., Any]]:
+        """The functions, in the order in which they are applied."""
         ...
 
 

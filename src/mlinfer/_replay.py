@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from mlinfer._clock import SystemClock
 from mlinfer._engine import Budget, Job, Outputs, open_model
 from mlinfer._errors import ChangedError, ConfigError, EndOfInput
 from mlinfer._progress import Progress
-from mlinfer._protocols import DataSource, ReadsBack, Scope, SideTables, Stateful
+from mlinfer._protocols import Computes, DataSource, ReadsBack, Scope, SideTables, Stateful
 from mlinfer._records import batch_from_rows
 from mlinfer._rejects import AGAIN, ANSWERED, LONGEST_RAW, REJECTS, REPLAY, STAGES, mark_delivered
 
@@ -123,7 +123,8 @@ def replay_of(job: Job, choice: Choice) -> Job:
     replaying = replace(job, replaying=True, budget=Budget(ratio=None))
     _settle(replaying, layout, sides)
     chosen = choice.of(open_rejects(job))
-    source = RejectsSource(_held(chosen), layout.wanted, layout.output)
+    functions = job.source.computed_by() if isinstance(job.source, Computes) else ()
+    source = RejectsSource(_held(chosen), layout.wanted, layout.output, tuple(functions))
     if len(chosen) and not source.held:
         msg = (
             f"pipeline {job.name!r}: wanted rejects that hold their record, found {len(chosen):,} of which only bytes were kept; "
@@ -185,12 +186,17 @@ class RejectsSource(DataSource):
     held: Held
     wanted: pa.Schema
     answers: pa.Schema
+    functions: tuple[Callable[..., Any], ...] = ()
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     resume = "seek"
 
     def __repr__(self) -> str:
         """How many."""
         return f"RejectsSource({sum(map(len, self.held.values())):,} rejects)"
+
+    def computed_by(self) -> Sequence[Callable[..., Any]]:
+        """What the records went through before they were rejected: the progress belongs to it."""
+        return self.functions
 
     def schema(self) -> pa.Schema:
         """What the pipeline's own source has."""

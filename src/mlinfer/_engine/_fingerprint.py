@@ -7,6 +7,9 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from mlinfer._engine._code import comparable, digest_of_code
+from mlinfer._protocols import Computes
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 LONGEST = 300
 _DIGITS = 12
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-_LATER = ("destination",)
+_LATER = ("destination", "function")
 """What older versions did not note: compared where it was."""
 
 
@@ -28,7 +31,12 @@ def beside(job: Job) -> dict[str, str]:
     Progress that lies in a place of its own must know the destination that it speaks of; where it lies with the records,
     another destination has none. An object without a text of its own is known by its class, for its address means nothing.
     """
-    return {} if job.checkpoint is None else {"destination": _ADDRESS.sub("", repr(job.destination))}
+    found = {}
+    if job.checkpoint is not None:
+        found["destination"] = _ADDRESS.sub("", repr(job.destination))
+    if isinstance(job.source, Computes) and (functions := job.source.computed_by()):
+        found["function"] = digest_of_code(tuple(functions))
+    return found
 
 
 def fingerprint(layout: Layout, more: Mapping[str, str] | None = None) -> str:
@@ -77,6 +85,8 @@ def _parts(was: str, found: str) -> tuple[dict[str, str], dict[str, str]]:
     """The parts of two fingerprints that can be compared; none of an old one that did not note any."""
     before = json.loads(was) if was.startswith("{") else {}
     now = json.loads(found)
+    if not comparable(before.get("function", ""), now.get("function", "")):
+        before.pop("function", None)
     return before, {name: text for name, text in now.items() if name in before or name not in _LATER}
 
 
