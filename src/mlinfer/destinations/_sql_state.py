@@ -152,7 +152,7 @@ class State:
             key, facts = (pipeline, output), (position, state, found, epoch, version)
             if key != self._key:
                 # A damaged name makes a row of ours look like another's, and the partition would begin again.
-                if version <= FORMAT:
+                if not isinstance(version, int) or version <= FORMAT:
                     self._verify(key, partition, facts, checksum)
                 continue
             self._verify(key, partition, facts, checksum)

@@ -16,7 +16,15 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from mlinfer import ComponentError, ConfigError, MlinferError, RecordErrors, TransientError, durable
+from mlinfer import (
+    ChangedError,
+    ComponentError,
+    ConfigError,
+    MlinferError,
+    RecordErrors,
+    TransientError,
+    durable,
+)
 from mlinfer.destinations._sql_dialect import check_names, listed, on_conflict, quoted, redacted
 from mlinfer.destinations._sql_values import refusals, storage, values
 
@@ -119,6 +127,9 @@ class Sqlite:
             yield
         except sqlite3.Error as error:
             raise self.trouble(error) from error
+        except UnicodeDecodeError as error:  # the driver's own: no text of ours is decoded here
+            msg = f"database {self.path}: wanted texts in UTF-8, found something else: it is damaged; restore the database from a backup"
+            raise ChangedError(msg) from error
 
     def trouble(self, error: sqlite3.Error) -> MlinferError:
         """What an error means for the run."""
