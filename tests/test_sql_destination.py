@@ -368,9 +368,19 @@ def test_a_full_disk_is_an_error_of_this_part_and_stores_nothing(path):
     with to(path).open(SCHEMA, Scope("p")) as writer:
         writer._connection.execute("PRAGMA max_page_count = 12")
         writer.write(some(*range(20_000)))
-        with pytest.raises(ComponentError, match="full"):
+        with pytest.raises(ComponentError, match=r"full \(SQLITE_FULL\); make room .*was committed is safe"):
             writer.commit(Progress({"a": 1}))
     assert rows(path, "SELECT * FROM scores") == []
+
+
+def test_an_error_of_the_disk_says_what_to_do(path):
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode, error.sqlite_errorname = 778, "SQLITE_IOERR_WRITE"
+    told = dialect.Sqlite(path).trouble(error)
+    assert isinstance(told, ComponentError)
+    assert str(told).endswith(
+        "(SQLITE_IOERR_WRITE); make room or mend the disk, then run the pipeline again: what was committed is safe"
+    )
 
 
 def test_no_transaction_is_open_between_calls(path):

@@ -44,6 +44,7 @@ class Checkpoint:
         """
         path, owner = Path(self.path), (scope.pipeline, scope.output)
         if scope.read_only:
+            durable.expect_writable(path.parent)
             yield CheckpointFile(path, _read(path, owner), owner)
             return
         with ExitStack() as stack:

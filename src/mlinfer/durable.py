@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
 from mlinfer._envelope import Envelope
-from mlinfer._errors import ComponentError, FencedError
+from mlinfer._errors import ComponentError, ConfigError, FencedError
 from mlinfer._failpoints import failpoint, spared
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 __all__ = [
-    "PRIVATE_FILE", "PRIVATE_FOLDER", "Envelope", "Raw", "create", "cut", "exchange", "flush", "flush_folder", "growing", "locked",
+    "PRIVATE_FILE", "PRIVATE_FOLDER", "Envelope", "Raw", "create", "cut", "exchange", "expect_writable", "flush", "flush_folder", "growing", "locked",
     "make_folder", "naming", "noted", "publish", "read", "remove", "remove_leftovers", "rename", "replace", "temporary",
 ]  # fmt: skip
 PRIVATE_FILE = 0o600
@@ -82,6 +82,14 @@ def read(path: Path) -> bytes | None:
         return None
     with open(descriptor, "rb") as file:
         return file.read()
+
+
+def expect_writable(path: Path) -> None:
+    """Raise ConfigError if this user may not write to a file, or to a folder or the nearest one above it that is there."""
+    there = next(one for one in (path, *path.absolute().parents) if os.access(one, os.F_OK))
+    if not os.access(there, os.W_OK | (os.X_OK if there.is_dir() else 0)):
+        msg = f"{path}: wanted a place to write to, found that this user may not write to {there}; allow it, or name another place"
+        raise ConfigError(msg)
 
 
 def make_folder(path: Path) -> None:

@@ -134,6 +134,8 @@ def open_appended(
         msg = f"{path}: wanted the name of a file, found something else; name a file"
         raise ConfigError(msg)
     if scope.read_only:
+        durable.expect_writable(path.parent)
+        durable.expect_writable(path)
         found = _begin(path, schema, scope, if_exists, look=look)
         nobody = replace(
             found.progress, epoch=0

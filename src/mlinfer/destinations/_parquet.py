@@ -115,7 +115,9 @@ class ParquetDestination(DataDestination):
         _check_fields(folder, current, schema)
         epoch = _epoch(ours, scope, folder)
         obsolete = [part.path for part in replaced] + (others if self.if_exists == "replace" else [])
-        if not scope.read_only:
+        if scope.read_only:
+            durable.expect_writable(folder)
+        else:
             _prepare(folder, owner, scope, [] if scope.fresh else replaced)
         writer = PartsWriter(self, folder, schema, Claim(scope, epoch, owner, merged(current)))
         writer.obsolete, writer.known = obsolete, {path.name for path in [*(p.path for p in ours), *others]}

@@ -187,6 +187,7 @@ class SqlWriter:
                 raise ConfigError(msg)
         self._outputs.append((state, table))
         if scope.read_only:
+            self._dialect.look()
             with self._dialect.translating():
                 look(state, table)
                 return state.stored_epoch()
