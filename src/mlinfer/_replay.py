@@ -12,10 +12,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
-import pyarrow.types as pt
 
 from mlinfer._batch import BadRecord, Batch, Position, RecordIds
-from mlinfer._casts import cast, is_bytes, is_list, is_text
+from mlinfer._casts import cast, is_text
 from mlinfer._clock import SystemClock
 from mlinfer._engine import Budget, Job, Outputs, open_model
 from mlinfer._errors import ChangedError, ConfigError, EndOfInput
@@ -23,6 +22,7 @@ from mlinfer._progress import Progress
 from mlinfer._protocols import Computes, DataSource, ReadsBack, Scope, SideTables, Stateful
 from mlinfer._records import batch_from_rows
 from mlinfer._rejects import AGAIN, ANSWERED, LONGEST_RAW, REJECTS, REPLAY, STAGES, mark_delivered
+from mlinfer._restoring import restored
 
 if TYPE_CHECKING:
     from mlinfer._layout import Layout
@@ -233,7 +233,7 @@ class RejectsReader:
         if not some:
             raise EndOfInput
         self._row += len(some)
-        rows = [_restored(record, self._wanted) for _, record in some]
+        rows = [restored(record, self._wanted) for _, record in some]
         records, good, bad = batch_from_rows(rows, self._wanted)
         ids = RecordIds.of(pa.array([some[row][0][1] for row in good], pa.string()))
         undecoded = tuple(
@@ -261,31 +261,6 @@ def _record(reject: dict[str, Any]) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def _restored(record: dict[str, Any], wanted: pa.Schema) -> dict[str, Any]:
-    """A record of JSON with the values that JSON cannot say."""
-    return {one.name: _value(record[one.name], one.type) for one in wanted if one.name in record}
-
-
-def _value(value: Any, kind: pa.DataType) -> Any:
-    if isinstance(value, list) and is_list(kind):
-        return [_value(one, kind.value_type) for one in value]
-    if isinstance(value, dict) and pt.is_struct(kind):
-        return {one.name: _value(value.get(one.name), one.type) for one in kind}
-    if not isinstance(value, str):
-        return value
-    if pt.is_floating(kind) and value in {"NaN", "Infinity", "-Infinity"}:
-        return float(value)
-    if is_bytes(kind):
-        return base64.b64decode(value)
-    if pt.is_decimal(kind):
-        return pa.scalar(value).cast(kind).as_py()
-    if pt.is_duration(kind):
-        return pa.scalar(
-            round(float(value.replace("PT", "").removesuffix("S")) * 1e9), pa.duration("ns")
-        ).cast(kind)
-    return value
 
 
 def _as_rejects(batch: pa.RecordBatch) -> pa.RecordBatch:
