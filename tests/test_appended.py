@@ -421,3 +421,12 @@ def test_two_outputs_of_one_run_are_told_apart_before_anything_is_written(tmp_pa
         recipe.open(SCHEMA, SCOPE.of("rejects")),
     ):
         pass
+
+
+def test_a_run_that_died_before_there_was_a_file_is_followed_by_the_next(tmp_path):
+    path = tmp_path / "a.jsonl"
+    with JsonLinesDestination(path).open(SCHEMA, SCOPE):
+        pass
+    path.unlink()
+    deliver(path, 1)
+    assert numbers(path) == [1]

@@ -106,6 +106,8 @@ def is_nobodys(path: Path, found: Sidecar) -> bool:
     """Whether a pipeline has begun a file and holds nothing in it, or has dropped all of it: at most a header is there."""
     if not found.progress.none or size_of(path) < found.length:
         return False
+    if not found.length:  # a crash may have come before the file itself
+        return True
     with path.open("rb") as file:
         file.seek(found.foreign)
         text = file.read(found.length - found.foreign).decode(errors="replace")
