@@ -339,3 +339,94 @@ def test_starting_over_replaces_the_answers(tmp_path):
     pipeline.run()
     pipeline.run(from_start=True)
     assert out.read_text() == '{"y":2}\n{"y":3}\n'
+
+
+# --- progress that is gone -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("if_exists", ["fail", "append"])
+def test_a_file_that_has_lost_its_progress_is_not_written_again(tmp_path, if_exists):
+    path = tmp_path / "a.jsonl"
+    deliver(path, 1, 2, if_exists=if_exists)
+    sidecar_of(path).unlink()
+    for scope in (SCOPE, replace(SCOPE, read_only=True), replace(SCOPE, fresh=True), SCOPE):
+        with pytest.raises(
+            ChangedError, match=r"found none, though mlinfer has written here: .*restore it .*replace"
+        ):
+            deliver(path, 1, 2, scope=scope, if_exists=if_exists)
+        assert numbers(path) == [1, 2]
+    deliver(path, 3, if_exists="replace")
+    deliver(path, 4, if_exists=if_exists)
+    assert numbers(path) == [3, 4]
+
+
+def test_a_refused_file_of_others_may_still_be_appended_to(tmp_path):
+    """The first refusal has made a lock file, too: that is no sign of lost progress."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"x": 1}\n')
+    with pytest.raises(ConfigError, match="something else wrote"):
+        deliver(path, 2)
+    deliver(path, 2, if_exists="append")
+    assert numbers(path) == [1, 2]
+    path.unlink()
+    sidecar_of(path).unlink()
+    deliver(path, 3)
+    assert numbers(path) == [3]
+
+
+# --- an output that holds nothing is nobody's ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [JsonLinesDestination, CsvDestination])
+@pytest.mark.parametrize("other", [Scope("q"), Scope("p", "rejects")])
+def test_a_file_whose_records_were_dropped_is_anybodys(tmp_path, kind, other):
+    path = tmp_path / "a.txt"
+
+    def write(*values, scope, progress):
+        with kind(path).open(SCHEMA, scope) as writer:
+            if values:
+                writer.write(batch(*values))
+            writer.commit(progress)
+
+    write(1, 2, scope=SCOPE, progress=Progress({"all": 2}, fingerprint="f"))
+    with pytest.raises(ConfigError, match=r"found .*(that pipeline 'p'|goes there)"):
+        write(3, scope=other, progress=Progress())
+    write(scope=replace(SCOPE, fresh=True), progress=Progress())  # as `mlinfer state reset` does
+    with kind(path).open(SCHEMA, replace(other, read_only=True)):
+        pass
+    write(3, scope=other, progress=Progress({"all": 1}, fingerprint="f"))
+    assert path.read_text().splitlines()[-1] in {"3", '{"x":3}'}
+    assert len(path.read_text().splitlines()) == 1 + (kind is CsvDestination)
+    with pytest.raises(ConfigError, match="found"):
+        write(4, scope=SCOPE, progress=Progress())
+
+
+def test_records_without_positions_belong_to_who_wrote_them(tmp_path):
+    path = tmp_path / "a.jsonl"
+    with JsonLinesDestination(path).open(SCHEMA, SCOPE) as writer:
+        writer.write(batch(1))
+        writer.commit(Progress())
+    with pytest.raises(ConfigError, match="that pipeline 'p'"):
+        deliver(path, 2, scope=Scope("q"))
+    assert numbers(path) == [1]
+
+
+def test_two_outputs_of_one_run_are_told_apart_before_anything_is_written(tmp_path):
+    recipe = JsonLinesDestination(tmp_path / "a.jsonl")
+    with (
+        recipe.open(SCHEMA, SCOPE),
+        pytest.raises(
+            ConfigError, match="wanted a file for 'rejects', found that 'main' of this pipeline goes there"
+        ),
+        recipe.open(SCHEMA, SCOPE.of("rejects")),
+    ):
+        pass
+
+
+def test_a_run_that_died_before_there_was_a_file_is_followed_by_the_next(tmp_path):
+    path = tmp_path / "a.jsonl"
+    with JsonLinesDestination(path).open(SCHEMA, SCOPE):
+        pass
+    path.unlink()
+    deliver(path, 1)
+    assert numbers(path) == [1]

@@ -2,6 +2,9 @@
 
 import stat
 import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from mlinfer import (
     ChangedError,
     Checkpoint,
     ComponentError,
+    ConfigError,
     DataDestination,
     FencedError,
     InferencePipeline,
@@ -48,9 +52,11 @@ class Lists(DataDestination):
         pass
 
 
-def pipeline(path, destination=None, data=(1.0, 2.0)):
+def pipeline(path, destination=None, data=(1.0, 2.0), **more):
     source = MemorySource({"x": np.array(data)})
-    return InferencePipeline(source, HOST, destination or Lists(), name="p", checkpoint=Checkpoint(path))
+    return InferencePipeline(
+        source, HOST, destination or Lists(), name="p", checkpoint=Checkpoint(path), **more
+    )
 
 
 def test_a_run_goes_on_where_the_checkpoint_says(tmp_path):
@@ -136,3 +142,61 @@ def test_commits_of_several_lanes_lose_nothing(tmp_path):
         assert len(file.committed().positions) == 80
     with Checkpoint(tmp_path / "p").open(SCOPE) as file:
         assert len(file.committed().positions) == 80
+
+
+@dataclass(frozen=True)
+class Folder(DataDestination):
+    """Appends to a file in a folder, and knows nothing of progress."""
+
+    path: Path
+
+    @contextmanager
+    def open(self, schema, scope):
+        yield self
+
+    def write(self, batch):
+        with self.path.open("a") as file:
+            file.writelines(f"{y}\n" for y in batch.records.column("y").to_pylist())
+
+    def commit(self, progress):
+        pass
+
+
+@pytest.mark.parametrize("again", [{}, {"from_start": True}])
+def test_a_checkpoint_is_refused_to_another_pipeline(tmp_path, again):
+    path, theirs, ours = tmp_path / "p.progress", Folder(tmp_path / "theirs"), Folder(tmp_path / "ours")
+    assert pipeline(path, theirs).run().delivered == 2
+    content = path.read_bytes()
+    source = MemorySource({"x": np.array([1.0, 2.0])})
+    other = InferencePipeline(source, HOST, ours, name="q", checkpoint=Checkpoint(path))
+    wanted = r"p\.progress: wanted the progress of pipeline 'q', found that of pipeline 'p'; name a checkpoint of its own"
+    for act in (other.check, lambda: other.run(**again)):
+        with pytest.raises(ConfigError, match=wanted):
+            act()
+    assert path.read_bytes() == content
+    assert not ours.path.exists()
+
+
+def test_progress_of_another_destination_is_no_progress_of_this_one(tmp_path):
+    path, old, new = tmp_path / "p.progress", Folder(tmp_path / "old"), Folder(tmp_path / "new")
+    assert pipeline(path, old).run().delivered == 2
+    with pytest.raises(ChangedError, match=r"destination was .*old.*, is .*new.*; use on_change="):
+        pipeline(path, new).run()
+    assert not new.path.exists()
+    assert pipeline(path, new, on_change="continue").run().delivered == 0
+    assert not new.path.exists()
+    begins = pipeline(path, new, on_change="restart")
+    assert (begins.run().delivered, new.path.read_text()) == (2, "1.0\n2.0\n")
+    assert pipeline(path, new).run().delivered == 0
+
+
+def test_a_checkpoint_of_the_first_format_has_no_owner_until_the_next_commit(tmp_path):
+    path = tmp_path / "p.progress"
+    path.write_text(Progress({"all": 1}, fingerprint="f").to_json())
+    with Checkpoint(path).open(SCOPE) as file:
+        assert file.committed().positions == {"all": 1}
+        file.commit(Progress({"all": 2}, fingerprint="f"))
+    with Checkpoint(path).open(SCOPE) as file:
+        assert file.committed().positions == {"all": 2}
+    with pytest.raises(ConfigError, match="found that of pipeline 'p'"), Checkpoint(path).open(Scope("q")):
+        pass

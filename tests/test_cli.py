@@ -622,6 +622,10 @@ def test_reset_and_rejects_work_with_every_destination(anywhere, capsys):
         assert main(["state", "reset", "doubled", "--yes"]) == 0
         assert main(["rejects", "ls", "pipeline.toml"]) == 0
         assert "0 rejects" in capsys.readouterr().out
+    definition = anywhere / "pipeline.toml"  # what holds nothing is nobody's
+    definition.write_text(definition.read_text().replace('name = "doubled"', 'name = "another"'))
+    main(["run", "pipeline.toml"])
+    assert "90 delivered, 10 rejected" in capsys.readouterr().out
 
 
 # --- rejects and plugins --------------------------------------------------------------------------------------------

@@ -165,6 +165,46 @@ def test_every_changed_byte_and_cut_of_a_row_of_progress(column, tmp_path, made)
     assert build("sqlite", tmp_path, HALF).run().delivered == 0
 
 
+@pytest.mark.parametrize("whose", ["ours", "another's"])
+@pytest.mark.parametrize("version", [b"1", "one", None])
+def test_a_version_that_is_no_number_is_damage(version, whose, tmp_path, made):
+    made("sqlite")
+    with sqlite3.connect(tmp_path / "out.db") as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, 'version INTEGER NOT NULL', 'version')"
+        )
+    with sqlite3.connect(tmp_path / "out.db") as connection:
+        connection.execute("UPDATE mlinfer_progress SET version = ?", (version,))
+        if whose != "ours":
+            connection.execute("UPDATE mlinfer_progress SET pipeline = 'q'")
+    with pytest.raises(ChangedError, match=r"out.db: wanted .*restore the database"):
+        build("sqlite", tmp_path, HALF).run()
+
+
+@pytest.mark.parametrize("column", ["fingerprint", "position", '"partition"', "checksum", "output"])
+def test_a_text_that_is_none_is_damage(column, tmp_path, made):
+    made("sqlite")
+    with sqlite3.connect(tmp_path / "out.db") as connection:
+        connection.execute(f"UPDATE mlinfer_progress SET {column} = CAST(X'41ff42' AS TEXT)")
+    with pytest.raises(MlinferError, match=r"out.db"):
+        build("sqlite", tmp_path, HALF).run()
+
+
+def test_a_message_of_sqlite_that_is_no_text_is_damage(tmp_path, made):
+    """SQLite quotes what it finds in a damaged schema, whatever bytes these are."""
+    original, decoding = made("sqlite"), []
+    at = original.index(b"CREATE TABLE mlinfer_progress")
+    for n in range(at, at + 120):
+        (tmp_path / "out.db").write_bytes(original[:n] + bytes([original[n] ^ 0x80]) + original[n + 1 :])
+        try:
+            build("sqlite", tmp_path, HALF).run()
+        except MlinferError as error:
+            assert "out.db" in str(error)  # noqa: PT017 - some bytes do no harm
+            decoding.append(isinstance(error.__cause__, UnicodeDecodeError))
+    assert any(decoding)
+
+
 def damages_of(value):
     """Every byte changed and every cut."""
     if value is None:

@@ -7,8 +7,11 @@ import sys
 
 import pytest
 
-from mlinfer import FencedError, durable
+from mlinfer import Checkpoint, ConfigError, FencedError, InferencePipeline, durable
 from mlinfer._failpoints import arm
+from mlinfer.destinations import JsonLinesDestination, ParquetDestination, SqlDestination, StdoutDestination
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import MemorySource
 
 
 def names(folder):
@@ -107,3 +110,37 @@ def test_a_lock_names_its_holder_and_ends_with_its_process(tmp_path):
     )
     with durable.locked(path, "file"):
         pass
+
+
+# --- where nobody may write ----------------------------------------------------------------------------------------------
+
+PLACES = {
+    "sql": lambda folder: {"destination": SqlDestination(f"sqlite:///{folder}/out.db", table="scores")},
+    "jsonl": lambda folder: {"destination": JsonLinesDestination(folder / "new" / "out.jsonl")},
+    "parquet": lambda folder: {"destination": ParquetDestination(folder / "new" / "out")},
+    "checkpoint": lambda folder: {
+        "destination": StdoutDestination(),
+        "checkpoint": Checkpoint(folder / "c.progress"),
+    },
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_check_sees_a_folder_that_this_user_may_not_write_to(tmp_path, monkeypatch, kind):
+    folder, access = tmp_path / "theirs", os.access
+    folder.mkdir(mode=0o500)
+
+    def as_user(path, mode):  # whoever runs the tests may be allowed everything
+        return access(path, mode) and not (mode & os.W_OK and not path.stat().st_mode & stat.S_IWUSR)
+
+    monkeypatch.setattr(os, "access", as_user)
+    host = FunctionHost(lambda x: x, {"x": "double"}, {"y": "double"}, takes="numpy", version="1")
+    pipeline = InferencePipeline(MemorySource({"x": [1.0]}), host, name="p", **PLACES[kind](folder))
+    with pytest.raises(
+        ConfigError,
+        match=f"wanted a place to write to, found that this user may not write to {folder}; allow",
+    ):
+        pipeline.check()
+    folder.chmod(0o700)
+    pipeline.check()
+    assert not names(folder)

@@ -433,8 +433,8 @@ def test_another_model_stops_continues_or_starts_over(destination):
     with pytest.raises(ChangedError) as caught:
         run(Script(sizes), place, host=other())
     assert str(caught.value) == (
-        "pipeline 'p': wanted the model and columns that wrote the output so far, found others: version was '1', is '2'; "
-        'use on_change="restart" to score everything anew, or on_change="continue" to go on with the new model'
+        "pipeline 'p': wanted the model, columns and destination of the progress so far, found others: version was '1', is '2'; "
+        'use on_change="restart" to score everything anew, or on_change="continue" to go on with what is there now'
     )
     assert answers() == [0, 2, 4]
     sizes["a"] = 5

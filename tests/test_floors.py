@@ -50,6 +50,7 @@ FLOORS = [
         "_json_text",
         "_report",
         "_resolve",
+        "_restoring",
         "_retry",
         "_tabular",
         "_watching",

@@ -7,7 +7,15 @@ import pyarrow as pa
 import pytest
 
 from mlinfer import Checkpoint, ConfigError, DataDestination, DataSource, GuaranteeError, InferencePipeline
+from mlinfer.destinations import (
+    JsonLinesDestination,
+    MemoryDestination,
+    ParquetDestination,
+    SqlDestination,
+    StdoutDestination,
+)
 from mlinfer.hosts import FunctionHost
+from mlinfer.sources import MemorySource
 
 
 @dataclass(frozen=True)
@@ -136,8 +144,8 @@ def test_side_outputs_count_as_well():
 def test_a_weaker_guarantee_than_required_is_refused_before_anything_is_opened():
     pipeline = InferencePipeline(Source(), HOST, Destination(), name="p", require="exactly-once")
     message = (
-        "require: wanted exactly-once, found at-least-once: main: records are appended without progress, a crash "
-        "repeats the last ones; choose other parts or require='at-least-once'"
+        "require: wanted exactly-once, found at-least-once: main: nothing keeps the progress: every run begins anew; "
+        "name a checkpoint; choose other parts or require='at-least-once'"
     )
     for verb in (pipeline.run, pipeline.check):
         with pytest.raises(GuaranteeError) as caught:
@@ -166,3 +174,38 @@ def test_a_name_is_needed_where_progress_is_kept():
 def test_one_place_for_progress_is_enough():
     with pytest.raises(ConfigError, match="stores progress with its records; leave checkpoint= out"):
         plan(checkpoint=Checkpoint("here"))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda folder: SqlDestination(f"sqlite:///{folder}/out.db", table="scores"),
+        lambda folder: ParquetDestination(folder / "out"),
+        lambda folder: JsonLinesDestination(folder / "out.jsonl"),
+    ],
+)
+def test_one_place_for_two_outputs_is_refused_by_check_and_run(tmp_path, place):
+    pipeline = InferencePipeline(Source(), HOST, place(tmp_path), name="p", rejects=place(tmp_path))
+    for verb in (pipeline.explain, pipeline.check, pipeline.run):
+        with pytest.raises(
+            ConfigError, match=r"rejects: wanted a place of its own, found .*, where main goes"
+        ):
+            verb()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", [StdoutDestination, MemoryDestination])
+def test_what_keeps_nothing_apart_may_show_two_outputs(place):
+    shown = place()
+    InferencePipeline(Source(), HOST, shown, name="p", rejects=shown).check()
+
+
+def test_without_progress_every_run_delivers_all_again_and_the_plan_says_so(capsys):
+    source = MemorySource({"x": [1.0, 2.0]})
+    pipeline = InferencePipeline(source, HOST, StdoutDestination(), name="p", rejects=MemoryDestination())
+    assert [pipeline.run().delivered for _ in range(2)] == [2, 2]
+    assert capsys.readouterr().out.count("\n") == 4
+    why = "nothing keeps the progress: every run begins anew; name a checkpoint"
+    assert pipeline.explain().guarantee.reasons == (f"main: {why}", f"rejects: {why}")
+    kept = plan(main=Destination(), checkpoint=Checkpoint("here")).guarantee
+    assert kept.reasons == ("main: records are appended without progress, a crash repeats the last ones",)

@@ -831,3 +831,22 @@ def test_a_file_with_a_column_of_another_type_is_named(tmp_path):
     host = FunctionHost(lambda x: x, {"x": "float64"}, {"y": "float64"}, "numpy")
     with pytest.raises(SchemaError, match=r"'x': wanted double .*found string in b\.parquet; convert"):
         InferencePipeline(ParquetSource(tmp_path), host, MemoryDestination(), name="p").run()
+
+
+@pytest.mark.parametrize("other", [Scope("q"), Scope("p", "rejects")])
+def test_a_folder_whose_records_were_dropped_is_anybodys(tmp_path, other):
+    recipe, schema = ParquetDestination(tmp_path / "out"), pa.schema([("x", pa.int64())])
+
+    def write(values, scope, progress):
+        with recipe.open(schema, scope) as writer:
+            writer.write(Batch(pa.record_batch([pa.array(values, pa.int64())], schema=schema), "all", None))
+            writer.commit(progress)
+
+    write([1], Scope("p"), Progress({"all": 1}, fingerprint="f"))
+    with pytest.raises(ConfigError, match="without Parquet files of another origin"):
+        write([2], other, Progress())
+    write([], Scope("p", fresh=True), Progress())  # as `mlinfer state reset` does
+    write([2], other, Progress({"all": 1}, fingerprint="f"))
+    assert pq.read_table(tmp_path / "out").to_pydict() == {"x": [2]}
+    with pytest.raises(ConfigError, match="without Parquet files of another origin"):
+        write([3], Scope("p"), Progress())

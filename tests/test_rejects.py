@@ -121,13 +121,36 @@ def test_purge_asks_and_removes_what_is_old_of_this_pipeline(folder, capsys):
     assert query("SELECT count(*) FROM rejects") == [(20,)]
 
 
-def test_purge_refuses_a_file(folder, capsys):
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_file_of_rejects_that_is_gone_or_cut_is_missed_by_name(folder, capsys, kind):
+    text = Path("pipeline.toml").read_text()
+    place = 'rejects = { type = "sql", url = "sqlite:///out.db", table = "rejects" }'
+    text = text.replace(place, f'rejects = {{ type = "{kind}", path = "r.{kind}" }}').replace(
+        "out.db", "2.db"
+    )
+    Path("pipeline.toml").write_text(text)
+    assert main(["run", "pipeline.toml", "--no-progress", *ALLOW]) == 0
+    for spoil in (lambda file: file.write_bytes(file.read_bytes()[:-9]), Path.unlink):
+        spoil(Path(f"r.{kind}"))
+        capsys.readouterr()
+        for verb in (["ls"], ["replay"], ["purge", "--older-than", "30d", "--yes"]):
+            assert rejects(*verb) == 2
+            assert re.search(
+                rf"r.{kind}: wanted the \d+ bytes .*found .*or remove \.r\.{kind}\.progress, too",
+                capsys.readouterr().err,
+            )
+    Path(f".r.{kind}.progress").unlink()
+    assert rejects("ls") == 0
+    assert "0 rejects" in capsys.readouterr().out
+
+
+def test_purge_refuses_a_place_without_memory(folder, capsys):
     text = Path("pipeline.toml").read_text()
     place = 'rejects = { type = "sql", url = "sqlite:///out.db", table = "rejects" }'
     assert place in text
-    Path("pipeline.toml").write_text(text.replace(place, 'rejects = { type = "jsonl", path = "r.jsonl" }'))
+    Path("pipeline.toml").write_text(text.replace(place, 'rejects = { type = "stdout" }'))
     assert rejects("purge", "--older-than", "30d", "--yes") == 2
-    assert "single records can be removed" in capsys.readouterr().err
+    assert "cannot read back" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrong", [["--since", "soon"], ["--limit", "-1"], ["--limit", "x"]])

@@ -368,9 +368,19 @@ def test_a_full_disk_is_an_error_of_this_part_and_stores_nothing(path):
     with to(path).open(SCHEMA, Scope("p")) as writer:
         writer._connection.execute("PRAGMA max_page_count = 12")
         writer.write(some(*range(20_000)))
-        with pytest.raises(ComponentError, match="full"):
+        with pytest.raises(ComponentError, match=r"full \(SQLITE_FULL\); make room .*was committed is safe"):
             writer.commit(Progress({"a": 1}))
     assert rows(path, "SELECT * FROM scores") == []
+
+
+def test_an_error_of_the_disk_says_what_to_do(path):
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode, error.sqlite_errorname = 778, "SQLITE_IOERR_WRITE"
+    told = dialect.Sqlite(path).trouble(error)
+    assert isinstance(told, ComponentError)
+    assert str(told).endswith(
+        "(SQLITE_IOERR_WRITE); make room or mend the disk, then run the pipeline again: what was committed is safe"
+    )
 
 
 def test_no_transaction_is_open_between_calls(path):
@@ -714,3 +724,87 @@ def test_a_url_may_name_an_environment_variable(path, monkeypatch):
     assert rows(path, "SELECT id FROM scores") == [(1,)]
     assert destination.store == to(path).store
     assert str(path) not in repr(destination)
+
+
+# --- progress that is gone -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["", """ WHERE "partition" = 'b'"""])
+def test_rows_of_progress_that_are_gone_are_missed(path, which):
+    with to(path).open(SCHEMA, Scope("p")) as writer:
+        for name in ("a", "b"):
+            writer.write(some(ord(name)))
+            writer.commit(Progress({name: 1}))
+    change(path, "DELETE FROM mlinfer_progress" + which)
+    for scope in (Scope("p"), Scope("p", read_only=True)):
+        with (
+            pytest.raises(
+                ChangedError, match=r"wanted 2 rows of mlinfer_progress, found [01]: .*from_start=True"
+            ),
+            to(path).open(SCHEMA, scope),
+        ):
+            pass
+    assert rows(path, "SELECT id FROM scores") == [(97,), (98,)]
+    deliver(to(path), some(1), scope=Scope("p", fresh=True))
+    deliver(to(path), some(2))
+    assert rows(path, "SELECT id FROM scores") == [(1,), (2,)]
+
+
+def test_a_database_of_an_older_version_learns_to_count(path):
+    deliver(to(path), some(1))
+    change(path, "ALTER TABLE mlinfer_epochs DROP COLUMN partitions")
+    with to(path).open(SCHEMA, Scope("p", read_only=True)) as writer:
+        assert writer.committed().positions == {"a": 1}
+    deliver(to(path), some(2), position=2)
+    assert rows(path, "SELECT partitions FROM mlinfer_epochs") == [(1,)]
+    assert rows(path, "SELECT id FROM scores") == [(1,), (2,)]
+
+
+# --- an output that holds nothing is nobody's ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", [Scope("q"), Scope("p", "rejects")])
+def test_a_table_whose_rows_were_dropped_is_anybodys(path, other):
+    deliver(to(path), some(1))
+    with pytest.raises(ConfigError, match=r"found one of pipeline 'p' \(main\)"):
+        deliver(to(path), some(2), scope=other)
+    with to(path).open(SCHEMA, Scope("p", fresh=True)) as writer:  # as `mlinfer state reset` does
+        writer.commit(Progress())
+    wider = pa.schema([*SCHEMA, ("z", pa.string())])
+    with to(path).open(wider, Scope("q", read_only=True)):
+        pass
+    assert rows(path, "SELECT \"table\" FROM mlinfer_epochs WHERE output = 'main'") == [("scores",)]
+    deliver(to(path), batch({"id": [2], "y": [2.0], "z": ["new"]}), schema=wider, scope=other)
+    assert rows(path, "SELECT * FROM scores") == [(2, 2.0, "new")]
+    with pytest.raises(ConfigError, match="found one of pipeline"):
+        deliver(to(path), some(3))
+
+
+def test_who_has_not_committed_yet_is_fenced_when_its_empty_table_is_taken(path):
+    with to(path).open(SCHEMA, Scope("p")) as first:
+        first.write(some(1))
+        deliver(to(path), some(2), scope=Scope("q"))
+        with pytest.raises(FencedError, match="another one has taken over"):
+            first.commit(Progress({"a": 1}))
+    assert rows(path, "SELECT id FROM scores") == [(2,)]
+
+
+def test_an_empty_table_of_a_pipeline_with_progress_is_not_taken(path):
+    with (
+        to(path).open(SCHEMA, Scope("p")) as writer,
+        writer.join(to(path, "bad"), SCHEMA, Scope("p", "rejects")),
+    ):
+        writer.commit(Progress({"a": 1}))
+    with pytest.raises(ConfigError, match=r"found one of pipeline 'p' \(rejects\)"):
+        deliver(to(path, "bad"), some(2), scope=Scope("q"))
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_one_table_for_two_outputs_is_refused_at_once(path, read_only):
+    scope = Scope("p", read_only=read_only)
+    with (
+        to(path).open(SCHEMA, scope) as writer,
+        pytest.raises(ConfigError, match="named for main and rejects; name two"),
+        writer.join(to(path, key="id"), SCHEMA, scope.of("rejects")),
+    ):
+        pass

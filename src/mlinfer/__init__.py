@@ -43,6 +43,7 @@ from mlinfer._pipeline import InferencePipeline
 from mlinfer._progress import Progress
 from mlinfer._protocols import (
     Acknowledges,
+    Computes,
     Counts,
     DataDestination,
     DataSource,
@@ -97,6 +98,7 @@ __all__ = [
     "Checkpoint",
     "Choice",
     "ComponentError",
+    "Computes",
     "ConfigError",
     "ConfirmationError",
     "Counts",

@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlinfer import durable
-from mlinfer._progress import Progress
+from mlinfer._envelope import Envelope
+from mlinfer._errors import ChangedError, ConfigError
+from mlinfer._progress import ENVELOPE, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mlinfer._protocols import Scope
+
+SEALED = Envelope(ENVELOPE.kind, 2, ENVELOPE.repair)
+"""Format 2 says whose progress it is; format 1 was the bare progress."""
 
 ANEW = "anew"
 """The fingerprint of progress that is none yet: a run has begun anew, and nothing of it is committed."""
@@ -33,20 +38,24 @@ class Checkpoint:
 
     @contextmanager
     def open(self, scope: Scope) -> Iterator[CheckpointFile]:
-        """Take the file for one run. Raises FencedError while another run holds it, ChangedError if it is damaged."""
-        path = Path(self.path)
+        """Take the file for one run.
+
+        Raises FencedError while another run holds it, ChangedError if it is damaged, ConfigError if it is another pipeline's.
+        """
+        path, owner = Path(self.path), (scope.pipeline, scope.output)
         if scope.read_only:
-            yield CheckpointFile(path, _read(path))
+            durable.expect_writable(path.parent)
+            yield CheckpointFile(path, _read(path, owner), owner)
             return
         with ExitStack() as stack:
             with durable.naming(path):
                 durable.make_folder(path.parent)
                 stack.enter_context(durable.locked(path, "checkpoint", scope.run))
                 durable.remove_leftovers(path.parent, f"{path.name}.")
-                found = Progress() if scope.fresh else _read(path)
+                found = _read(path, owner, fresh=scope.fresh)
                 if scope.fresh:  # who dies after this is followed by a run that begins anew, too
-                    durable.replace(path, Progress(fingerprint=ANEW).to_json().encode())
-            yield CheckpointFile(path, replace(found, epoch=found.epoch + 1))
+                    durable.replace(path, _sealed(Progress(fingerprint=ANEW), owner))
+            yield CheckpointFile(path, replace(found, epoch=found.epoch + 1), owner)
 
 
 @dataclass
@@ -55,6 +64,7 @@ class CheckpointFile:
 
     path: Path
     progress: Progress
+    owner: tuple[str, str]
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def committed(self) -> Progress:
@@ -65,10 +75,33 @@ class CheckpointFile:
         """Store what has changed; returns when it is on disk. Raises ComponentError: the disk is full, or the like."""
         with self._lock, durable.naming(self.path):  # lanes with writers of their own share one checkpoint
             merged = replace(self.progress.merged(progress), epoch=self.progress.epoch)
-            durable.replace(self.path, merged.to_json().encode())
+            durable.replace(self.path, _sealed(merged, self.owner))
             self.progress = merged
 
 
-def _read(path: Path) -> Progress:
+def _sealed(progress: Progress, owner: tuple[str, str]) -> bytes:
+    pipeline, output = owner
+    return SEALED.seal({"pipeline": pipeline, "output": output, "progress": progress.to_json()}).encode()
+
+
+def _read(path: Path, owner: tuple[str, str], *, fresh: bool = False) -> Progress:
+    """What is kept for this pipeline; with `fresh` nothing, and damage does not matter."""
     text = durable.read(path)
-    return Progress() if text is None else Progress.from_json(text, str(path))
+    if text is None:
+        return Progress()
+    try:
+        body = SEALED.unseal(text, str(path))
+    except ChangedError:
+        if fresh:
+            return Progress()
+        raise
+    found = (body["pipeline"], body["output"]) if body["format"] > 1 else owner
+    if found != owner:
+        msg = (
+            f"{path}: wanted the progress of pipeline {owner[0]!r}, found that of pipeline {found[0]!r}; "
+            "name a checkpoint of its own for each pipeline, or remove the file if that one is gone for good"
+        )
+        raise ConfigError(msg)
+    if fresh:
+        return Progress()
+    return Progress.from_json(text if body["format"] == 1 else body["progress"], str(path))

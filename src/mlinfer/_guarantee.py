@@ -68,7 +68,13 @@ def guarantee(
     """
     main = outputs["main"]
     found = [
-        _of(source, name, destination, joined=destination is not main and shares(main, destination))
+        _of(
+            source,
+            name,
+            destination,
+            joined=destination is not main and shares(main, destination),
+            keeps_progress=keeps_progress,
+        )
         for name, destination in outputs.items()
     ]
     if stateful and not (keeps_progress and source.resume == "seek"):
@@ -82,7 +88,9 @@ def shares(main: DataDestination, other: DataDestination) -> bool:
     return main.transactional and main.store is not None and main.store == other.store
 
 
-def _of(source: DataSource, name: str, destination: DataDestination, *, joined: bool) -> tuple[Level, str]:
+def _of(
+    source: DataSource, name: str, destination: DataDestination, *, joined: bool, keeps_progress: bool
+) -> tuple[Level, str]:
     if source.resume == "none":
         return (
             Level.AT_MOST_ONCE,
@@ -93,6 +101,11 @@ def _of(source: DataSource, name: str, destination: DataDestination, *, joined: 
     if source.resume == "acknowledge":
         why = f"{name}: the source delivers again what was not acknowledged, and there is no key to recognise it by"
         return Level.AT_LEAST_ONCE, why
+    if not keeps_progress:
+        return (
+            Level.AT_LEAST_ONCE,
+            f"{name}: nothing keeps the progress: every run begins anew; name a checkpoint",
+        )
     if joined:
         return Level.EXACTLY_ONCE, f"{name}: written in the main output's own transaction"
     if destination.transactional and name == "main":

@@ -31,6 +31,11 @@ class Progress:
     fingerprint: str = ""
     epoch: int = 0
 
+    @property
+    def none(self) -> bool:
+        """Whether nothing was ever delivered under it, or all of it was dropped: not even a fingerprint is there."""
+        return not (self.positions or self.states or self.fingerprint)
+
     def merged(self, newer: Progress) -> Progress:
         """This progress, brought up to date by a newer one."""
         return replace(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
 
@@ -297,6 +297,15 @@ class DataDestination(Protocol):
 
 
 @runtime_checkable
+class Computes(Protocol):
+    """A DataSource's power: to name the functions that its records go through, so that a change of them is noticed."""
+
+    def computed_by(self) -> Sequence[Callable[..., Any]]:
+        """The functions, in the order in which they are applied."""
+        ...
+
+
+@runtime_checkable
 class Remembers(Protocol):
     """A transactional DataDestination's power: to tell its progress even if the output there has other fields.
 
@@ -325,5 +334,8 @@ class Prunes(Protocol):
     """A DataDestination's power: to remove old rejects for good, so that `mlinfer rejects purge` can."""
 
     def prune(self, scope: Scope, before: datetime) -> int:
-        """Remove the rejects of a pipeline with a `rejected_at` before this time, in one step; how many rows these were."""
+        """Remove the rejects of a pipeline with a `rejected_at` before this time, in one step; how many rows these were.
+
+        A place that keeps rejects in files that never change may leave those that lie beside newer ones.
+        """
         ...

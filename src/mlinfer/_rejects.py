@@ -157,7 +157,7 @@ def _with_nonfinite(texts: pa.Array, records: pa.RecordBatch) -> pa.Array:
     for name, column in zip(records.schema.names, records.columns, strict=True):
         for row in _rows_with_nonfinite(column):
             record = changed.setdefault(row, json.loads(texts[int(row)].as_py()))
-            record[name] = _spelled(column[int(row)].as_py())
+            record[name] = _spelled(record[name], column[int(row)])
     if not changed:
         return texts
     found = texts.to_pylist()
@@ -167,22 +167,38 @@ def _with_nonfinite(texts: pa.Array, records: pa.RecordBatch) -> pa.Array:
 
 
 def _rows_with_nonfinite(column: pa.Array) -> list[int]:
-    if pt.is_floating(column.type):
+    kind = column.type
+    if pt.is_floating(kind):
         values = to_numpy(column)
         return list(np.flatnonzero(~np.isfinite(values) & to_numpy(column.is_valid())))
-    if is_list(column.type) and pt.is_floating(column.type.value_type):
-        flat = elements(column)
-        odd = ~np.isfinite(to_numpy(flat)) & to_numpy(flat.is_valid())
-        return list(np.unique(owners(column)[odd]))
+    if is_list(kind):
+        return list(np.unique(owners(column)[_rows_with_nonfinite(elements(column))]))
+    if pt.is_struct(kind):
+        return sorted({row for inner in column.flatten() for row in _rows_with_nonfinite(inner)})
+    if pt.is_map(kind):
+        items = [_rows_with_nonfinite(value.values.field(1)) if value.is_valid else [] for value in column]
+        return [row for row, found in enumerate(items) if found]
     return []
 
 
-def _spelled(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_spelled(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+def _spelled(told: Any, value: pa.Scalar) -> Any:
+    """What JSON tells of a value, with the numbers in it that are none as texts."""
+    kind = value.type
+    if pt.is_floating(kind):
+        number = value.as_py()
+        if number is None or math.isfinite(number):
+            return told
+        return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+    if told is None or not value.is_valid:
+        return told
+    if is_list(kind):
+        return [_spelled(one, inner) for one, inner in zip(told, value.values, strict=True)]
+    if pt.is_struct(kind):
+        return {name: _spelled(one, value[name]) for name, one in told.items()}
+    if pt.is_map(kind) and len(told) == len(value.values):  # a key that is there twice is told once
+        inner = value.values.field(1)
+        return {key: _spelled(one, inner[n]) for n, (key, one) in enumerate(told.items())}
+    return told
 
 
 def _tidied(messages: Sequence[str]) -> pa.Array:

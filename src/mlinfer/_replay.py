@@ -5,24 +5,24 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
-import pyarrow.types as pt
 
 from mlinfer._batch import BadRecord, Batch, Position, RecordIds
-from mlinfer._casts import cast, is_bytes, is_list, is_text
+from mlinfer._casts import cast, is_text
 from mlinfer._clock import SystemClock
 from mlinfer._engine import Budget, Job, Outputs, open_model
 from mlinfer._errors import ChangedError, ConfigError, EndOfInput
 from mlinfer._progress import Progress
-from mlinfer._protocols import DataSource, ReadsBack, Scope, SideTables, Stateful
+from mlinfer._protocols import Computes, DataSource, ReadsBack, Scope, SideTables, Stateful
 from mlinfer._records import batch_from_rows
 from mlinfer._rejects import AGAIN, ANSWERED, LONGEST_RAW, REJECTS, REPLAY, STAGES, mark_delivered
+from mlinfer._restoring import restored
 
 if TYPE_CHECKING:
     from mlinfer._layout import Layout
@@ -123,7 +123,8 @@ def replay_of(job: Job, choice: Choice) -> Job:
     replaying = replace(job, replaying=True, budget=Budget(ratio=None))
     _settle(replaying, layout, sides)
     chosen = choice.of(open_rejects(job))
-    source = RejectsSource(_held(chosen), layout.wanted, layout.output)
+    functions = job.source.computed_by() if isinstance(job.source, Computes) else ()
+    source = RejectsSource(_held(chosen), layout.wanted, layout.output, tuple(functions))
     if len(chosen) and not source.held:
         msg = (
             f"pipeline {job.name!r}: wanted rejects that hold their record, found {len(chosen):,} of which only bytes were kept; "
@@ -185,12 +186,17 @@ class RejectsSource(DataSource):
     held: Held
     wanted: pa.Schema
     answers: pa.Schema
+    functions: tuple[Callable[..., Any], ...] = ()
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     resume = "seek"
 
     def __repr__(self) -> str:
         """How many."""
         return f"RejectsSource({sum(map(len, self.held.values())):,} rejects)"
+
+    def computed_by(self) -> Sequence[Callable[..., Any]]:
+        """What the records went through before they were rejected: the progress belongs to it."""
+        return self.functions
 
     def schema(self) -> pa.Schema:
         """What the pipeline's own source has."""
@@ -227,7 +233,7 @@ class RejectsReader:
         if not some:
             raise EndOfInput
         self._row += len(some)
-        rows = [_restored(record, self._wanted) for _, record in some]
+        rows = [restored(record, self._wanted) for _, record in some]
         records, good, bad = batch_from_rows(rows, self._wanted)
         ids = RecordIds.of(pa.array([some[row][0][1] for row in good], pa.string()))
         undecoded = tuple(
@@ -255,31 +261,6 @@ def _record(reject: dict[str, Any]) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def _restored(record: dict[str, Any], wanted: pa.Schema) -> dict[str, Any]:
-    """A record of JSON with the values that JSON cannot say."""
-    return {one.name: _value(record[one.name], one.type) for one in wanted if one.name in record}
-
-
-def _value(value: Any, kind: pa.DataType) -> Any:
-    if isinstance(value, list) and is_list(kind):
-        return [_value(one, kind.value_type) for one in value]
-    if isinstance(value, dict) and pt.is_struct(kind):
-        return {one.name: _value(value.get(one.name), one.type) for one in kind}
-    if not isinstance(value, str):
-        return value
-    if pt.is_floating(kind) and value in {"NaN", "Infinity", "-Infinity"}:
-        return float(value)
-    if is_bytes(kind):
-        return base64.b64decode(value)
-    if pt.is_decimal(kind):
-        return pa.scalar(value).cast(kind).as_py()
-    if pt.is_duration(kind):
-        return pa.scalar(
-            round(float(value.replace("PT", "").removesuffix("S")) * 1e9), pa.duration("ns")
-        ).cast(kind)
-    return value
 
 
 def _as_rejects(batch: pa.RecordBatch) -> pa.RecordBatch:

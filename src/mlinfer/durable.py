@@ -18,22 +18,23 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
 from mlinfer._envelope import Envelope
-from mlinfer._errors import ComponentError, FencedError
+from mlinfer._errors import ComponentError, ConfigError, FencedError
 from mlinfer._failpoints import failpoint, spared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from _typeshed import ReadableBuffer
 
 __all__ = [
-    "PRIVATE_FILE", "PRIVATE_FOLDER", "Envelope", "Raw", "create", "cut", "exchange", "flush", "flush_folder", "growing", "locked",
-    "make_folder", "naming", "publish", "read", "remove", "remove_leftovers", "rename", "replace", "temporary",
+    "PRIVATE_FILE", "PRIVATE_FOLDER", "Envelope", "Raw", "create", "cut", "exchange", "expect_writable", "flush", "flush_folder", "growing", "locked",
+    "make_folder", "naming", "noted", "publish", "read", "remove", "remove_leftovers", "rename", "replace", "temporary",
 ]  # fmt: skip
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 TEMPORARY = ".tmp"
+_WRITTEN = b"\nhas been written to"
 _HERE, _SWAP = -100, 2  # AT_FDCWD; RENAME_EXCHANGE, which macOS calls RENAME_SWAP
 
 
@@ -81,6 +82,14 @@ def read(path: Path) -> bytes | None:
         return None
     with open(descriptor, "rb") as file:
         return file.read()
+
+
+def expect_writable(path: Path) -> None:
+    """Raise ConfigError if this user may not write to a file, or to a folder or the nearest one above it that is there."""
+    there = next(one for one in (path, *path.absolute().parents) if os.access(one, os.F_OK))
+    if not os.access(there, os.W_OK | (os.X_OK if there.is_dir() else 0)):
+        msg = f"{path}: wanted a place to write to, found that this user may not write to {there}; allow it, or name another place"
+        raise ConfigError(msg)
 
 
 def make_folder(path: Path) -> None:
@@ -207,22 +216,40 @@ def remove_leftovers(folder: Path, prefix: str = "") -> None:
 
 
 @contextmanager
-def locked(path: Path, what: str, run: str = "") -> Iterator[None]:
+def locked(path: Path, what: str, run: str = "") -> Iterator[Callable[[], None]]:
     """Be the only user of `path`, through a lock file beside it that says which run holds it.
 
-    `what` names the thing in the error. The lock ends with the block and with the process, however that ends.
+    `what` names the thing in the error. The lock ends with the block and with the process, however that ends; the file
+    stays. Gives a function that notes in it that `path` has been written to, for `noted`.
     Raises FencedError: another run holds it.
     """
-    descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
+    descriptor = os.open(_lock_of(path), os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another run"
+            holder = (
+                os.pread(descriptor, 200, 0).removesuffix(_WRITTEN).decode(errors="replace").strip()
+                or "another run"
+            )
             msg = f"{what} {path}: wanted to be its only user, found {holder} that holds it; stop that run first"
             raise FencedError(msg) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"run {run or '(unnamed)'}, process {os.getpid()}".encode(), 0)
-        yield
+        user = f"run {run or '(unnamed)'}, process {os.getpid()}".encode()
+
+        def note(written: bytes = _WRITTEN) -> None:
+            os.pwrite(descriptor, user + written, 0)
+            os.ftruncate(descriptor, len(user + written))
+
+        note(_WRITTEN if noted(path) else b"")
+        yield note
     finally:
         os.close(descriptor)
+
+
+def noted(path: Path) -> bool:
+    """Whether a run that had `path` locked has noted that it was written to; the note is not flushed to disk."""
+    return (read(_lock_of(path)) or b"").endswith(_WRITTEN)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")

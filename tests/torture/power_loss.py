@@ -103,7 +103,7 @@ def model(x):
 class Keyed(DataDestination):
     """A file for each record: keyed, and without a place for progress."""
 
-    path: Path
+    path: Path = field(repr=False)  # each disk state is built in a folder of its own
     keyed = True
     commit_seconds = 0.0
 

@@ -109,8 +109,8 @@ def purge(asked: argparse.Namespace) -> None:
     place = readable_rejects(job)
     if not isinstance(place, Prunes):
         msg = (
-            f"rejects purge: wanted a place where single records can be removed (sql), found {place!r}; "
-            "write rejects to a database, or remove the files with their own tools once `rejects ls` shows nothing you need"
+            f"rejects purge: wanted a place where single records can be removed (sql, jsonl, csv, parquet), found {place!r}; "
+            "write rejects to one of these, or remove the files with their own tools once `rejects ls` shows nothing you need"
         )
         raise ConfigError(msg)
     before = SystemClock().now() - asked.older_than

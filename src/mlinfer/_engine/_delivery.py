@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -91,7 +91,7 @@ class Delivery:
         if before is not None and not same_model(before.signature, layout.signature) and self._held:
             self._commit()
         self._model = f"{layout.signature.model_id}@{layout.signature.version}"
-        self._fingerprint = fingerprint(layout)
+        self._fingerprint = fingerprint(layout, self._run.beside)
 
     def _write(self, answers: Answers) -> Answers:
         """Write one batch; what the destination names as bad becomes rejects."""
@@ -231,6 +231,7 @@ class Running:
     commit_seconds: float = 1.0
     pipeline: str = ""
     replaying: bool = False
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 def _marks(held: list[Answers]) -> tuple[Rejected, ...]:

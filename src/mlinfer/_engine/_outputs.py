@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 from mlinfer._checkpoint import ANEW
-from mlinfer._engine._fingerprint import differences, same_but_for_version
+from mlinfer._engine._fingerprint import differences, same, same_but_for_version
 from mlinfer._errors import ChangedError, ConfigError
 from mlinfer._guarantee import shares
 from mlinfer._progress import Progress
@@ -118,19 +118,19 @@ def stored(job: Job, scope: Scope) -> Progress:
 def resume_from(progress: Progress, fingerprint: str, job: Job) -> bool:
     """Whether a run may go on from this progress; False: it must begin anew.
 
-    Raises ChangedError: the progress belongs to another model, and the pipeline does not say what to do then.
+    Raises ChangedError: the progress belongs to another model or destination, and the pipeline does not say what to do then.
     """
     if progress.fingerprint == ANEW:  # a run has begun anew and died before its first commit
         return False
-    if not progress.positions or progress.fingerprint == fingerprint or job.on_change == "continue":
+    if not progress.positions or same(progress.fingerprint, fingerprint) or job.on_change == "continue":
         return True
     if watches(job.host) and same_but_for_version(progress.fingerprint, fingerprint):
         return True
     if job.on_change == "restart" and not job.replaying:
         return False
     msg = (
-        f"pipeline {job.name!r}: wanted the model and columns that wrote the output so far, found others: "
+        f"pipeline {job.name!r}: wanted the model, columns and destination of the progress so far, found others: "
         f"{differences(progress.fingerprint, fingerprint)}; "
-        'use on_change="restart" to score everything anew, or on_change="continue" to go on with the new model'
+        'use on_change="restart" to score everything anew, or on_change="continue" to go on with what is there now'
     )
     raise ChangedError(msg)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from mlinfer._errors import ConfigError
 from mlinfer._guarantee import Guarantee, guarantee
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pyarrow as pa
 
     from mlinfer._engine._job import Job
     from mlinfer._layout import Layout
+    from mlinfer._protocols import DataDestination
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Plan:
 
 
 def demand(job: Job, *, stateful: bool) -> Guarantee:
-    """The guarantee of a job. Raises GuaranteeError if it is weaker than required, ConfigError if a name is missing."""
+    """The guarantee of a job. Raises GuaranteeError if it is weaker than required, ConfigError if a name or a place is missing."""
     keeps_progress = job.destination.transactional or job.checkpoint is not None
     if keeps_progress and not job.name:
         msg = (
@@ -61,10 +65,22 @@ def demand(job: Job, *, stateful: bool) -> Guarantee:
     if job.rejects is not None:
         outputs["rejects"] = job.rejects
     outputs.update({f"side/{name}": destination for name, destination in job.side.items()})
+    _refuse_one_place_for_two(outputs)
     found = guarantee(job.source, outputs, keeps_progress=keeps_progress, stateful=stateful)
     if job.require is not None:
         found.demand(job.require)
     return found
+
+
+def _refuse_one_place_for_two(outputs: Mapping[str, DataDestination]) -> None:
+    """Raise ConfigError if two outputs are one recipe and it keeps its records: memory and a screen may show both."""
+    for first, second in combinations(outputs, 2):
+        one, other = outputs[first], outputs[second]
+        keeps = one.transactional or one.keyed
+        by_value = type(one).__eq__ is not object.__eq__
+        if keeps and by_value and one == other:
+            msg = f"{second}: wanted a place of its own, found {one!r}, where {first} goes; name another table, file or folder"
+            raise ConfigError(msg)
 
 
 def _fields(label: str, schema: pa.Schema) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlinfer._engine._delivery import Delivery, Running
-from mlinfer._engine._fingerprint import fingerprint
+from mlinfer._engine._fingerprint import beside, fingerprint
 from mlinfer._engine._lane import READ_RECORDS, Lane
 from mlinfer._engine._outputs import Outputs, resume_from, stored
 from mlinfer._engine._plan import demand
@@ -65,7 +65,8 @@ class Session:
         self.layout = self.job.lay_out(models[0].signature)
         self._lineage = Lineage(models[0].signature, self.scope.run, self.clock)
         self.guarantee: Guarantee = demand(self.job, stateful=self.stateful)
-        self.fingerprint = fingerprint(self.layout)
+        self._beside = beside(self.job)
+        self.fingerprint = fingerprint(self.layout, self._beside)
         side_schemas = models[0].side_schemas() if isinstance(models[0], SideTables) else {}
         try:
             self._open_outputs(stack, epochs, side_schemas)
@@ -173,7 +174,7 @@ class Session:
             model=f"{self.layout.signature.model_id}@{self.layout.signature.version}",
             run=self.scope.run, fingerprint=self.fingerprint, clock=self.clock, tally=self.tally,
             spending=self._spending, durable=self._note_durable, commit_seconds=self.job.destination.commit_seconds,
-            pipeline=self.job.name or "", replaying=self.job.replaying,
+            pipeline=self.job.name or "", replaying=self.job.replaying, beside=self._beside,
         )  # fmt: skip
         first = self.outputs.main
         assert first is not None  # noqa: S101 - open() has set it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,11 +21,9 @@ from mlinfer import (
     durable,
     failpoint,
 )
+from mlinfer.destinations._sidecar import Sidecar, check_length, is_nobodys, sidecar_of, size_of, stored
 
 IfExists = Literal["fail", "append", "replace"]
-ENVELOPE = durable.Envelope(
-    "appended", 1, "restore it and the file from a backup, or start over with from_start=True"
-)
 BUFFER_BYTES = 2**20
 COMPRESSED = frozenset({".gz", ".zst", ".bz2", ".xz", ".zip"})
 
@@ -36,41 +34,6 @@ def check_uncompressed(path: str | os.PathLike[str]) -> None:
     if suffix in COMPRESSED:
         msg = f"path: wanted a name for a file that is not compressed, found {os.fspath(path)!r}; leave {suffix} out, or compress it afterwards"
         raise ConfigError(msg)
-
-
-@dataclass(frozen=True)
-class Sidecar:
-    """What `.NAME.progress` says about the file NAME beside it.
-
-    `length`: so many bytes of the file are committed. `foreign`: so many of them were there before this pipeline.
-    """
-
-    pipeline: str
-    output: str
-    columns: tuple[tuple[str, str], ...]
-    length: int
-    foreign: int
-    progress: Progress
-
-    def to_bytes(self) -> bytes:
-        """A text that `from_bytes` reads back, and that shows every change of a byte."""
-        body = {
-            "pipeline": self.pipeline,
-            "output": self.output,
-            "columns": self.columns,
-            "length": self.length,
-            "foreign": self.foreign,
-            "progress": self.progress.to_json(),
-        }
-        return ENVELOPE.seal(body).encode()
-
-    @classmethod
-    def from_bytes(cls, text: bytes, path: Path) -> Sidecar:
-        """Read what `to_bytes` wrote. Raises ChangedError: it is damaged, or a newer mlinfer wrote it."""
-        body = ENVELOPE.unseal(text, str(path))
-        columns = tuple((name, kind) for name, kind in body["columns"])
-        progress = Progress.from_json(body["progress"], str(path))
-        return cls(body["pipeline"], body["output"], columns, body["length"], body["foreign"], progress)
 
 
 class Appended:
@@ -162,7 +125,7 @@ def open_appended(
     `look` is shown a file of others before anything is appended to it, and raises ConfigError if that cannot be.
 
     Raises ConfigError: another pipeline or another schema wrote what is there. FencedError: another run holds the file.
-    ChangedError: the file is shorter than what was committed, or its progress is damaged.
+    ChangedError: the file is shorter than what was committed, or its progress is damaged or gone.
     """
     if if_exists not in {"fail", "append", "replace"}:
         msg = f"if_exists: wanted 'fail', 'append' or 'replace', found {if_exists!r}"
@@ -171,6 +134,8 @@ def open_appended(
         msg = f"{path}: wanted the name of a file, found something else; name a file"
         raise ConfigError(msg)
     if scope.read_only:
+        durable.expect_writable(path.parent)
+        durable.expect_writable(path)
         found = _begin(path, schema, scope, if_exists, look=look)
         nobody = replace(
             found.progress, epoch=0
@@ -181,12 +146,13 @@ def open_appended(
         with durable.naming(path):
             _refuse_two_outputs(path, scope)
             durable.make_folder(path.parent)
-            stack.enter_context(durable.locked(path, "output", scope.run))
+            note = stack.enter_context(_locked(path, scope))
             durable.remove_leftovers(path.parent, sidecar_of(path).name)
             sidecar = _begin(path, schema, scope, if_exists, look=look)
             before = _before_anew(path, scope, sidecar)
             # first: from now on the rest of the file does not count, so that a crash before the cut does no harm
             durable.replace(sidecar_of(path), (before or sidecar).to_bytes())
+            note()
             file = stack.enter_context(durable.growing(path, (before or sidecar).length))
         appended = Appended(path, file, sidecar, anew=before is not None)
         if sidecar.foreign and sidecar.length == sidecar.foreign and not _ends_a_line(file, sidecar.foreign):
@@ -194,35 +160,12 @@ def open_appended(
         yield appended
 
 
-def committed_text(path: Path, scope: Scope) -> tuple[bytes, list[tuple[str, str]]]:
-    """What this pipeline has committed to a file, and the names and types of its columns; nothing if it has not written it."""
-    found = _stored(path)
-    if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
-        return b"", []
-    with path.open("rb") as file:
-        file.seek(found.foreign)
-        return file.read(found.length - found.foreign), list(found.columns)
-
-
-def stored_progress(path: Path, scope: Scope) -> Progress:
-    """What this pipeline has noted beside a file; nothing if it has not written it."""
-    found = _stored(path)
-    if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
-        return Progress()
-    return found.progress
-
-
-def sidecar_of(path: Path) -> Path:
-    """Where the progress of a file is kept."""
-    return path.with_name(f".{path.name}.progress")
-
-
 def _begin(
     path: Path, schema: pa.Schema, scope: Scope, if_exists: IfExists, *, look: Callable[[Path], None] | None
 ) -> Sidecar:
     """What the sidecar says when this run begins to write."""
     columns = tuple((field.name, str(field.type)) for field in schema)
-    found = _stored(path)
+    found = stored(path)
     if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
         kept = _keep_foreign(path, found, if_exists)
         if kept and look is not None:
@@ -241,38 +184,40 @@ def _begin(
             "write to another file, or start over with from_start=True"
         )
         raise ConfigError(msg)
-    size = path.stat().st_size if path.exists() else 0
-    if size < found.length:
-        msg = (
-            f"{path}: wanted the {found.length} bytes that were committed, found {size}; put the file back, "
-            "or start over with from_start=True"
-        )
-        raise ChangedError(msg)
+    check_length(path, found)
     return replace(found, progress=replace(found.progress, epoch=epoch))
 
 
 def _before_anew(path: Path, scope: Scope, sidecar: Sidecar) -> Sidecar | None:
     """What stays until the first commit of a run that begins anew; None if there is nothing to replace."""
-    found = _stored(path) if scope.fresh else None
+    found = stored(path) if scope.fresh else None
     if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
         return None
-    size = path.stat().st_size if path.exists() else 0
-    if size < found.length:
+    if size_of(path) < found.length:
         return None  # it is damaged: nothing worth keeping
     return replace(found, progress=replace(found.progress, epoch=sidecar.progress.epoch))
 
 
 def _keep_foreign(path: Path, found: Sidecar | None, if_exists: IfExists) -> int:
-    size = path.stat().st_size if path.exists() else 0
-    if found is not None:
-        size = min(size, found.length)  # what is behind it was never committed
+    size = size_of(path)
+    nobodys = found is not None and is_nobodys(path, found)
+    if found is not None:  # what is behind it was never committed
+        size = min(size, found.foreign if nobodys else found.length)
     if not size or if_exists == "replace":
         return 0
-    if if_exists == "append" and found is None:
+    if found is None and durable.noted(path):
+        msg = (
+            f"{path}: wanted its progress in {sidecar_of(path).name}, found none, though mlinfer has written here: its records would be "
+            'delivered again beside those; restore it from a backup, write everything anew with if_exists="replace", or remove '
+            f".{path.name}.lock, too, if the file is no longer a pipeline's"
+        )
+        raise ChangedError(msg)
+    if if_exists == "append" and (found is None or nobodys):
         return size
     # The sidecar holds the progress of one pipeline: if two took turns, each would forget what it has delivered.
-    whose = f"pipeline {found.pipeline!r} ({found.output})" if found else "something else"
-    choices = "'replace'" if found else "'append' or 'replace'"
+    theirs = None if nobodys else found
+    whose = f"pipeline {theirs.pipeline!r} ({theirs.output})" if theirs else "something else"
+    choices = "'replace'" if theirs else "'append' or 'replace'"
     msg = (
         f"{path}: wanted a file of this pipeline or none, found one that {whose} wrote; "
         f"choose another file, or if_exists={choices}"
@@ -280,9 +225,22 @@ def _keep_foreign(path: Path, found: Sidecar | None, if_exists: IfExists) -> int
     raise ConfigError(msg)
 
 
-def _refuse_two_outputs(path: Path, scope: Scope) -> None:
-    found = _stored(path)
-    if found is not None and found.pipeline == scope.pipeline and found.output != scope.output:
+@contextmanager
+def _locked(path: Path, scope: Scope) -> Iterator[Callable[[], None]]:
+    try:
+        with durable.locked(path, "output", scope.run) as note:
+            yield note
+    except FencedError:
+        _refuse_two_outputs(path, scope, held=True)
+        raise
+
+
+def _refuse_two_outputs(path: Path, scope: Scope, *, held: bool = False) -> None:
+    """Two outputs of one run are two files. One that nobody holds, and that holds nothing, may become another's."""
+    found = stored(path)
+    if found is None or (not held and is_nobodys(path, found)):
+        return
+    if found.pipeline == scope.pipeline and found.output != scope.output:
         msg = f"{path}: wanted a file for {scope.output!r}, found that {found.output!r} of this pipeline goes there; name two files"
         raise ConfigError(msg)
 
@@ -291,12 +249,6 @@ def _check_epoch(path: Path, scope: Scope, stored: int) -> None:
     if scope.epoch is not None and scope.epoch != stored:
         msg = f"{path}: another run of pipeline {scope.pipeline!r} has taken over (run {stored}, this is {scope.epoch}); this one must stop"
         raise FencedError(msg)
-
-
-def _stored(path: Path) -> Sidecar | None:
-    place = sidecar_of(path)
-    text = durable.read(place)
-    return None if text is None else Sidecar.from_bytes(text, place)
 
 
 def _ends_a_line(file: durable.Raw, size: int) -> bool:

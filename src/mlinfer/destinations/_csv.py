@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,10 +20,10 @@ from mlinfer.destinations._appended import (
     Appended,
     IfExists,
     check_uncompressed,
-    committed_text,
     open_appended,
-    stored_progress,
 )
+from mlinfer.destinations._pruning import prune_csv
+from mlinfer.destinations._sidecar import committed_text, stored_progress
 
 FORMULA = r"^[=+\-@\t\r]"
 
@@ -71,6 +72,13 @@ class CsvDestination(DataDestination):
                 strings_can_be_null=True, quoted_strings_can_be_null=False,
             ),
         ).to_batches()  # fmt: skip
+
+    def prune(self, scope: Scope, before: datetime) -> int:
+        """Remove the records of rejects of one pipeline that are older; how many there were.
+
+        Raises FencedError: a run writes here. ChangedError: the file or its progress is damaged.
+        """
+        return prune_csv(Path(self.path).expanduser(), scope, before)
 
     def stored(self, scope: Scope) -> Progress:
         """The progress beside the file. Raises ChangedError: it is damaged."""

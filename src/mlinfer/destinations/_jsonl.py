@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,10 +17,10 @@ from mlinfer.destinations._appended import (
     Appended,
     IfExists,
     check_uncompressed,
-    committed_text,
     open_appended,
-    stored_progress,
 )
+from mlinfer.destinations._pruning import prune_json_lines
+from mlinfer.destinations._sidecar import committed_text, stored_progress
 
 SPELLED = {"string", "large_string", "string_view", "binary", "large_binary", "binary_view"}
 """Types whose values are texts in JSON, also where they look like something else: Arrow would guess times."""
@@ -56,6 +57,13 @@ class JsonLinesDestination(DataDestination):
             texts = pa.schema([(name, pa.string()) for name, kind in columns if kind in SPELLED])
             known = pj.ParseOptions(explicit_schema=texts)
             yield from pj.read_json(pa.BufferReader(text), whole, known).to_batches()
+
+    def prune(self, scope: Scope, before: datetime) -> int:
+        """Remove the lines of rejects of one pipeline that are older; how many there were.
+
+        Raises FencedError: a run writes here. ChangedError: the file or its progress is damaged.
+        """
+        return prune_json_lines(Path(self.path).expanduser(), scope, before)
 
     def stored(self, scope: Scope) -> Progress:
         """The progress beside the file. Raises ChangedError: it is damaged."""

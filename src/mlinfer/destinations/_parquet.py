@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +33,7 @@ from mlinfer.destinations._parquet_parts import (
     check_writable,
     differences,
     in_force,
+    is_nobodys,
     merged,
     numbers,
     physical_schema,
@@ -40,6 +42,7 @@ from mlinfer.destinations._parquet_parts import (
     survey,
     temporary_prefix,
 )
+from mlinfer.destinations._pruning import prune_parts
 
 GROUP_ROWS = 65_536
 GROUP_BYTES = 32 * 2**20
@@ -80,6 +83,11 @@ class ParquetDestination(DataDestination):
             with pq.ParquetFile(part.path) as file:
                 yield from file.iter_batches()
 
+    def prune(self, scope: Scope, before: datetime) -> int:
+        """Remove the parts of one pipeline in which every reject is older; how many rejects there were."""
+        folder = Path(resolve(os.fspath(self.path))).expanduser()
+        return prune_parts(folder, scope, before, self.compression)
+
     def stored(self, scope: Scope) -> Progress:
         """The progress in the footers of this pipeline's parts. Raises ChangedError: a part is damaged."""
         ours, _ = survey(Path(resolve(os.fspath(self.path))).expanduser(), (scope.pipeline, scope.output))
@@ -107,7 +115,9 @@ class ParquetDestination(DataDestination):
         _check_fields(folder, current, schema)
         epoch = _epoch(ours, scope, folder)
         obsolete = [part.path for part in replaced] + (others if self.if_exists == "replace" else [])
-        if not scope.read_only:
+        if scope.read_only:
+            durable.expect_writable(folder)
+        else:
             _prepare(folder, owner, scope, [] if scope.fresh else replaced)
         writer = PartsWriter(self, folder, schema, Claim(scope, epoch, owner, merged(current)))
         writer.obsolete, writer.known = obsolete, {path.name for path in [*(p.path for p in ours), *others]}
@@ -272,7 +282,7 @@ class PartsWriter:
         if mark is not None and mark.owner == self._claim.owner:
             if mark.run != self._claim.scope.run:
                 raise FencedError(self._fenced(f"committed {path.name}"))
-        elif self._recipe.if_exists != "append":
+        elif self._recipe.if_exists != "append" and not (mark and is_nobodys(path, mark)):
             whose = f"output {mark.owner[1]!r} of pipeline {mark.owner[0]!r}" if mark else "another program"
             msg = f"{self._folder}: wanted to be the only one who writes here, found {path.name} of {whose}; give each output a folder of its own"
             raise ComponentError(msg)

@@ -69,7 +69,7 @@ def number_of(name: str) -> int | None:
 
 
 def survey(folder: Path, owner: Owner) -> tuple[list[Part], list[Path]]:
-    """The parts of this pipeline and output in order, and all other Parquet files of the folder.
+    """The parts of this pipeline and output in order, and all other Parquet files of the folder that hold anything.
 
     Raises ChangedError: a part is damaged or a newer mlinfer wrote it, so that nobody knows how far its run had come.
     """
@@ -87,9 +87,16 @@ def survey(folder: Path, owner: Owner) -> tuple[list[Part], list[Path]]:
             raise ChangedError(msg)
         if mark is not None and mark.owner == owner:
             ours.append(Part(path, known[path.name], mark))
-        elif not path.name.startswith("."):
+        elif not (path.name.startswith(".") or (mark is not None and is_nobodys(path, mark))):
             others.append(path)
     return sorted(ours, key=lambda part: part.number), others
+
+
+def is_nobodys(path: Path, mark: Mark) -> bool:
+    """Whether a part says only that its pipeline has dropped all that it had delivered."""
+    import pyarrow.parquet as pq
+
+    return mark.progress.none and not pq.read_metadata(path).num_rows
 
 
 def in_force(ours: list[Part], scope: Scope) -> tuple[list[Part], list[Part]]:

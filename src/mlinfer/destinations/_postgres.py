@@ -85,6 +85,9 @@ class Postgres:
         with closing(line.connect(self.where, read_only=read_only)) as connection:
             yield connection
 
+    def look(self) -> None:
+        """Nothing: what a user may do is the server's to say."""
+
     @contextmanager
     def transaction(self, connection: psycopg.Connection[Any], *, alone: bool = False) -> Iterator[None]:
         """All or nothing of what happens in the block; `alone`: no other run takes an output over meanwhile.

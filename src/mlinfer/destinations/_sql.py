@@ -181,8 +181,13 @@ class SqlWriter:
     def _add(self, table: Table, scope: Scope) -> int:
         """Take an output over: from now on an older run of it can commit nothing more."""
         state = State(self._dialect, self._connection, scope)
+        for other, taken in self._outputs:
+            if taken.name == table.name:
+                msg = f"table {table.name!r}: wanted a table for each output, found it named for {other.scope.output} and {scope.output}; name two"
+                raise ConfigError(msg)
         self._outputs.append((state, table))
         if scope.read_only:
+            self._dialect.look()
             with self._dialect.translating():
                 look(state, table)
                 return state.stored_epoch()
@@ -193,8 +198,11 @@ class SqlWriter:
             if begin == "create":
                 self._execute(table.create)
                 state.forget()  # there is none, or it belongs to a table that a fresh run leaves behind
-            if begin in {"create", "join"}:
-                state.take_table(table.name, created=begin == "create")
+            if begin == "adopt":
+                state.release(table.name)
+                self._make_anew(table)
+            if begin in {"create", "join", "adopt"}:
+                state.take_table(table.name, created=begin != "join")
         if scope.fresh or begin == "replace":
             self._anew.append((state, table, begin == "replace"))
         return epoch
@@ -207,11 +215,14 @@ class SqlWriter:
         for state, table, replaced in self._anew:
             state.forget()
             if replaced:
-                self._execute(f"DROP TABLE {quoted(table.name)}")
-                self._execute(table.create)
+                self._make_anew(table)
                 state.take_table(table.name, created=True)
             else:
                 self._execute(f"DELETE FROM {quoted(table.name)}")  # noqa: S608 - a checked name
+
+    def _make_anew(self, table: Table) -> None:
+        self._execute(f"DROP TABLE {quoted(table.name)}")
+        self._execute(table.create)
 
     def _store(self, table: Table) -> None:
         errors = table.store(self._connection)

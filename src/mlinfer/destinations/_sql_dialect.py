@@ -39,6 +39,10 @@ class Dialect(Protocol):
         """A connection; with `read_only` one that cannot change anything. Raises ConfigError, TransientError."""
         ...
 
+    def look(self) -> None:
+        """Raise ConfigError if it is plain that nothing can be written here."""
+        ...
+
     def transaction(self, connection: Any, *, alone: bool = False) -> AbstractContextManager[None]:
         """All or nothing of what happens in the block, durable at its end. `alone`: no other such block runs meanwhile.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlinfer import ChangedError, FencedError, Progress, Scope
-from mlinfer.destinations._sql_dialect import Dialect
+from mlinfer.destinations._sql_dialect import Dialect, quoted
 
 FORMAT = 1
 SERVER = "/serve"
@@ -16,7 +16,7 @@ SERVER = "/serve"
 _TABLES = {
     "mlinfer_epochs": (
         "CREATE TABLE mlinfer_epochs (pipeline TEXT NOT NULL, output TEXT NOT NULL, epoch INTEGER NOT NULL,"
-        ' "table" TEXT, created INTEGER, PRIMARY KEY (pipeline, output))'
+        ' "table" TEXT, created INTEGER, partitions INTEGER, PRIMARY KEY (pipeline, output))'
     ),
     "mlinfer_progress": (
         "CREATE TABLE mlinfer_progress (pipeline TEXT NOT NULL, output TEXT NOT NULL,"
@@ -34,6 +34,25 @@ _LOAD = 'SELECT pipeline, output, "partition", position, state, fingerprint, epo
 _FORGET = "DELETE FROM mlinfer_progress WHERE pipeline = ? AND output = ?"
 _TABLE_OF = 'SELECT "table", created FROM mlinfer_epochs WHERE pipeline = ? AND output = ?'
 _TAKE_TABLE = 'UPDATE mlinfer_epochs SET "table" = ?, created = ? WHERE pipeline = ? AND output = ?'
+_COUNT = (
+    "UPDATE mlinfer_epochs SET partitions = (SELECT count(*) FROM mlinfer_progress AS kept"
+    " WHERE kept.pipeline = mlinfer_epochs.pipeline AND kept.output = mlinfer_epochs.output)"
+    " WHERE pipeline = ? AND output = ?"
+)
+_COUNTED = "SELECT partitions FROM mlinfer_epochs WHERE pipeline = ? AND output = ?"
+_WRITERS = (
+    "SELECT pipeline, output, created, (SELECT count(*) FROM mlinfer_progress AS kept"
+    " WHERE kept.pipeline = mlinfer_epochs.pipeline)"
+    ' FROM mlinfer_epochs WHERE "table" = ?'
+)
+_FENCE = (
+    "UPDATE mlinfer_epochs SET epoch = epoch + 1 WHERE pipeline <> ?"
+    ' AND pipeline IN (SELECT pipeline FROM mlinfer_epochs WHERE "table" = ?)'
+)
+_RELEASE = (
+    'UPDATE mlinfer_epochs SET "table" = NULL, created = NULL'
+    ' WHERE "table" = ? AND NOT (pipeline = ? AND output = ?)'
+)
 _EPOCH_OF = "SELECT epoch FROM mlinfer_epochs WHERE pipeline = ? AND output = ?"
 
 
@@ -48,8 +67,11 @@ class State:
     def prepare(self) -> None:
         """Make the tables where they are not there yet."""
         for table, statement in _TABLES.items():
-            if self.dialect.columns(self.connection, table) is None:
+            found = self.dialect.columns(self.connection, table)
+            if found is None:
                 self._execute(statement.format(binary=self.dialect.binary))
+            elif table == "mlinfer_epochs" and "partitions" not in found:  # an older version made it
+                self._execute("ALTER TABLE mlinfer_epochs ADD COLUMN partitions INTEGER")
 
     def take_epoch(self) -> int:
         """The next epoch, or the one that the scope names. Raises FencedError: a newer one exists."""
@@ -107,16 +129,30 @@ class State:
         others = {(name.removesuffix(SERVER), output) for name, output in rows if (name, output) != self._key}
         return others == {(self._key[0].removesuffix(SERVER), self._key[1])}
 
+    def nobodys(self, table: str) -> bool:
+        """Whether this table is empty, and the pipelines that made it hold no progress: they have dropped all, or not begun."""
+        if not self._there or self._execute(f"SELECT 1 FROM {quoted(table)} LIMIT 1"):  # noqa: S608 - a checked name
+            return False
+        rows = self._execute(_WRITERS, (table,))
+        others = [made and not kept for name, output, made, kept in rows if (name, output) != self._key]
+        return bool(others) and all(others)
+
+    def release(self, table: str) -> None:
+        """Take a table from all others that write it; a run of theirs that is still at work can commit nothing more."""
+        self._execute(_FENCE, (self._key[0], table))
+        self._execute(_RELEASE, (table, *self._key))
+
     def load(self) -> Progress:
-        """All progress of this output. Raises ChangedError: it is damaged, or a newer mlinfer wrote it."""
+        """All progress of this output. Raises ChangedError: it is damaged, some is lost, or a newer mlinfer wrote it."""
         progress, latest = Progress(), -1
         positions, states, fingerprint = dict(progress.positions), dict(progress.states), ""
+        wanted = self._counted()  # first: a run beside this one may only add to them
         rows = self._execute(_LOAD) if self._there else []
         for pipeline, output, partition, position, state, found, epoch, version, checksum in rows:
             key, facts = (pipeline, output), (position, state, found, epoch, version)
             if key != self._key:
                 # A damaged name makes a row of ours look like another's, and the partition would begin again.
-                if version <= FORMAT:
+                if not isinstance(version, int) or version <= FORMAT:
                     self._verify(key, partition, facts, checksum)
                 continue
             self._verify(key, partition, facts, checksum)
@@ -128,6 +164,7 @@ class State:
                 epoch > latest
             ):  # one run has one fingerprint; with on_change="continue" older rows keep an older one
                 latest, fingerprint = epoch, found
+        self._miss_none(wanted, len({**positions, **states}))
         return Progress(positions, states, fingerprint)
 
     def save(self, partitions: set[str], progress: Progress, epoch: int) -> None:
@@ -136,10 +173,12 @@ class State:
             position = json.dumps(progress.positions[partition]) if partition in progress.positions else None
             facts = (position, progress.states.get(partition), progress.fingerprint, epoch, FORMAT)
             self._execute(_SAVE, (*self._key, partition, *facts, _checksum(self._key, partition, facts)))
+        self._execute(_COUNT, self._key)
 
     def forget(self) -> None:
         """Drop the progress: the output begins anew."""
         self._execute(_FORGET, self._key)
+        self._execute(_COUNT, self._key)
 
     @property
     def _key(self) -> tuple[str, str]:
@@ -148,6 +187,23 @@ class State:
     @property
     def _there(self) -> bool:
         return self.dialect.columns(self.connection, "mlinfer_epochs") is not None
+
+    def _counted(self) -> int:
+        """Of how many partitions the last commit knew; 0 if that was not noted."""
+        columns = self.dialect.columns(self.connection, "mlinfer_epochs") or {}
+        found = self._execute(_COUNTED, self._key) if "partitions" in columns else []
+        return (found[0][0] or 0) if found else 0
+
+    def _miss_none(self, wanted: int, found: int) -> None:
+        """Raise ChangedError if some of the progress is gone: its partitions would begin again beside what they delivered."""
+        if found < wanted:
+            name, output = self._key
+            msg = (
+                f"progress of pipeline {name!r}, output {output!r} in {self.dialect.place}: wanted {wanted} rows of mlinfer_progress, "
+                f"found {found}: without the others their records would be delivered again; "
+                "restore the database from a backup, or run with from_start=True to write everything anew"
+            )
+            raise ChangedError(msg)
 
     def _epoch(self) -> int | None:
         locking = "" if self.scope.read_only else self.dialect.locking

@@ -13,7 +13,7 @@ from mlinfer.destinations._sql_state import State
 from mlinfer.destinations._sql_values import is_floating
 
 IfExists = Literal["fail", "append", "replace"]
-Begin = Literal["create", "join", "go on", "replace"]
+Begin = Literal["create", "join", "go on", "replace", "adopt"]
 
 
 @dataclass
@@ -117,6 +117,8 @@ def _strange_table(state: State, table: Table) -> Begin:
     owner = f"of {' and '.join(others)}" if others else "that this pipeline did not make"
     if how == "fail" and state.beside_its_server(name):
         how = "append"
+    if how != "append" and others and state.nobodys(name):
+        return "adopt"
     if how == "fail" or (how == "replace" and others):
         advice = 'choose another name, or if_exists="append"' + ("" if others else ' or "replace"')
         msg = f"table {name!r} in {state.dialect.place}: wanted a new table, found one {owner}; {advice}"

@@ -16,7 +16,15 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from mlinfer import ComponentError, ConfigError, MlinferError, RecordErrors, TransientError, durable
+from mlinfer import (
+    ChangedError,
+    ComponentError,
+    ConfigError,
+    MlinferError,
+    RecordErrors,
+    TransientError,
+    durable,
+)
 from mlinfer.destinations._sql_dialect import check_names, listed, on_conflict, quoted, redacted
 from mlinfer.destinations._sql_values import refusals, storage, values
 
@@ -25,6 +33,7 @@ LONGEST_COLUMN = 128
 PREFIX = "sqlite:///"
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _UNUSABLE = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
+_DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 READ_ROWS = 8192
 _ARROW = {
     "INTEGER": pa.int64(),
@@ -96,6 +105,11 @@ class Sqlite:
                 connection.execute(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
             yield connection
 
+    def look(self) -> None:
+        """Raise ConfigError where nobody could write: the journal of a transaction needs the folder, too."""
+        durable.expect_writable(self.path.parent)
+        durable.expect_writable(self.path)
+
     @contextmanager
     def transaction(self, connection: sqlite3.Connection, *, alone: bool = False) -> Iterator[None]:  # noqa: ARG002 - always alone
         """All or nothing of what happens in the block; no other process writes meanwhile.
@@ -119,6 +133,9 @@ class Sqlite:
             yield
         except sqlite3.Error as error:
             raise self.trouble(error) from error
+        except UnicodeDecodeError as error:  # the driver's own: no text of ours is decoded here
+            msg = f"database {self.path}: wanted texts in UTF-8, found something else: it is damaged; restore the database from a backup"
+            raise ChangedError(msg) from error
 
     def trouble(self, error: sqlite3.Error) -> MlinferError:
         """What an error means for the run."""
@@ -132,7 +149,8 @@ class Sqlite:
                 f"database {self.path}: wanted an SQLite database that can be opened, found: {error}"
             )
         name = getattr(error, "sqlite_errorname", type(error).__name__)
-        return ComponentError(f"database {self.path}: {error} ({name})")
+        advice = "; make room or mend the disk, then run the pipeline again: what was committed is safe"
+        return ComponentError(f"database {self.path}: {error} ({name}){advice if code in _DISK else ''}")
 
     def execute(
         self, connection: sqlite3.Connection, statement: str, values: Sequence[Any] = ()

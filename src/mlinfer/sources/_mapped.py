@@ -15,6 +15,7 @@ from mlinfer import (
     BadRecord,
     Batch,
     ComponentError,
+    Computes,
     ConfigError,
     DataSource,
     Drains,
@@ -36,6 +37,8 @@ class Mapped(DataSource):
     What `fn` returns is what there is: columns to keep must be among it. Records for which it raises become rejects of the
     kind `map_error`, the others do not. It is called again for parts of a batch after a failure, and once with an empty
     batch to see which columns it makes. Ids, positions and what the source can do stay as they are.
+
+    Progress remembers the code of `fn`: when that has changed, the next run is a ChangedError, or does what `on_change=` says.
 
     Args:
         source: where the records come from.
@@ -71,6 +74,11 @@ class Mapped(DataSource):
     def resume(self) -> Literal["seek", "acknowledge", "none"]:  # type: ignore[override]
         """As the source."""
         return self.source.resume
+
+    def computed_by(self) -> Sequence[Function]:
+        """The functions of the source, if it has any, and `fn`."""
+        before = self.source.computed_by() if isinstance(self.source, Computes) else ()
+        return (*before, self.fn)
 
     def schema(self) -> pa.Schema | None:
         """What `fn` makes of an empty batch. Raises ComponentError: it cannot take one, or returns something else."""
