@@ -83,6 +83,10 @@ def _divide(found: Isolated[A], work: list[Rows], rows: Rows, error: Exception) 
         work += [rest] if rest else []
     elif isinstance(error, MlinferError):
         raise error
+    elif len(rows) == 1 and found.calls == 1 and isinstance(error, ChildProcessError):
+        work.append(
+            rows
+        )  # a process may die for reasons of its own, and a larger batch is asked again in any case
     elif len(rows) == 1:
         kind = next(
             (kind for error_type, kind in KINDS.items() if isinstance(error, error_type)), "model_error"
