@@ -102,8 +102,7 @@ class Delivery:
             self._write_rejects(_marks([answers]))
         for name, table in answers.sides.items():
             if (side := self._outputs.sides.get(name)) is not None and table.num_rows:
-                with side.lock:
-                    side.writer.write(replace(answers.batch, records=table))
+                side.write(replace(answers.batch, records=table))
         return answers
 
     def _write_main(self, answers: Answers) -> Answers:
@@ -129,8 +128,7 @@ class Delivery:
             table = group.envelopes(
                 self._model, self._run.run, self._run.clock.now(), pipeline=self._run.pipeline
             )
-            with rejects.lock:
-                rejects.writer.write(Batch(table, group.partition, None, group.ids))
+            rejects.write(Batch(table, group.partition, None, group.ids))
         failpoint("rejects.write.after")
 
     def _keep(self, answers: Answers) -> None:
@@ -172,15 +170,13 @@ class Delivery:
         rejects = self._outputs.rejects
         if rejects is not None:
             self._write_rejects(_marks(self._held))
-            with rejects.lock:
-                rejects.writer.commit(progress)
+            rejects.commit(progress)
 
     def _commit_beside(self, progress: Progress) -> None:
         beside = [self._outputs.rejects, *self._outputs.sides.values()]
         for output in beside:
             if output is not None and not output.joined:
-                with output.lock:
-                    output.writer.commit(progress)
+                output.commit(progress)
 
     def _progress(self) -> Progress:
         positions: dict[str, Position] = {}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from mlinfer._engine._closing import Closing
 from mlinfer._engine._step import Answers, Step
 from mlinfer._errors import ComponentError, ConfigError, MlinferError, RecordErrors, TransientError
 from mlinfer._failpoints import failpoint
@@ -54,7 +55,7 @@ UNGUARDED = (
 def open_model(host: Host) -> Iterator[Model]:
     """Load a host's model."""
     failpoint("host.load.before")
-    with host.open() as model:
+    with Closing(host.open(), "host", host) as model:
         failpoint("host.load.after")
         yield model
 
