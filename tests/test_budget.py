@@ -1,16 +1,28 @@
 """A few bad records are set apart; too many end the run, and what was durable stays."""
 
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlinfer import Batch, Batching, Budget, ConfigError, InferencePipeline, RejectsError
+from mlinfer import (
+    Batch,
+    Batching,
+    Budget,
+    ConfigError,
+    DataDestination,
+    InferencePipeline,
+    RecordErrors,
+    RejectsError,
+)
 from mlinfer._batch import RecordIds
 from mlinfer._engine import Answers, Spending
 from mlinfer._rejects import Rejected
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
-from mlinfer.sources import MemorySource
+from mlinfer.sources import JsonLinesSource, MemorySource
 
 HOST = FunctionHost(
     lambda x: x, inputs={"x": "float64"}, outputs={"y": "float64"}, takes="numpy", version="1"
@@ -63,6 +75,82 @@ def test_a_share_of_bad_records_that_tells_of_a_changed_schema_ends_the_run():
 
 def test_a_short_run_is_not_judged_by_its_share():
     assert run([0, 1, 2], 4)[0].rejected == 3
+
+
+def test_the_share_of_a_run_shorter_than_the_window_is_judged_at_its_end():
+    with pytest.raises(RejectsError) as caught:
+        run(range(890), 900)
+    assert "wanted at most 5.0% rejects, found 98.9% of the run's 900 records" in str(caught.value)
+    assert "by reason: conform missing_value 890" in str(caught.value)
+    assert run([0], 20)[0].rejected == 1
+    with pytest.raises(RejectsError, match=r"found 10.0% of the run's 20 records"):
+        run([0, 1], 20)
+    assert run([0, 1], 20, budget=Budget(ratio=0.1))[0].rejected == 2
+
+
+@pytest.mark.parametrize("start", [0, 30_000, 62_500])
+def test_many_bad_records_in_a_row_end_the_run_however_many_good_ones_share_their_batch(start):
+    with pytest.raises(RejectsError) as caught:
+        run(range(start, start + 2_500), 65_000)
+    assert "found 100.0% of the last 1,000 records; the latest" in str(caught.value)
+    assert str(caught.value).endswith("by reason: conform missing_value 2,500")
+    assert run(range(0, 65_000, 26), 65_000)[0].rejected == 2_500
+
+
+def test_lines_of_a_file_that_cannot_be_decoded_count_where_they_stand(tmp_path):
+    def lines(bad):
+        path = tmp_path / "lines.jsonl"
+        path.write_text("".join("{oops\n" if n in bad else f'{{"x": {n}}}\n' for n in range(20_000)))
+        source = JsonLinesSource(path)
+        return InferencePipeline(
+            source, HOST, MemoryDestination(), name="p", rejects=MemoryDestination()
+        ).run()
+
+    assert lines(range(0, 20_000, 25)).rejected == 800
+    with pytest.raises(RejectsError, match=r"found 10.0% of the last 1,000 records"):
+        lines(range(7_000, 7_100))
+
+
+@dataclass(frozen=True)
+class Picky(DataDestination):
+    """Refuses some answers, when they are written or when they are committed."""
+
+    bad: range
+    at: str
+
+    @contextmanager
+    def open(self, schema, scope):
+        yield PickyWriter(self)
+
+
+class PickyWriter:
+    def __init__(self, recipe):
+        self.recipe, self.held = recipe, []
+
+    def write(self, batch):
+        self.refuse("write", batch.records["y"].to_pylist())
+        self.held += batch.records["y"].to_pylist()
+
+    def commit(self, progress):
+        held, self.held = self.held, []
+        self.refuse("commit", held)
+
+    def refuse(self, at, values):
+        rows = [n for n, value in enumerate(values) if value in self.recipe.bad]
+        if at == self.recipe.at and rows:
+            raise RecordErrors(rows, "refused", "no")
+
+
+@pytest.mark.parametrize("at", ["write", "commit"])
+def test_what_the_destination_refuses_counts_where_it_stands(at):
+    def run(bad):
+        source = MemorySource({"x": np.arange(20_000.0)})
+        main = Picky(bad, at)
+        return InferencePipeline(source, HOST, main, name="p", rejects=MemoryDestination()).run()
+
+    with pytest.raises(RejectsError, match=r"found 6.0% of the last 1,000 records; .* write refused 60$"):
+        run(range(7_000, 7_060))
+    assert run(range(7_000, 7_050)).rejected == 50
 
 
 def answers(good, bad):

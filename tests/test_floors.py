@@ -27,6 +27,7 @@ FLOORS = [
         "_envelope",
         "_progress",
         "_signature",
+        "_starting",
         "_system",
         "_text",
     ],

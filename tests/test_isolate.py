@@ -1,11 +1,23 @@
 """One bad record never costs the others, and finding it costs little."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlinfer import ComponentError, RecordErrors, TransientError
+from mlinfer import (
+    Batching,
+    Budget,
+    ComponentError,
+    InferencePipeline,
+    RecordErrors,
+    RejectsError,
+    TransientError,
+)
 from mlinfer._isolate import MOST_CALLS, isolate
+from mlinfer.destinations import MemoryDestination
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import MemorySource
 
 
 class Asked:
@@ -106,3 +118,80 @@ def test_a_model_that_raises_for_all_records_of_a_large_batch_ends_the_run():
     ):
         asked.find(65_536)
     assert MOST_CALLS <= asked.calls < MOST_CALLS + 17
+
+
+class Down:
+    """A model that cannot answer anything, or only some, and counts how often it was asked."""
+
+    def __init__(self, bad=None, error=ValueError, named=False):
+        self.bad, self.error, self.named, self.calls = bad, error, named, 0
+
+    def __call__(self, x):
+        self.calls += 1
+        rows = [n for n, value in enumerate(x) if self.bad is None or value in self.bad]
+        if rows and self.named:
+            raise RecordErrors(rows, "named", "by the model")
+        if rows:
+            raise self.error("down")
+        return x
+
+
+def run(model, count, *, rejects=True, **more):
+    host = FunctionHost(model, {"x": "double"}, {"y": "double"}, takes="numpy", version="1")
+    kept = MemoryDestination()
+    pipeline = InferencePipeline(
+        MemorySource({"x": np.arange(float(count))}), host, MemoryDestination(), name="p",
+        rejects=kept if rejects else None, **more,
+    )  # fmt: skip
+    return pipeline.run()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_without_a_place_for_rejects_the_search_ends_with_the_first_bad_record(named):
+    model = Down(named=named)
+    with pytest.raises(
+        RejectsError, match=r"no place for them; the first: record .*#0 \(infer\): .*rejects="
+    ):
+        run(model, 1_500, rejects=False)
+    assert model.calls == (1 if named else 11)
+
+
+def test_the_search_ends_as_soon_as_the_budget_is_spent():
+    model = Down()
+    with pytest.raises(RejectsError, match=r"at most 2 rejects, found 3; .*; by reason: infer model_error 3"):
+        run(model, 1_500, budget=Budget(count=2, ratio=None))
+    assert model.calls < 16
+    model = Down()
+    with pytest.raises(RejectsError, match=r"found 5.1% of the last 1,000 records"):
+        run(model, 65_536)
+    assert model.calls < 120
+
+
+def test_the_search_goes_on_as_long_as_the_budget_may_hold():
+    bad = set(range(0, 3_000, 60))
+    report = run(Down(bad), 3_000, budget=Budget(count=50))
+    assert (report.delivered, report.rejected) == (2_950, 50)
+    with pytest.raises(ComponentError, match=r"batching=Batching\(1000\)"):
+        run(Down(set(range(0, 65_536, 50))), 65_536)
+    assert run(Down(set(range(0, 65_536, 50))), 65_536, batching=Batching(1000)).rejected == 1_311
+
+
+def test_on_data_in_hand_all_bad_records_are_named():
+    host = FunctionHost(Down(set(range(30))), {"x": "double"}, {"y": "double"}, takes="numpy", version="1")
+    pipeline = InferencePipeline(
+        MemorySource({"x": [0.0]}), host, MemoryDestination(), budget=Budget(count=2)
+    )
+    with pytest.raises(RecordErrors) as caught:
+        pipeline.infer({"x": np.arange(40.0)})
+    assert caught.value.rows == list(range(30))
+
+
+def test_a_model_that_takes_too_long_again_and_again_ends_the_run_and_names_records():
+    model = Down(error=TimeoutError)
+    with pytest.raises(ComponentError) as caught:
+        run(model, 900)
+    assert model.calls == 40
+    assert "took too long 40 times over one batch, " in str(caught.value)
+    assert "slow records found (the first: memory" in str(caught.value)
+    slow = Down({3.0, 40_000.0}, TimeoutError)
+    assert run(slow, 65_536).rejected == 2

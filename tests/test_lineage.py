@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from mlinfer import ConfigError, InferencePipeline
+from mlinfer import Budget, ConfigError, InferencePipeline
 from mlinfer._clock import SystemClock
 from mlinfer._config import load_pipeline
 from mlinfer._engine import LocalEngine
@@ -99,7 +99,7 @@ def test_the_ids_stay_with_their_records_whatever_is_rejected_between_them(tmp_p
     values[3] = None  # refused before the model (conform), 13 by it (infer), 7 after it (answer)
     source = lines(tmp_path / "in.jsonl", values)
     kept, rejects = MemoryDestination(), MemoryDestination()
-    pipeline(source, kept, ["record_id"], keep=["id"], rejects=rejects).run()
+    pipeline(source, kept, ["record_id"], keep=["id"], rejects=rejects, budget=Budget(ratio=1)).run()
     everything = MemoryDestination()
     simple = FunctionHost(
         lambda x: np.ones(len(x)),

@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from mlinfer import Batching, InferencePipeline
+from mlinfer import Batching, Budget, InferencePipeline
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost, SklearnHost
 from mlinfer.sources import JsonLinesSource, MemorySource, ParquetSource
@@ -121,7 +121,7 @@ def pipeline(source, host, **more):
 def ran(source, host):
     """The answers of a run, and why which records were refused."""
     rejects = MemoryDestination()
-    made = pipeline(source, host, rejects=rejects, batching=Batching(max_records=257))
+    made = pipeline(source, host, rejects=rejects, batching=Batching(max_records=257), budget=Budget(ratio=1))
     made.run()
     found = {
         json.loads(one["raw"] or one["record"])["id"]: one["kind"]
@@ -381,7 +381,9 @@ def test_rows_with_any_value_in_any_field_get_the_same_answer_or_refusal_whichev
     keep = {"id": pa.int64()}
     rejects = MemoryDestination()
     source = JsonLinesSource(tmp_path / "rows.jsonl")
-    made = InferencePipeline(source, echo, MemoryDestination(), name="p", keep=keep, rejects=rejects)
+    made = InferencePipeline(
+        source, echo, MemoryDestination(), name="p", keep=keep, rejects=rejects, budget=Budget(ratio=1)
+    )
     made.run()
     wanted = made.job.destination.table()
     refused = {

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -121,6 +123,63 @@ def test_a_second_signal_stops_at_once_even_while_the_model_is_busy(start, numbe
     _, err = child.communicate(timeout=10)
     assert child.returncode != 0
     assert "KeyboardInterrupt" in err
+
+
+@pytest.mark.parametrize("part", range(6))
+def test_a_sigterm_at_any_moment_of_the_command_ends_it_well(tmp_path, part):
+    (tmp_path / "in.jsonl").write_text('{"x": 1.0}\n' * 1000)
+    (tmp_path / "parts_of_it.py").write_text(
+        "import mlinfer\n"
+        '@mlinfer.host(inputs={"x": "double"}, outputs={"y": "double"}, takes="numpy", version="1")\n'
+        "def same(x):\n"
+        "    return x\n"
+    )
+    (tmp_path / "p.toml").write_text(
+        'name = "p"\n[source]\ntype = "jsonl"\npath = "in.jsonl"\n[host]\ntype = "parts_of_it:same"\n'
+        '[destination]\ntype = "jsonl"\npath = "out.jsonl"\n'
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [
+        sys.executable,
+        "-m",
+        "mlinfer",
+        "run",
+        "p.toml",
+        "--allow",
+        "parts_of_it:same",
+        "--from-start",
+    ]
+
+    def run(wait):
+        child = subprocess.Popen(
+            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        begun = time.monotonic()
+        while not heeds(child.pid):  # until then it is Python that starts
+            time.sleep(0.001)
+        if wait is not None:
+            time.sleep(wait)
+            child.send_signal(signal.SIGTERM)
+        _, err = child.communicate(timeout=30)
+        assert child.returncode == 0, (wait, err)
+        return time.monotonic() - begun
+
+    whole = run(None)
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1000
+    for n in range(2):
+        run(whole * (part + n / 2) / 6)
+
+
+def heeds(process):
+    """Whether a process has a way with SIGTERM of its own, or ignores it; an ended one needs none."""
+    try:
+        with Path(f"/proc/{process}/status").open(encoding="utf-8") as file:
+            found = dict(line.split(":", 1) for line in file)
+    except OSError:
+        return True
+    masks = [int(found.get(name, "0").strip(), 16) for name in ("SigCgt", "SigIgn")]
+    return "Z" in found["State"] or bool((masks[0] | masks[1]) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_a_program_keeps_its_own_handlers():

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -121,6 +122,110 @@ def test_only_the_record_that_makes_a_model_hang_or_die_is_rejected(function, ki
     assert answers.to_pydict() == {"id": [0, 2], "y": [0.0, 4.0]}
     assert (rejects["kind"].to_pylist(), report.rejected) == ([kind], 1)
     assert rejects["record"].to_pylist() == ['{"x":1.0,"id":1}']
+
+
+ENDINGS = textwrap.dedent("""
+    import ctypes, os, sys, time
+    from mlinfer import InferencePipeline
+    from mlinfer.destinations import MemoryDestination
+    from mlinfer.hosts import FunctionHost
+    from mlinfer.sources import MemorySource
+
+    def end(x):
+        with open(sys.argv[2], "a") as file:
+            print(os.getpid(), time.monotonic(), file=file)
+        if sys.argv[1] == "hang":
+            ctypes.CDLL(None).sleep(60)
+        if sys.argv[1] == "exit":
+            sys.exit(3)
+        if sys.argv[1] == "interrupt":
+            raise KeyboardInterrupt
+        if sys.argv[1] == "die once" and len(open(sys.argv[2]).readlines()) > 1:
+            return x
+        os._exit(1)
+
+    if __name__ == "__main__":
+        host = FunctionHost(end, {"x": "double"}, {"y": "double"}, "numpy", "1")
+        pipeline = InferencePipeline(
+            MemorySource({"x": [1.0]}), host, MemoryDestination(), name="p", timeout=float(sys.argv[3])
+        )
+        try:
+            print(pipeline.run())
+        except Exception as error:
+            print(type(error).__name__, error)
+        print(time.monotonic())
+""")
+
+
+@pytest.fixture
+def ending(tmp_path):
+    """Runs a program whose model ends like this; gives what it printed, its standard error, and each call's process and time."""
+    program, calls = tmp_path / "program.py", tmp_path / "calls.txt"
+    program.write_text(ENDINGS)
+    started = []
+
+    def begin(how, timeout=30.0):
+        command = [sys.executable, str(program), how, str(calls), str(timeout)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1], calls
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("hang", "ComponentError no answer within 1 s for 1 record"),
+        ("exit", "RejectsError 1 bad record .* RuntimeError: the model called sys.exit"),
+        ("interrupt", "RejectsError 1 bad record .* KeyboardInterrupt"),
+        ("die", "RejectsError 1 bad record .* the model's process died over 1 record"),
+    ],
+)
+def test_however_a_model_ends_nothing_but_our_sentence_is_said(ending, how, said):
+    process, _ = ending(how, 1.0 if how == "hang" else 30.0)
+    out, err = process.communicate(timeout=50)
+    assert re.match(said, out)
+    assert err == ""
+
+
+def test_a_run_whose_model_hangs_ends_within_the_timeout_and_five_seconds(ending):
+    process, calls = ending("hang", 2.0)
+    out, _ = process.communicate(timeout=50)
+    begun = float(calls.read_text().split()[1])
+    assert float(out.splitlines()[-1]) - begun < 7
+
+
+def test_a_process_that_dies_once_costs_no_record(ending):
+    process, calls = ending("die once")
+    out, err = process.communicate(timeout=50)
+    assert out.startswith("1 delivered, 0 rejected")
+    assert (len(calls.read_text().splitlines()), err) == (2, "")
+
+
+def test_a_busy_model_does_not_outlive_a_killed_parent(ending):
+    process, calls = ending("hang")
+    until = time.monotonic() + 40
+    while not (calls.exists() and calls.read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    child = int(calls.read_text().split()[0])
+    assert alive(child)
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 10
+    while alive(child) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not alive(child)
+
+
+def alive(process):
+    """Whether there is such a process that has not ended; one that nobody has waited for has."""
+    found = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip().rstrip("+lsN<") not in {"", "Z"}
 
 
 def test_children_end_with_the_run():

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from mlinfer import _system  # noqa: F401 - before anything that Windows lacks
+from mlinfer import _starting, _system  # noqa: F401 - before anything that Windows lacks, or that takes long
 
 # isort: split
 from mlinfer._arrays import as_column, as_numpy

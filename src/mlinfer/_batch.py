@@ -75,12 +75,16 @@ def _numbered(partition: str, numbers: np.ndarray) -> pa.Array:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BadRecord:
-    """A record that could not even be decoded: it travels beside its batch and becomes a reject."""
+    """A record that could not even be decoded: it travels beside its batch and becomes a reject.
+
+    `place` is its place among all records of its batch, good and bad, counted from 0; None if that is not known.
+    """
 
     id: str
     kind: str
     message: str
     raw: bytes = b""
+    place: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +110,14 @@ class Batch:
     def __len__(self) -> int:
         """The number of records, bad ones not counted."""
         return int(self.records.num_rows)
+
+
+def places_of_bad(batch: Batch) -> np.ndarray:
+    """The place of each bad record among all of the batch; where it is not known, they are spread evenly."""
+    count, all_of_them = len(batch.bad), len(batch) + len(batch.bad)
+    spread = ((2 * n + 1) * all_of_them // (2 * count) for n in range(count))
+    known = (one if bad.place is None else bad.place for bad, one in zip(batch.bad, spread, strict=True))
+    return np.fromiter(known, np.int64, count)
 
 
 def _unknown() -> pa.Array:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from mlinfer._batch import Batch, RecordIds
+from mlinfer._batch import Batch, RecordIds, places_of_bad
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlinfer._batch import BadRecord
 
 
 class Inbox:
@@ -90,5 +97,15 @@ def coalesce(batches: list[Batch]) -> Batch:
         partition=batches[0].partition,
         position=batches[-1].position,
         ids=RecordIds.joined([batch.ids for batch in batches]),
-        bad=tuple(bad for batch in batches for bad in batch.bad),
+        bad=tuple(_bad(batches)),
     )
+
+
+def _bad(batches: list[Batch]) -> Iterator[BadRecord]:
+    """All bad records, each with its place: whoever judges a budget wants to know."""
+    start = 0
+    for batch in batches:
+        if batch.bad:
+            for bad, place in zip(batch.bad, places_of_bad(batch), strict=True):
+                yield replace(bad, place=start + int(place))
+        start += len(batch) + len(batch.bad)

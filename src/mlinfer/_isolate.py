@@ -33,6 +33,7 @@ class Isolated(Generic[A]):
     kinds: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     calls: int = 0
+    timeouts: int = 0
 
     def refuse(self, row: int, kind: str, message: str) -> None:
         """Note a bad record."""
@@ -41,34 +42,51 @@ class Isolated(Generic[A]):
         self.messages.append(message)
 
 
-def isolate(call: Callable[[Rows], A], rows: Rows, failure: Exception) -> Isolated[A]:
+def isolate(
+    call: Callable[[Rows], A],
+    rows: Rows,
+    failure: Exception,
+    look: Callable[[Isolated[A], Rows], None] | None = None,
+) -> Isolated[A]:
     """After a call for all rows has failed: call for halves of them, until the guilty rows stand alone.
 
     One bad record of 65,536 costs 33 calls, the failed one included. RecordErrors name the bad rows (counted within the
     call), and the others are called for again at once. Errors of mlinfer's own (a broken contract, a transient failure)
-    are not about records and are raised. Raises ComponentError when MOST_CALLS are not enough.
+    are not about records and are raised. `look` sees what was found after each failure, and may raise to end the search.
+    Raises ComponentError when MOST_CALLS are not enough.
     """
     found: Isolated[A] = Isolated(calls=1)
     work: list[Rows] = []
-    _divide(found, work, rows, failure)
+
+    def fail(part: Rows, error: Exception) -> None:
+        _divide(found, work, part, error)
+        if look is not None:
+            look(found, part)
+
+    fail(rows, failure)
     while work:
         part = work.pop()
         found.calls += 1
         try:
             found.answers.append((part, call(part)))
         except Exception as error:  # noqa: BLE001 - a model may raise anything, and one record must not cost the others
-            _divide(found, work, part, error)
+            fail(part, error)
     found.answers.sort(key=lambda answer: answer[0][0])
     return found
 
 
 def _divide(found: Isolated[A], work: list[Rows], rows: Rows, error: Exception) -> None:
     """Put what is still to be called for on top of the work, the front first: answers come in order."""
+    found.timeouts += isinstance(error, TimeoutError)
     if isinstance(error, RecordErrors):
         rest = _without_named(found, rows, error)
         work += [rest] if rest else []
     elif isinstance(error, MlinferError):
         raise error
+    elif len(rows) == 1 and found.calls == 1 and isinstance(error, ChildProcessError):
+        work.append(
+            rows
+        )  # a process may die for reasons of its own, and a larger batch is asked again in any case
     elif len(rows) == 1:
         kind = next(
             (kind for error_type, kind in KINDS.items() if isinstance(error, error_type)), "model_error"
@@ -78,7 +96,7 @@ def _divide(found: Isolated[A], work: list[Rows], rows: Rows, error: Exception) 
         msg = (
             f"the model failed for so many records of one batch that {found.calls} calls did not find them all "
             f"({len(found.rows)} found); last error: {_words(error)}; "
-            "let the model raise RecordErrors, or check its input"
+            "let fewer records share a batch, batching=Batching(1000), or the model name its bad records: RecordErrors"
         )
         raise ComponentError(msg) from error
     else:

@@ -120,6 +120,7 @@ class InferencePipeline:
         if timeout is not None and timeout <= 0:
             msg = f"timeout: wanted a positive number of seconds, found {timeout}"
             raise ConfigError(msg)
+        _check_objects(engine, observers)
         self.job = Job(
             source=source, host=host, destination=destination, name=name, keep=keep, columns=dict(columns or {}),
             lineage=lineage, require=require, rejects=rejects, side=dict(side or {}), checkpoint=checkpoint,
@@ -151,6 +152,9 @@ class InferencePipeline:
             FencedError: another run of the same name has taken over.
             ChangedError: stored progress belongs to another model or input.
         """
+        if until not in {"end", "idle"}:
+            msg = f"until: wanted 'end' or 'idle', found {until!r}"
+            raise ConfigError(msg)
         return self._engine.run(self.job, until=until, from_start=from_start, stop=stop)
 
     def replay(self, choice: Choice | None = None, *, stop: Stop | None = None) -> RunReport:
@@ -328,7 +332,25 @@ class InferencePipeline:
 
 
 def _workers(asked: int | Workers | None) -> Workers:
-    return asked if isinstance(asked, Workers) else Workers(asked or 1)
+    if asked is not None and (isinstance(asked, bool) or not isinstance(asked, int | Workers)):
+        msg = f'workers: wanted a number of threads, or Workers(n, "process"), found {asked!r}'
+        raise ConfigError(msg)
+    return asked if isinstance(asked, Workers) else Workers(1 if asked is None else asked)
+
+
+def _check_objects(engine: object, observers: object) -> None:
+    """Raise ConfigError for the names that a file in TOML would give instead of objects."""
+    if engine is not None and (isinstance(engine, type) or not hasattr(engine, "run")):
+        msg = f"engine: wanted an engine, found {engine!r}; leave it out to run on this machine (names are for files in TOML)"
+        raise ConfigError(msg)
+    given = observers if isinstance(observers, tuple | list) else (observers,)
+    for one in given:
+        if isinstance(one, str | type):
+            msg = (
+                f"observers: wanted objects, such as ProgressBar() or LogObserver() of mlinfer.observers, found {one!r} "
+                "(names are for files in TOML)"
+            )
+            raise ConfigError(msg)
 
 
 def _first(reader: Any, records: int) -> Any:

@@ -94,7 +94,7 @@ LONGEST_RAW = 65_536
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rejected:
-    """Records of one partition that were refused at one stage."""
+    """Records of one partition that were refused at one stage; `places` are theirs among all that came in their batch."""
 
     partition: str
     stage: str
@@ -103,6 +103,7 @@ class Rejected:
     messages: Sequence[str]
     records: pa.RecordBatch | None = None
     raws: Sequence[bytes] = ()
+    places: Sequence[int] | np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for a stage or a kind that nobody could look up."""

@@ -23,6 +23,7 @@ from mlinfer._errors import (
     MlinferError,
     RejectsError,
 )
+from mlinfer._starting import after_the_end, over
 from mlinfer._text import plain
 
 EXIT_CODES = """\
@@ -91,7 +92,7 @@ def stopping() -> Iterator[Stop]:
         yield stop
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, after_the_end(handler))
 
 
 @contextmanager
@@ -107,6 +108,7 @@ def printing() -> Iterator[None]:
 
 
 def _told(error: BaseException, *, debug: bool) -> int:
+    over()
     code = next(code for kind, code in CODES if isinstance(error, kind))
     with suppress(OSError):  # standard error may be full, too: the exit code says it all
         if debug:

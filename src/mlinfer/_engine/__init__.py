@@ -7,8 +7,9 @@ from mlinfer._engine._local import LocalEngine
 from mlinfer._engine._outputs import Outputs
 from mlinfer._engine._plan import Plan, demand
 from mlinfer._engine._signals import Stop, stopping_on_signals
+from mlinfer._engine._spending import Spending
 from mlinfer._engine._step import Answers, Step
-from mlinfer._engine._tally import Spending, Tally
+from mlinfer._engine._tally import Tally
 from mlinfer._engine._workers import (
     UNGUARDED,
     ProcessModel,

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from mlinfer._clock import Clock
     from mlinfer._engine._outputs import Output, Outputs
-    from mlinfer._engine._tally import Spending, Tally
+    from mlinfer._engine._spending import Spending
+    from mlinfer._engine._tally import Tally
     from mlinfer._layout import Layout
 
 COMMIT_BYTES = 64 * 2**20
@@ -101,8 +102,7 @@ class Delivery:
             self._write_rejects(_marks([answers]))
         for name, table in answers.sides.items():
             if (side := self._outputs.sides.get(name)) is not None and table.num_rows:
-                with side.lock:
-                    side.writer.write(replace(answers.batch, records=table))
+                side.write(replace(answers.batch, records=table))
         return answers
 
     def _write_main(self, answers: Answers) -> Answers:
@@ -113,16 +113,11 @@ class Delivery:
                     self._main.writer.write(answers.batch)
                 failpoint("dest.write.after")
             except RecordErrors as errors:
+                behind = len(answers.batch)
                 answers = _without(answers, errors)
-                self._spend_last(answers)  # nothing of the batch is written yet
+                self._run.spending.spend_late(answers.rejects[-1], errors.rows, behind)  # none is written yet
             else:
                 return answers
-
-    def _spend_last(self, answers: Answers) -> None:
-        """Charge the budget with the latest group of rejects; the records were counted when they were delivered."""
-        batch = answers.batch
-        nobody = replace(batch, records=batch.records.slice(0, 0))
-        self._run.spending.spend(replace(answers, batch=nobody, rejects=answers.rejects[-1:]))
 
     def _write_rejects(self, groups: tuple[Rejected, ...]) -> None:
         rejects = self._outputs.rejects
@@ -133,8 +128,7 @@ class Delivery:
             table = group.envelopes(
                 self._model, self._run.run, self._run.clock.now(), pipeline=self._run.pipeline
             )
-            with rejects.lock:
-                rejects.writer.write(Batch(table, group.partition, None, group.ids))
+            rejects.write(Batch(table, group.partition, None, group.ids))
         failpoint("rejects.write.after")
 
     def _keep(self, answers: Answers) -> None:
@@ -176,15 +170,13 @@ class Delivery:
         rejects = self._outputs.rejects
         if rejects is not None:
             self._write_rejects(_marks(self._held))
-            with rejects.lock:
-                rejects.writer.commit(progress)
+            rejects.commit(progress)
 
     def _commit_beside(self, progress: Progress) -> None:
         beside = [self._outputs.rejects, *self._outputs.sides.values()]
         for output in beside:
             if output is not None and not output.joined:
-                with output.lock:
-                    output.writer.commit(progress)
+                output.commit(progress)
 
     def _progress(self) -> Progress:
         positions: dict[str, Position] = {}
@@ -199,19 +191,19 @@ class Delivery:
     def _write_again(self, errors: RecordErrors) -> None:
         """The destination found bad records only now, and has dropped all since the last commit: write the others."""
         held, self._held, self._bytes = self._held, [], 0
-        start = 0
-        _check_rows(errors, sum(len(answers.batch) for answers in held))
+        start, total = 0, sum(len(answers.batch) for answers in held)
+        _check_rows(errors, total)
         for answers in held:
             found = [n for n, row in enumerate(errors.rows) if start <= row < start + len(answers.batch)]
-            start += len(answers.batch)
             here = answers
             if found:
-                rows = [errors.rows[n] - start + len(answers.batch) for n in found]
+                rows = [errors.rows[n] - start for n in found]
                 here = _without(
                     answers,
                     RecordErrors(rows, [errors.kinds[n] for n in found], [errors.messages[n] for n in found]),
                 )
-                self._spend_last(here)
+                self._run.spending.spend_late(here.rejects[-1], rows, total - start)
+            start += len(answers.batch)
             here = self._write_main(here)
             self._write_rejects(here.rejects[len(answers.rejects) :])
             self._keep(here)

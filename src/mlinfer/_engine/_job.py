@@ -59,7 +59,8 @@ class Workers:
 class Budget:
     """How many records may be bad before the run stops: `count` in all, `ratio` of the last `window` records.
 
-    The ratio is looked at after every batch, over the last batches that hold at least `window` records together.
+    `window` records in a row are looked at wherever they begin and end; a run of fewer, but 20 or more, is judged as a whole
+    when it ends.
     """
 
     count: int | None = None

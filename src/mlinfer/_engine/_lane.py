@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mlinfer._engine._closing import Closing
 from mlinfer._engine._workers import open_model
 from mlinfer._errors import EndOfInput
 from mlinfer._failpoints import failpoint
@@ -166,7 +167,8 @@ class Feeder(threading.Thread):
         session = self._session
         failpoint("source.open")
         after = session.progress.positions.get(self._partition)
-        with session.job.source.open(self._partition, after, session.layout.wanted) as self._reader:
+        opening = session.job.source.open(self._partition, after, session.layout.wanted)
+        with Closing(opening, "source", session.job.source) as self._reader:
             yield
 
     def try_on(self) -> bool:

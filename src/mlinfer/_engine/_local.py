@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from mlinfer._clock import Clock, SystemClock
 from mlinfer._engine._session import Session
 from mlinfer._engine._signals import Stop, stopping_on_signals
-from mlinfer._engine._tally import Spending, Tally
+from mlinfer._engine._spending import Spending, listed
+from mlinfer._engine._tally import Tally
 from mlinfer._errors import ComponentError, MlinferError, RejectsError, TransientError
 from mlinfer._events import RunEnded, RunStarted, manager
 from mlinfer._protocols import Counts, Scope
@@ -19,6 +20,9 @@ from mlinfer._text import plain
 if TYPE_CHECKING:
     from mlinfer._engine._job import Job, Until
     from mlinfer._report import RunReport
+
+FEWEST_JUDGED = 20
+"""Records of a run: of fewer, one bad record is a large share."""
 
 
 class LocalEngine:
@@ -74,23 +78,33 @@ class Run:
                     break  # asked to stop with nothing in flight: what was committed is the end
             else:
                 break
-        self._refuse_nothing_but_rejects()
+        self._judge_short_run()
 
-    def _refuse_nothing_but_rejects(self) -> None:
-        """However short the run: if no record could be answered, it is not the records that are at fault.
+    def _judge_short_run(self) -> None:
+        """A run that ended before its budget's window was full is judged as a whole.
 
-        Raises RejectsError, unless the budget allows that all are bad.
+        Raises RejectsError: nothing could be answered, so it is not the records that are at fault; or, from FEWEST_JUDGED
+        records on, too large a share was rejected. A replay may: its records were bad before.
         """
-        tally = self.tally
-        if tally.delivered or not tally.rejected or self.stop.is_set() or self.job.budget.ratio == 1:
+        tally, budget = self.tally, self.job.budget
+        records = tally.delivered + tally.rejected
+        if not tally.rejected or self.stop.is_set() or budget.ratio == 1:
             return
-        (stage, kind), most = tally.reasons.most_common(1)[0]
-        msg = (
-            f"every record of the run was rejected, {tally.rejected:,} of {tally.rejected:,}; {most:,} of them at the stage "
-            f"{stage!r}: {kind}; they are kept with the rejects, and mended ones can be replayed; "
-            "to allow it: Budget(ratio=1)"
-        )
-        raise RejectsError(msg)
+        kept = "they are kept with the rejects, and mended ones can be replayed"
+        if not tally.delivered:
+            msg = (
+                f"every record of the run was rejected, {records:,} of {records:,}; by reason: {listed(tally.reasons)}; "
+                f"{kept}; to allow it: Budget(ratio=1)"
+            )
+            raise RejectsError(msg)
+        if budget.ratio is None or self.job.replaying or not FEWEST_JUDGED <= records < budget.window:
+            return
+        if tally.rejected > budget.ratio * records:
+            msg = (
+                f"budget: wanted at most {budget.ratio:.1%} rejects, found {tally.rejected / records:.1%} of the run's "
+                f"{records:,} records; by reason: {listed(tally.reasons)}; {kept}; to allow more: Budget(ratio=...)"
+            )
+            raise RejectsError(msg)
 
     def report(self) -> RunReport:
         """The account so far."""

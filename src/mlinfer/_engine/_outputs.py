@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 from mlinfer._checkpoint import ANEW
+from mlinfer._engine._closing import Closing
 from mlinfer._engine._fingerprint import differences, same, same_but_for_version
 from mlinfer._errors import ChangedError, ConfigError
 from mlinfer._guarantee import shares
@@ -21,17 +22,35 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from mlinfer._batch import Batch
     from mlinfer._checkpoint import CheckpointFile
     from mlinfer._engine._job import Job
 
 
 @dataclass
 class Output:
-    """One open writer. `joined`: the main writer's commit covers it. Shared by lanes under its lock."""
+    """One open writer. `joined`: the main writer's commit covers it. Shared by lanes under its lock.
+
+    `unsaved`: there is something to commit, at first what the output has to say of itself.
+    """
 
     writer: Writer
     joined: bool = False
+    unsaved: bool = True
     lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def write(self, batch: Batch) -> None:
+        """Hand over records; durable after the next commit."""
+        with self.lock:
+            self.unsaved = True
+            self.writer.write(batch)
+
+    def commit(self, progress: Progress) -> None:
+        """Make what was written durable; a place of files would else get one without records each time."""
+        with self.lock:
+            if self.unsaved:
+                self.writer.commit(progress)
+                self.unsaved = False
 
 
 class Outputs:
@@ -84,9 +103,12 @@ class Outputs:
             self._epochs.update(_stored_epoch(name, destination, schema, scope))
         scope = replace(scope, epoch=self._epochs.get(name))
         opening = main.join(destination, schema, scope) if joined else destination.open(schema, scope)  # type: ignore[union-attr]
-        output = Output(self._stack.enter_context(opening), joined)
+        role = "destination" if name == "main" else name
+        output = Output(self._stack.enter_context(Closing(opening, role, destination)), joined)
         if isinstance(output.writer, Resumes) and not scope.read_only:
-            self._epochs[name] = output.writer.committed().epoch
+            progress = output.writer.committed()
+            self._epochs[name] = progress.epoch
+            output.unsaved = scope.fresh or not progress.positions
         return output
 
     def _progress(self) -> Progress:

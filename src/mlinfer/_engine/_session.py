@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from mlinfer._clock import Clock
     from mlinfer._engine._job import Job, Until
     from mlinfer._engine._signals import Stop
-    from mlinfer._engine._tally import Spending, Tally
+    from mlinfer._engine._spending import Spending
+    from mlinfer._engine._tally import Tally
     from mlinfer._guarantee import Guarantee
     from mlinfer._progress import Progress
 
@@ -83,17 +84,14 @@ class Session:
 
     def step(self, model: Model) -> Step:
         """The step of this pipeline with one of its models."""
-        finds_slow_records = (
-            self.job.rejects is not None
-        )  # without a place for them the first timeout ends the run
         kind = Redelivery if self.job.replaying else Step
         return kind(
             model,
             self.layout,
             self.job.batching.max_records,
             lineage=self._lineage,
-            finds_slow_records=finds_slow_records,
             renewed=self.tally.renewed,
+            spending=self._spending,
         )
 
     def may_resume(self) -> bool:

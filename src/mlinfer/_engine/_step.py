@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer._answers import Usable
-from mlinfer._batch import Batch, RecordIds
+from mlinfer._batch import Batch, RecordIds, places_of_bad
 from mlinfer._conform import Conform, as_found
 from mlinfer._engine._asking import AskArrays, AskBatches, way_to_ask
 from mlinfer._engine._at_once import at_once
+from mlinfer._engine._spending import Lookout
 from mlinfer._errors import ComponentError, ConfigError, RecordErrors
 from mlinfer._events import ModelChanged
 from mlinfer._failpoints import failpoint
@@ -23,6 +24,7 @@ from mlinfer._rejects import Rejected
 from mlinfer._watching import same_model
 
 if TYPE_CHECKING:
+    from mlinfer._engine._spending import Spending
     from mlinfer._layout import Layout
     from mlinfer._lineage import Lineage
 
@@ -64,14 +66,14 @@ class Step:
         max_records: int,
         *,
         lineage: Lineage | None = None,
-        finds_slow_records: bool = True,
         renewed: Callable[[ModelChanged], None] | None = None,
+        spending: Spending | None = None,
     ) -> None:
         self.model, self.layout = model, layout
         self._renewed = renewed
         self.max_records = max_records
         self._lineage = lineage if len(layout.lineage) else None
-        self._finds_slow_records = finds_slow_records
+        self._spending = spending
         self._inputs = Conform(layout.signature.inputs, layout.columns)
         self._keep = Conform(layout.keep, encoded=True)
         self._usable = Usable(layout.signature.outputs)
@@ -185,6 +187,8 @@ class Step:
         asking = self._way_to_ask(self.model, self.layout.signature, inputs)
         pieces: list[Any] = []
         bad: list[Isolated[Any]] = []
+        # where there is a budget, nobody goes on looking for bad records when it is spent
+        look = Lookout(self._spending, ids, inputs.num_rows, bad) if self._spending else None
         start = 0
         while start < inputs.num_rows:
             rows = range(start, min(start + self.max_records, inputs.num_rows))
@@ -195,7 +199,7 @@ class Step:
                 msg = f"{error} (records {names[0]} to {names[-1]}); with rejects= the slow ones would be set apart"
                 raise ComponentError(msg) from error
             except Exception as error:  # noqa: BLE001 - isolate raises it again unless it is about records
-                found = isolate(lambda some: self._ask(asking, some, sides), rows, error)
+                found = isolate(lambda some: self._ask(asking, some, sides), rows, error, look)
                 pieces += [answer for _, answer in found.answers]
                 self._remember_size(found)
                 bad.append(found)
@@ -215,7 +219,7 @@ class Step:
             raise RuntimeError(msg) from error
         except Exception as error:  # undone, then raised again for isolate
             self._go_back()
-            if isinstance(error, TimeoutError) and not self._finds_slow_records:
+            if isinstance(error, TimeoutError) and self._spending and not self._spending.rejects_kept:
                 raise TimedOut(str(error)) from error
             self._out_of_memory |= isinstance(error, MemoryError)
             if READ_ONLY in str(error):  # no record is to blame, so none is rejected
@@ -275,13 +279,18 @@ class Left:
         self._places = np.delete(places, errors.rows)
         batch = self._batch
         taken = batch.records.take(pa.array(bad))
-        return Rejected(batch.partition, stage, batch.ids.take(bad), errors.kinds, errors.messages, taken)
+        ids = batch.ids.take(bad)
+        if batch.bad:  # those that could not be decoded stood between them
+            undecoded = np.sort(places_of_bad(batch))
+            bad = bad + np.searchsorted(undecoded - np.arange(len(undecoded)), bad, side="right")
+        return Rejected(batch.partition, stage, ids, errors.kinds, errors.messages, taken, places=bad)
 
 
 def _undecoded(batch: Batch) -> Rejected:
     ids = RecordIds.of(pa.array([bad.id for bad in batch.bad], pa.string()))
     kinds, messages = [bad.kind for bad in batch.bad], [bad.message for bad in batch.bad]
-    return Rejected(batch.partition, "decode", ids, kinds, messages, raws=[bad.raw for bad in batch.bad])
+    raws = [bad.raw for bad in batch.bad]
+    return Rejected(batch.partition, "decode", ids, kinds, messages, raws=raws, places=places_of_bad(batch))
 
 
 def _mask(count: int, bad: list[int]) -> pa.Array:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from mlinfer._errors import RejectsError
 from mlinfer._events import (
     BatchInferred,
     BatchRead,
@@ -17,12 +16,10 @@ from mlinfer._events import (
     RetryScheduled,
 )
 from mlinfer._report import RunReport
-from mlinfer._text import count
 
 if TYPE_CHECKING:
     import pluggy
 
-    from mlinfer._engine._job import Budget
     from mlinfer._engine._step import Answers
 
 
@@ -94,52 +91,3 @@ class Tally:
     def _spent(self, stage: str, seconds: float) -> None:
         with self._lock:
             self.stages[stage] += seconds  # type: ignore[assignment]  # a Counter adds floats as well
-
-
-class Spending:
-    """Watches a reject budget over all partitions of a run."""
-
-    def __init__(self, budget: Budget, *, rejects_kept: bool, already: int = 0) -> None:
-        self._budget, self._rejects_kept = budget, rejects_kept
-        self._lock = threading.Lock()
-        self._total = already
-        self._recent_bad = self._recent = 0
-        self._batches: deque[tuple[int, int]] = deque()
-
-    def spend(self, answers: Answers) -> None:
-        """Count a batch. Raises RejectsError when there are too many rejects, or any and no place for them."""
-        bad = answers.rejected
-        with self._lock:
-            self._total += bad
-            self._slide(len(answers.batch) + bad, bad)
-            problem = self._problem(bad)
-        if bad and not self._rejects_kept:
-            first = answers.rejects[0]
-            msg = (
-                f"{count(bad, 'bad record')} and no place for them; the first: record {first.ids.array()[0]} "
-                f"({first.stage}): {first.messages[0]}; name a destination for them with rejects="
-            )
-            raise RejectsError(msg)
-        if problem:
-            first = next(group for group in answers.rejects if len(group))
-            msg = f"{problem}; the latest: record {first.ids.array()[0]} ({first.stage}): {first.messages[0]}"
-            raise RejectsError(msg)
-
-    def _slide(self, records: int, bad: int) -> None:
-        self._batches.append((records, bad))
-        self._recent, self._recent_bad = self._recent + records, self._recent_bad + bad
-        while self._recent - self._batches[0][0] >= self._budget.window:
-            old, old_bad = self._batches.popleft()
-            self._recent, self._recent_bad = self._recent - old, self._recent_bad - old_bad
-
-    def _problem(self, bad: int) -> str | None:
-        budget = self._budget
-        if not bad:
-            return None
-        if budget.count is not None and self._total > budget.count:
-            return f"budget: wanted at most {count(budget.count, 'reject')}, found {self._total:,}"
-        enough = self._recent >= budget.window
-        if budget.ratio is not None and enough and self._recent_bad > budget.ratio * self._recent:
-            share = self._recent_bad / self._recent
-            return f"budget: wanted at most {budget.ratio:.1%} rejects, found {share:.1%} of the last {self._recent:,} records"
-        return None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from mlinfer._engine._closing import Closing
 from mlinfer._engine._step import Answers, Step
 from mlinfer._errors import (
     ComponentError,
@@ -61,7 +62,7 @@ UNGUARDED = (
 def open_model(host: Host) -> Iterator[Model]:
     """Load a host's model."""
     failpoint("host.load.before")
-    with host.open() as model:
+    with Closing(host.open(), "host", host) as model:
         failpoint("host.load.after")
         yield model
 
@@ -179,12 +180,12 @@ class ProcessModel:
         try:
             self._pipe.send_bytes(to_bytes(records))
             if not self._pipe.poll(self._timeout):
-                self._restart()
+                self._replace()
                 msg = f"no answer within {self._timeout:g} s for {count(records.num_rows, 'record')}; the model was ended"
                 raise TimeoutError(msg)
             answer = self._pipe.recv_bytes()
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            self._restart()
+            self._replace()
             msg = f"the model's process died over {count(records.num_rows, 'record')}"
             raise ChildProcessError(msg) from error
         if answer[:1] == b"e":
@@ -200,7 +201,7 @@ class ProcessModel:
             self._pipe.send_bytes(NEWER)
             found = self._pipe.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            self._restart()
+            self._replace()
             found = self._ready()
         if isinstance(found, Exception):
             raise found
@@ -219,10 +220,12 @@ class ProcessModel:
 
     def _start(self) -> None:
         self._pipe, self._child = spawn("mlinfer-model", _live, self._host)
-        self._signature = None
+        self._gone, self._signature = False, None
 
     def _ready(self) -> Signature:
-        """Wait until the child has loaded its model."""
+        """Wait until the child has loaded its model; a successor starts when it is needed: often the run ends instead."""
+        if self._gone:
+            self._start()
         if self._signature is None:
             self._signature = self._greeting()
         return self._signature
@@ -238,10 +241,10 @@ class ProcessModel:
             raise found
         return found  # type: ignore[no-any-return]
 
-    def _restart(self) -> None:
+    def _replace(self) -> None:
         self._child.kill()
         self.close()
-        self._start()
+        self._gone = True
 
 
 def spawn(
@@ -290,8 +293,20 @@ def leave_signals() -> None:
 
 def _live(pipe: Connection, host: Host) -> None:
     """The child's whole life."""
-    _serve(pipe, host)
+    threading.Thread(target=_end_with_parent, name="mlinfer-parent", daemon=True).start()
+    with suppress(
+        OSError
+    ):  # the parent closed its end in the middle of a word: it has told what there is to tell
+        _serve(pipe, host)
     end_here()
+
+
+def _end_with_parent() -> None:
+    """A killed parent tells nobody to end, and a model that is busy does not notice."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(0)
 
 
 def _serve(pipe: Connection, host: Host) -> None:
@@ -300,7 +315,7 @@ def _serve(pipe: Connection, host: Host) -> None:
     with ExitStack() as stack:
         try:
             model = stack.enter_context(open_model(host))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the parent raises it
             pipe.send(portable(error))
             return
         if isinstance(model, Stateful | SideTables):
@@ -340,13 +355,15 @@ def _answer(pipe: Connection, model: Model, records: pa.RecordBatch) -> None:
         found = ComponentError(
             f"the model answered with {type(found).__name__}, wanted a pyarrow.RecordBatch"
         )
-    except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
+    except SystemExit as error:  # in the words of a step whose model does so on a thread
+        found = portable(RuntimeError(f"the model called sys.exit({error.code!r})"))
+    except BaseException as error:  # noqa: BLE001 - the parent raises it; no signal of a user's comes here
         found = portable(error)
     pipe.send_bytes(b"e")
     pipe.send(found)
 
 
-def portable(error: Exception) -> Exception:
+def portable(error: BaseException) -> Exception:
     """Errors of strangers may not survive the pipe; ours do."""
     if isinstance(error, MlinferError | RecordErrors | MemoryError):
         return error

@@ -53,11 +53,11 @@ class FunctionHost(Host):
             raise ConfigError(msg)
         if self.takes == "pandas":
             _pandas()
+        inputs, outputs = _schema(self.inputs, "inputs"), _schema(self.outputs, "outputs")
+        _check_call(self.function, inputs, self.takes)
         name = getattr(self.function, "__name__", type(self.function).__name__)
         digest = _digest(self.function) if self.version is None else self.version
-        signature = Signature(
-            _schema(self.inputs), _schema(self.outputs), name, self.version or digest[:12], digest
-        )
+        signature = Signature(inputs, outputs, name, self.version or digest[:12], digest)
         if self.takes == "numpy":
             yield ArrayFunctionModel(self.function, signature)
         else:
@@ -65,14 +65,14 @@ class FunctionHost(Host):
 
 
 def host(
-    *,
-    inputs: Fields,
-    outputs: Fields,
+    *bare: object,
+    inputs: Fields | None = None,
+    outputs: Fields | None = None,
     takes: Takes = "arrow",
     version: str | None = None,
     shared: bool = False,
 ) -> Callable[[Callable[..., Any]], FunctionHost]:
-    """Turn a function into a host.
+    """Turn a function into a host; see `FunctionHost` for the arguments. Raises ConfigError: it is not told the fields.
 
     >>> import mlinfer, pyarrow as pa
     >>> from mlinfer.destinations import MemoryDestination
@@ -87,6 +87,12 @@ def host(
     >>> pipeline.infer([{"x": 21.0}]).to_pylist()
     [{'y': 42.0}]
     """
+    if bare or inputs is None or outputs is None:
+        msg = (
+            "@mlinfer.host: wanted the function's inputs and outputs, found none; say which fields it reads and answers: "
+            '@mlinfer.host(inputs={"x": "double"}, outputs={"y": "double"}, takes="numpy")'
+        )
+        raise ConfigError(msg)
     return lambda function: FunctionHost(function, inputs, outputs, takes, version, shared)
 
 
@@ -171,15 +177,46 @@ def _nothing(schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([], schema=schema)
 
 
-def _schema(fields: Fields) -> pa.Schema:
+def _schema(fields: Fields, role: str) -> pa.Schema:
     if isinstance(fields, pa.Schema):
         return fields
-    return pa.schema(
-        [
-            pa.field(n, pa.type_for_alias(kind) if isinstance(kind, str) else kind, nullable=False)
-            for n, kind in fields.items()
-        ]
-    )
+    return pa.schema([_field(name, kind, role) for name, kind in fields.items()])
+
+
+def _field(name: str, kind: pa.DataType | str, role: str) -> pa.Field:
+    try:
+        return pa.field(name, pa.type_for_alias(kind) if isinstance(kind, str) else kind, nullable=False)
+    except (ValueError, TypeError) as error:
+        msg = (
+            f"FunctionHost {role}: wanted an Arrow type for {name!r}, or the name of one (string, int64, double, bool, "
+            f"timestamp[us], ...), found {kind!r}"
+        )
+        raise ConfigError(msg) from error
+
+
+def _check_call(function: Any, inputs: pa.Schema, takes: Takes) -> None:
+    """Raise ConfigError if the function cannot be called with its inputs: else each record would be rejected for that."""
+    if not callable(function):
+        msg = f"FunctionHost: wanted a function, found {type(function).__name__} {function!r}"
+        raise ConfigError(msg)
+    try:
+        asks = inspect.signature(function)
+    except (ValueError, TypeError):  # some functions written in C do not tell
+        return
+    try:
+        if takes == "numpy":
+            asks.bind(**dict.fromkeys(inputs.names))
+        else:
+            asks.bind(None)
+    except TypeError as error:
+        name = getattr(function, "__name__", type(function).__name__)
+        given = {
+            "numpy": f"the arguments {', '.join(inputs.names)}, as its inputs are called",
+            "arrow": "one argument, a pyarrow.RecordBatch (takes='numpy' gives an array per input)",
+            "pandas": "one argument, a data frame",
+        }[takes]
+        msg = f"FunctionHost: wanted a function that takes {given}, found {name}{asks}: {error}"
+        raise ConfigError(msg) from error
 
 
 def _digest(function: Callable[..., Any]) -> str:

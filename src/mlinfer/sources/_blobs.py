@@ -129,9 +129,16 @@ class FilesReader:
             try:
                 rows.append(self._record(name))
             except _TooLargeError as error:
-                bad.append(BadRecord(name, "too_large", str(error)))
+                bad.append(BadRecord(name, "too_large", str(error), place=len(rows) + len(bad)))
             except OSError as error:
-                bad.append(BadRecord(name, "unreadable", f"wanted to read the file, found: {error.strerror}"))
+                bad.append(
+                    BadRecord(
+                        name,
+                        "unreadable",
+                        f"wanted to read the file, found: {error.strerror}",
+                        place=len(rows) + len(bad),
+                    )
+                )
             else:
                 size += len(rows[-1].get("bytes", b""))
         return self._batch(rows, tuple(bad)) if rows or bad else None

@@ -220,7 +220,7 @@ class CsvReader:
         raws = tuple(
             BadRecord(
                 f"{self._partition}#{lines[place]}", kind, f"line {lines[place]}: {why}",
-                block[edges[place] : edges[place + 1]].rstrip(b"\r\n")[:LONGEST_RAW],
+                block[edges[place] : edges[place + 1]].rstrip(b"\r\n")[:LONGEST_RAW], place,
             )
             for place, kind, why in sorted(bad)
         )  # fmt: skip

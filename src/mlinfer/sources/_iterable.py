@@ -98,7 +98,7 @@ class IterableReader:
         rows = piece[:count]
         records, good, misfits = batch_from_rows(rows, self._wanted)
         bad = tuple(
-            BadRecord(f"{self._partition}#{start + one.row}", one.kind, one.message)
+            BadRecord(f"{self._partition}#{start + one.row}", one.kind, one.message, place=one.row)
             for one in sorted(misfits, key=lambda one: one.row)
         )
         return Batch(records, self._partition, position, ids.take(good) if bad else ids, bad)

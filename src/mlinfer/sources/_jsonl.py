@@ -172,7 +172,7 @@ class JsonLinesReader:
         for place, kind, why, name in found:
             line = first + place
             one = f"{self._partition}#{line}" if name is None else str(name)
-            bad.append(BadRecord(one, kind, f"line {line}: {why}", lines[place][:LONGEST_RAW]))
+            bad.append(BadRecord(one, kind, f"line {line}: {why}", lines[place][:LONGEST_RAW], place))
         return bad
 
 

@@ -190,7 +190,10 @@ class _Isolated:
     def _refuse(self, row: int, kind: str, message: str) -> None:
         record = self._batch.records.slice(row, 1).to_pylist()[0]
         raw = json.dumps(record, default=str, ensure_ascii=False).encode(errors="replace")
-        self.bad.append(BadRecord(self._batch.ids.array()[row].as_py(), kind, message, raw[:LONGEST_RAW]))
+        place = None if self._batch.bad else row  # those stood somewhere between
+        self.bad.append(
+            BadRecord(self._batch.ids.array()[row].as_py(), kind, message, raw[:LONGEST_RAW], place)
+        )
 
 
 def _checked(mapped: Any, rows: int) -> pa.RecordBatch:

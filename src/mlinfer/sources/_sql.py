@@ -232,7 +232,9 @@ class SqlReader:
         records, good, bad = batch_from_rows(named, self._schema)
         names = ids.array()
         unfit = tuple(
-            BadRecord(names[one.row].as_py(), one.kind, one.message, repr(rows[one.row][:-1]).encode())
+            BadRecord(
+                names[one.row].as_py(), one.kind, one.message, repr(rows[one.row][:-1]).encode(), one.row
+            )
             for one in bad
         )
         return Batch(records, self._partition, position, ids.take(good), unfit)
