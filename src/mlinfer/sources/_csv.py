@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,15 +13,21 @@ import pyarrow.compute as pc
 
 from mlinfer import BadRecord, Batch, ConfigError, DataSource, EndOfInput, Position, RecordIds, SchemaError
 from mlinfer.sources._csv_cells import UNNAMED, Cells, Wrong
+from mlinfer.sources._csv_header import HEADER, header_of
 from mlinfer.sources._csv_records import Ends, Splitter
 from mlinfer.sources._files import file_of, list_files
-from mlinfer.sources._text_files import CHUNK_BYTES, LONGEST_LINE, LONGEST_RAW, Tape, open_tape, text_suffixes
+from mlinfer.sources._text_files import (
+    CHUNK_BYTES,
+    LONGEST_LINE,
+    LONGEST_RAW,
+    Tape,
+    may_grow,
+    open_tape,
+    text_suffixes,
+)
 
 LONGEST_FIELD = 2**20
-MOST_COLUMNS = 4096
-HEADER = "header row"
 MALFORMED = "wanted quotes around a whole field and newlines at the end of a record, found a quote or a carriage return elsewhere"
-OTHER_DELIMITERS = ",;\t|"
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class CsvSource(DataSource):
 
     Args:
         path: a file, a glob or a directory; every file is a partition.
-        follow: do not end, but look for new files; give a file its final name when it is complete.
+        follow: do not end, but look for new files; give a file its final name when it is complete. A last record without a
+            newline is left for a later run, unless the file is compressed: it may still be growing.
         delimiter: the character between two cells.
         id_column: the column that names a record for ever; by default, and where it is empty, that is its file and line.
     """
@@ -70,12 +75,13 @@ class CsvSource(DataSource):
         for partition in self.partitions():
             path = file_of(self.path, partition)
             with open_tape(path, None) as tape:
-                header = _header(tape, self.delimiter)
+                growing = may_grow(path, follow=self.follow)
+                header = header_of(tape, self.delimiter, growing=growing)
                 if header is None:
                     continue
                 splitter = Splitter(self.delimiter)
                 tape.fill_to(CHUNK_BYTES)
-                places = splitter.ends(tape.data, tape.start, final=tape.ended).places
+                places = splitter.ends(tape.data, tape.start, final=tape.ended and not growing).places
                 block = tape.data[tape.start : places[-1]] if len(places) else b""
             if block.strip():
                 return Cells(header, pa.schema([]), self.delimiter).infer(block)
@@ -100,7 +106,7 @@ class CsvSource(DataSource):
         """
         path = file_of(self.path, partition)
         with open_tape(path, None) as beginning:
-            header = _header(beginning, self.delimiter)
+            header = header_of(beginning, self.delimiter, growing=may_grow(path, follow=self.follow))
             if after is None:
                 yield CsvReader(beginning, partition, header or [], wanted=wanted, source=self)
                 return
@@ -115,7 +121,8 @@ class CsvReader:
         self, tape: Tape, partition: str, header: list[str], *, wanted: pa.Schema, source: CsvSource
     ) -> None:
         self._tape, self._partition, self._id_column = tape, partition, source.id_column
-        self._splitter = Splitter(source.delimiter)
+        self._splitter, self._growing = Splitter(source.delimiter), may_grow(tape.path, follow=source.follow)
+        self._header, self._delimiter = header, source.delimiter.encode()
         self._drop: str | None = None
         if self._id_column is not None and self._id_column not in wanted.names:
             self._drop = self._id_column
@@ -145,12 +152,30 @@ class CsvReader:
         tape = self._tape
         while not len(self._ends.places):
             if tape.start < len(tape.data):
-                self._ends = self._splitter.ends(tape.data, tape.start, final=tape.ended)
+                final = tape.ended and not self._growing
+                self._ends = self._splitter.ends(tape.data, tape.start, final=final)
             if len(self._ends.places) or len(tape.data) - tape.start > LONGEST_LINE:
                 return True
-            if not tape.fill() and tape.start >= len(tape.data):
+            if tape.fill():
+                continue
+            if tape.start < len(tape.data) and self._growing:
+                self._ends = self._unclosed()
+                return len(self._ends.places) > 0
+            if tape.start >= len(tape.data):
                 return False
         return True
+
+    def _unclosed(self) -> Ends:
+        """The records in what is left of a file that may grow, if a quote was forgotten there.
+
+        None, if the last record is being written just now: then no line behind its first has as many cells as a record.
+        """
+        tape, header = self._tape, self._header
+        end = tape.data.rfind(b"\n", tape.start) + 1
+        lines = tape.data[tape.start : end].split(b"\n")[1:-1]
+        if not any(line.count(self._delimiter) == len(header) - 1 for line in lines):
+            return Ends.all_good(np.empty(0, np.int64))
+        return self._splitter.ends(tape.data[:end], tape.start, final=True)
 
     def _pass_over(self) -> Batch:
         """A record that is too long for memory: skip to the next newline."""
@@ -222,47 +247,3 @@ def _blank(block: bytes, edges: np.ndarray) -> np.ndarray:
     for place in np.flatnonzero(blank).tolist():
         blank[place] = not block[edges[place] : edges[place + 1]].strip(b"\r\n")
     return blank
-
-
-def _header(tape: Tape, delimiter: str) -> list[str] | None:
-    """The names of the columns; None: the file is empty."""
-    splitter = Splitter(delimiter)
-    while True:
-        ends = splitter.ends(tape.data, tape.start, final=tape.ended) if tape.start < len(tape.data) else None
-        if ends is not None and len(ends.places):
-            size = int(ends.places[0]) - tape.start
-            line = tape.take(size, tape.data.count(b"\n", tape.start, tape.start + size))
-            if line.strip(b"\r\n"):
-                return _names(line, tape.path, delimiter)
-        elif len(tape.data) - tape.start > LONGEST_LINE:
-            raise SchemaError(
-                HEADER, f"at most {LONGEST_LINE} bytes", "more", f"{tape.path} may not be a CSV file"
-            )
-        elif not tape.fill() and tape.start >= len(tape.data):
-            return None
-
-
-def _names(line: bytes, path: Path, delimiter: str) -> list[str]:
-    try:
-        (names,) = csv.reader([line.decode()], delimiter=delimiter, strict=True)
-    except (UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise SchemaError(
-            HEADER, "names of columns in UTF-8", f"{line[:80]!r}", f"correct the first row of {path}"
-        ) from error
-    if len(names) > MOST_COLUMNS:
-        raise SchemaError(
-            HEADER, f"at most {MOST_COLUMNS} columns", len(names), f"cut {path} into several files"
-        )
-    twice = sorted({name for name in names if name and names.count(name) > 1})
-    if twice:
-        raise SchemaError(
-            twice[0], "one column of that name", names.count(twice[0]), f"rename columns in {path}"
-        )
-    if names.count("") > 1:  # a spreadsheet's empty columns: nobody can ask for them
-        names = [name or f"{UNNAMED}{place}" for place, name in enumerate(names)]
-    if len(names) == 1:
-        for other in OTHER_DELIMITERS:
-            if other in names[0]:
-                advice = f"{path} seems to need CsvSource(..., delimiter={other!r})"
-                raise SchemaError(names[0], f"columns separated by {delimiter!r}", "a single column", advice)
-    return names

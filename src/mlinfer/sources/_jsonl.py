@@ -14,8 +14,16 @@ import pyarrow as pa
 
 from mlinfer import BadRecord, Batch, DataSource, EndOfInput, Position, RecordIds, batch_from_rows
 from mlinfer.sources._files import file_of, list_files
-from mlinfer.sources._json_decode import Row, decode, fastest
-from mlinfer.sources._text_files import CHUNK_BYTES, LONGEST_LINE, LONGEST_RAW, Tape, open_tape, text_suffixes
+from mlinfer.sources._json_decode import NotARecord, Row, decode, decode_line, fastest
+from mlinfer.sources._text_files import (
+    CHUNK_BYTES,
+    LONGEST_LINE,
+    LONGEST_RAW,
+    Tape,
+    may_grow,
+    open_tape,
+    text_suffixes,
+)
 
 SUFFIXES = text_suffixes(".jsonl", ".ndjson", ".json")
 
@@ -30,7 +38,8 @@ class JsonLinesSource(DataSource):
 
     Args:
         path: a file, a glob or a directory; every file is a partition.
-        follow: do not end, but look for new files; give a file its final name when it is complete.
+        follow: do not end, but look for new files; give a file its final name when it is complete. A last line without a
+            newline that is not an object yet is left for a later run: it may still be growing.
         id_column: the field that names a record for ever; by default, and where it is null, that is its file and line number.
     """
 
@@ -68,14 +77,15 @@ class JsonLinesSource(DataSource):
         be read.
         """
         with open_tape(file_of(self.path, partition), after) as tape:
-            yield JsonLinesReader(tape, partition, wanted, self.id_column)
+            yield JsonLinesReader(tape, partition, wanted, self)
 
 
 class JsonLinesReader:
     """Decodes a block of lines at once."""
 
-    def __init__(self, tape: Tape, partition: str, wanted: pa.Schema, id_column: str | None) -> None:
-        self._tape, self._partition, self._wanted, self._id_column = tape, partition, wanted, id_column
+    def __init__(self, tape: Tape, partition: str, wanted: pa.Schema, source: JsonLinesSource) -> None:
+        self._tape, self._partition, self._wanted, self._id_column = tape, partition, wanted, source.id_column
+        self._may_grow = may_grow(tape.path, follow=source.follow)
         self._loads = fastest()
         self._text: bytes = b""
         self._ends = np.empty(0, np.int64)
@@ -108,7 +118,8 @@ class JsonLinesReader:
             if len(self._ends) or len(tape.data) - tape.start > LONGEST_LINE:
                 return True
             if not tape.fill():
-                return tape.start < len(tape.data)
+                rest = tape.data[tape.start :]
+                return bool(rest) and not (self._may_grow and _half_written(rest))
         return True
 
     def _pass_over(self, number: int) -> Batch:
@@ -146,6 +157,15 @@ class JsonLinesReader:
             one = f"{self._partition}#{line}" if name is None else str(name)
             bad.append(BadRecord(one, kind, f"line {line}: {why}", lines[place][:LONGEST_RAW]))
         return bad
+
+
+def _half_written(line: bytes) -> bool:
+    """An object is complete when its last brace is there; no beginning of one is an object."""
+    try:
+        decode_line(line)
+    except NotARecord:
+        return True
+    return False
 
 
 def _named(names: list[Any], places: RecordIds) -> RecordIds:

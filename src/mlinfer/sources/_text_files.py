@@ -32,6 +32,11 @@ def text_suffixes(*plain: str) -> tuple[str, ...]:
     return tuple(kind + packed for kind in plain for packed in ("", *COMPRESSED))
 
 
+def may_grow(path: Path, *, follow: bool) -> bool:
+    """Whether somebody may be writing the last line just now: then its newline tells that it is complete."""
+    return follow and not path.name.lower().endswith(COMPRESSED)
+
+
 class _Bytes(Protocol):
     def read(self, size: int) -> bytes: ...
 
