@@ -136,6 +136,7 @@ class Step:
         """Between two batches: let a newer version take over, if there is one."""
         was = self.layout.signature
         name = f"{was.model_id}@{was.version}"
+        failpoint("host.swap.before")
         try:
             found = newer()
         except ConfigError as error:
@@ -151,6 +152,7 @@ class Step:
         self._way_to_ask = way_to_ask(found)
         self._newer = getattr(found, "newer", None)
         self._lineage = self._lineage and self._lineage.of(now)
+        failpoint("host.swap.after")
         self._tell(ModelChanged(name, f"{now.model_id}@{now.version}"))
 
     def _tell(self, event: ModelChanged) -> None:
