@@ -1,8 +1,12 @@
 """The lanes of `make torture`, cut short: each does a little of its work and keeps its promise all the same."""
 
+from collections import Counter
+
 import pytest
 
+from torture.figures import Figures
 from torture.lanes import LANES
+from torture.oracle import Verdict
 
 SHORT = [lane for lane in LANES if lane.short]
 pytestmark = pytest.mark.timeout(300)  # dozens of processes, on a machine that may be busy
@@ -19,3 +23,9 @@ def test_a_lane_keeps_its_promise(lane):
 def test_every_lane_has_a_name_and_a_floor_of_its_own():
     assert len({lane.name for lane in LANES}) == len(LANES)
     assert all(sum(lane.portions()) >= lane.floor > 0 for lane in LANES)
+
+
+def test_too_few_rows_are_no_proof():
+    lane = next(lane for lane in LANES if lane.name == "kill sqlite")
+    figures = Figures(lane.floor, Verdict(rows=lane.rows - 1), Counter(dict.fromkeys(lane.places, lane.each)))
+    assert lane.missing(figures) == ["14,999 rows judged, wanted 15,000"]
