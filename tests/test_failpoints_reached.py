@@ -4,7 +4,7 @@ import ast
 import json
 import urllib.request
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,6 +29,20 @@ ROOT = Path(mlinfer.__file__).parent
 @mlinfer.host(inputs={"x": "double"}, outputs={"y": "double"}, takes="numpy", version="1")
 def double(x):
     return 2 * x
+
+
+class Renewed(mlinfer.Host):
+    """Its first model knows of a newer one."""
+
+    @contextmanager
+    def open(self):
+        with double.open() as model, replace(double, version="2").open() as newer:
+            yield Older(model, newer)
+
+
+class Older:
+    def __init__(self, model, newer):
+        self.signature, self.infer, self.newer = model.signature, model.infer, lambda: newer
 
 
 @dataclass(frozen=True)
@@ -97,6 +111,7 @@ def test_each_place_is_reached(tmp_path, hits):
     )
     again.run()
     again.run(from_start=True)
+    InferencePipeline(MemorySource({"x": [1.0]}), Renewed(), MemoryDestination(), name="r").run()
     stop = Stop()
     InferencePipeline(Queue(stop), double, CsvDestination(tmp_path / "queue.csv"), name="q").run(stop=stop)
     served = InferencePipeline(

@@ -83,6 +83,11 @@ def test_a_second_run_of_its_pipeline_delivers_what_is_new_and_nothing_twice(sit
     assert min(scores[path] for path in odd) > max(score for path, score in scores.items() if path not in odd)
 
 
+def test_its_rejects_can_be_read_back(site, desk):
+    mlinfer("run", "pipeline.toml", cwd=desk, site=site)
+    assert "2024-05-01.log#5" in mlinfer("rejects", "ls", "pipeline.toml", cwd=desk, site=site)
+
+
 def test_its_own_tests_pass_with_the_kit(site, desk):
     said = run(
         sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rP", "tests", cwd=desk, site=site

@@ -1,6 +1,6 @@
 """Whatever happens to a pipeline, and in whatever order: after the next clean run its output is what it must be.
 
-Hypothesis feeds records, good and bad, kills runs at failpoints, makes parts fail for a moment, asks runs to stop and
+Hypothesis feeds records, good and bad, kills runs at failpoints, makes parts fail for a moment or until they are healed, asks runs to stop and
 changes the model, in sequences of its own; the outputs are read without mlinfer. `MLINFER_STATE_MACHINE=N` tries N
 sequences for each kind of output instead of a few that are always the same.
 """
@@ -33,6 +33,7 @@ from mlinfer import (
     Batch,
     Budget,
     ChangedError,
+    ComponentError,
     DataSource,
     EndOfInput,
     InferencePipeline,
@@ -67,6 +68,15 @@ class Trouble:
     def hit(self, dice):
         self.hits += 1
         if self.hits == self.at:
+            raise self.error
+
+
+class Outage(Trouble):
+    """A failpoint that raises from some hit on, until it is healed."""
+
+    def hit(self, dice):
+        self.hits += 1
+        if self.hits >= self.at:
             raise self.error
 
 
@@ -186,6 +196,7 @@ class Machine(RuleBasedStateMachine):
         self.content, self.allowed, self.bad = {}, {}, set()
         self.version, self.wrote, self.crashed = 1, {0}, False
         self.unclean = self.half_anew = False
+        self.cut = None
 
     def teardown(self):
         failpoints._active.clear()
@@ -205,6 +216,17 @@ class Machine(RuleBasedStateMachine):
             else:
                 self.bad.add(f"{partition}#{len(rows)}")
             rows.append((n, float(n) if one else None))
+
+    @precondition(lambda self: not self.cut)
+    @rule(place=st.sampled_from(PASSING), passing=st.booleans(), at=st.integers(1, 4))
+    def cut_off(self, place, passing, at):
+        """Something is down for longer than a run waits for it."""
+        self.cut = (place, TransientError if passing else ComponentError, at)
+
+    @precondition(lambda self: self.cut)
+    @rule()
+    def heal(self):
+        self.cut = None
 
     # --- runs
 
@@ -252,7 +274,7 @@ class Machine(RuleBasedStateMachine):
             versions.add(self.version)
         self.wrote.add(self.version)
 
-    @precondition(lambda self: self.content)
+    @precondition(lambda self: self.content and not self.cut)
     @rule(
         on_change=ON_CHANGE,
         swap=st.booleans(),
@@ -291,7 +313,7 @@ class Machine(RuleBasedStateMachine):
             }  # perhaps it had nothing but rejects to store, or nothing at all
         self.judge(found)
 
-    @precondition(lambda self: self.content)
+    @precondition(lambda self: self.content and not self.cut)
     @rule(
         on_change=ON_CHANGE,
         swap=st.booleans(),
@@ -316,7 +338,24 @@ class Machine(RuleBasedStateMachine):
             old = [row for row in found if row in before]
             assert not old or old == found, "answers of two models are there together"
 
-    @precondition(lambda self: self.content)
+    @precondition(lambda self: self.content and self.cut)
+    @rule(on_change=ON_CHANGE, swap=st.booleans())
+    def run_while_it_is_cut_off(self, on_change, swap):
+        place, kind, at = self.cut
+        self.version += swap
+        on_change = self.chosen(on_change)
+        failpoints._active[place] = Outage(kind("gone"), at)
+        try:
+            self.attempt(on_change)
+        except (ComponentError, TransientError):
+            self.half_anew |= on_change == "restart" and not self.outputs.exact_rejects
+            self.unclean = True
+        finally:
+            failpoints._active.clear()
+        self.crashed = True
+        self.may_have_written(on_change)
+
+    @precondition(lambda self: self.content and not self.cut)
     @rule(on_change=ON_CHANGE, swap=st.booleans(), at=st.integers(1, 4))
     def run_and_stop(self, on_change, swap, at):
         self.version += swap
@@ -353,12 +392,20 @@ class Machine(RuleBasedStateMachine):
             assert max(counts.values(), default=1) == 1
 
 
+KINDS = (InSqlite, InParquet, InJsonLines)
+
+
+def machine(kind):
+    """The machine for one kind of output."""
+    return type(kind.__name__, (Machine,), {"kind": kind})
+
+
 @pytest.mark.timeout(0 if os.environ.get("MLINFER_STATE_MACHINE") else 60)
-@pytest.mark.parametrize("kind", [InSqlite, InParquet, InJsonLines])
+@pytest.mark.parametrize("kind", KINDS)
 def test_any_sequence_of_events_ends_with_each_answer_once(kind):
     tries = int(os.environ.get("MLINFER_STATE_MACHINE", "0"))
     chosen = settings(
         max_examples=tries or 15, stateful_step_count=12, deadline=None, derandomize=not tries, database=None,
         suppress_health_check=list(HealthCheck), print_blob=False,
     )  # fmt: skip
-    run_state_machine_as_test(type(kind.__name__, (Machine,), {"kind": kind}), settings=chosen)
+    run_state_machine_as_test(machine(kind), settings=chosen)

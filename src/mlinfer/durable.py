@@ -174,6 +174,7 @@ def replace(path: Path, content: bytes) -> None:
 
 def publish(scratch: Path, path: Path) -> None:
     """Give a finished file its final name in one step. Raises FileExistsError if the name is taken."""
+    failpoint("dest.publish")
     os.link(scratch, path)
     os.unlink(scratch)
     flush_folder(path.parent)

@@ -1,10 +1,11 @@
-"""A source, two hosts and two destinations that keep the contract, and ten more that break it in one place each."""
+"""A source, two hosts and two destinations that keep the contract, and others that break it in one place each."""
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -248,96 +249,180 @@ class DocumentDestination(DataDestination):
     @contextmanager
     def open(self, schema, scope):
         path = Path(self.path)
-        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        owner = [scope.pipeline, scope.output]
-        columns = [[field.name, str(field.type)] for field in schema]
-        if stored and stored["owner"] != owner:
-            msg = f"{path}: wanted a file of this output, found one of {stored['owner']}; name another"
-            raise ConfigError(msg)
-        epoch = stored["epoch"] if stored else 0
-        if scope.epoch is not None and scope.epoch != epoch:
-            raise FencedError("another run has taken over")
-        if stored is None or scope.fresh:
-            stored = {"owner": owner, "columns": columns, "rows": [], "progress": Progress().to_json()}
-        if stored["columns"] != columns:
-            raise ConfigError("the file holds other fields")
-        stored["epoch"] = epoch + (scope.epoch is None)
-        writer = self.writer(path, stored, schema)
-        if not scope.read_only:
-            writer.save()
+        with nullcontext() if scope.read_only else alone(path):
+            writer = self.writer(path, self.stored(path, schema, scope), fresh=scope.fresh)
+            if not scope.read_only:
+                writer.save()
         yield writer
 
-    def writer(self, path, stored, schema):
-        return DocumentWriter(path, stored)
+    def stored(self, path, schema, scope):
+        owner = [scope.pipeline, scope.output]
+        columns = [[field.name, str(field.type)] for field in schema]
+        nothing = {"owner": owner, "columns": columns, "rows": [], "progress": NOTHING, "epoch": 0}
+        stored = held(path) or nothing
+        if stored["owner"] != owner:
+            msg = f"{path}: wanted a file of this output, found one of {stored['owner']}; name another"
+            raise ConfigError(msg)
+        if scope.epoch is not None and scope.epoch != stored["epoch"]:
+            raise FencedError("another run has taken over")
+        if stored["columns"] != columns:
+            raise ConfigError("the file holds other fields")
+        return {**stored, "epoch": stored["epoch"] + (scope.epoch is None)}
+
+    def writer(self, path, stored, fresh):
+        return DocumentWriter(path, stored, fresh)
+
+
+NOTHING = Progress().to_json()
+
+
+def held(path):
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+@contextmanager
+def alone(path):
+    """Nobody else writes meanwhile: who comes waits."""
+    with path.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 class DocumentWriter:
-    def __init__(self, path, stored):
-        self.path, self.stored, self.waiting = path, stored, []
+    def __init__(self, path, stored, fresh):
+        self.path, self.stored, self.waiting, self.fresh = path, stored, [], fresh
 
     def write(self, batch):
         self.waiting += batch.records.to_pylist()
 
     def commit(self, progress):
-        self.check_epoch()
-        self.stored["rows"] += self.waiting
-        self.waiting = []
-        self.stored["progress"] = self.merged(progress).to_json()
-        self.save()
+        with alone(self.path):
+            self.check_epoch()
+            self.begin_anew()
+            self.stored["rows"] += self.waiting
+            self.waiting = []
+            self.stored["progress"] = self.merged(progress).to_json()
+            self.save()
+
+    def begin_anew(self):
+        if self.fresh:
+            self.stored |= {"rows": [], "progress": NOTHING}
+            self.fresh = False
 
     def merged(self, progress):
         return Progress.from_json(self.stored["progress"], "here").merged(progress)
 
     def committed(self):
-        return replace(Progress.from_json(self.stored["progress"], "here"), epoch=self.stored["epoch"])
+        stored = NOTHING if self.fresh else self.stored["progress"]
+        return replace(Progress.from_json(stored, "here"), epoch=self.stored["epoch"])
 
     def check_epoch(self):
-        if json.loads(self.path.read_text(encoding="utf-8"))["epoch"] != self.stored["epoch"]:
+        if held(self.path)["epoch"] != self.stored["epoch"]:
             raise FencedError("another run has taken over")
 
     def save(self):
         durable.replace(self.path, json.dumps(self.stored, default=str).encode())
 
 
+class ErasesAtTheDoor(DocumentDestination):
+    """Begins anew when it is opened, and not with the first commit."""
+
+    def writer(self, path, stored, fresh):
+        writer = DocumentWriter(path, stored, fresh)
+        writer.begin_anew()
+        return writer
+
+
+class FencesTooEarly(DocumentDestination):
+    """Looks at the epoch before it is alone."""
+
+    def writer(self, path, stored, fresh):
+        return EarlyWriter(path, stored, fresh)
+
+
+class EarlyWriter(DocumentWriter):
+    def commit(self, progress):
+        self.check_epoch()
+        self.begin_anew()
+        self.stored["rows"] += self.waiting
+        self.waiting = []
+        self.stored["progress"] = self.merged(progress).to_json()
+        with alone(self.path):
+            self.save()
+
+
 class ProgressFirst(DocumentDestination):
     """Stores how far it came, and then the records."""
 
-    def writer(self, path, stored, schema):
-        return ProgressFirstWriter(path, stored)
+    def writer(self, path, stored, fresh):
+        return ProgressFirstWriter(path, stored, fresh)
 
 
 class ProgressFirstWriter(DocumentWriter):
     def commit(self, progress):
+        with alone(self.path):
+            self.check_epoch()
+            self.begin_anew()
+            self.stored["progress"] = self.merged(progress).to_json()
+            self.save()
+            self.stored["rows"] += self.waiting
+            self.waiting = []
+            self.save()
+
+
+class ProgressAmidManyLines(DocumentDestination):
+    """The same mistake in a commit of 240 lines, two of which lie between the progress and the records."""
+
+    def writer(self, path, stored, fresh):
+        return LongWriter(path, stored, fresh)
+
+
+class LongWriter(DocumentWriter):
+    """Its commit is spelled by a loop: 120 lines that count, the mistake, and 120 lines more."""
+
+
+COUNTING = "\n".join(f"    self.counts[{n}] = len(self.waiting)" for n in range(120))
+LONG = f"""
+def commit(self, progress):
+    self.counts = {{}}
+{COUNTING}
+    with alone(self.path):
         self.check_epoch()
+        self.begin_anew()
         self.stored["progress"] = self.merged(progress).to_json()
         self.save()
-        self.stored["rows"] += self.waiting
-        self.waiting = []
+        self.stored["rows"], self.waiting = self.stored["rows"] + self.waiting, []
         self.save()
+{COUNTING}
+"""
+exec(compile(LONG, "long.py", "exec"))
+LongWriter.commit = commit  # noqa: F821 - made by the line above
 
 
 class InPlace(DocumentDestination):
     """Says that it is transactional, and stores one record after the other."""
 
-    def writer(self, path, stored, schema):
-        return InPlaceWriter(path, stored)
+    def writer(self, path, stored, fresh):
+        return InPlaceWriter(path, stored, fresh)
 
 
 class InPlaceWriter(DocumentWriter):
     def commit(self, progress):
-        self.check_epoch()
-        while self.waiting:
-            self.stored["rows"].append(self.waiting.pop(0))
+        with alone(self.path):
+            self.check_epoch()
+            self.begin_anew()
+            while self.waiting:
+                self.stored["rows"].append(self.waiting.pop(0))
+                self.save()
+            self.stored["progress"] = self.merged(progress).to_json()
             self.save()
-        self.stored["progress"] = self.merged(progress).to_json()
-        self.save()
 
 
 class IgnoresTheEpoch(DocumentDestination):
     """Lets every run write, the oldest, too."""
 
-    def writer(self, path, stored, schema):
-        return IgnorantWriter(path, stored)
+    def writer(self, path, stored, fresh):
+        return IgnorantWriter(path, stored, fresh)
 
 
 class IgnorantWriter(DocumentWriter):
@@ -348,8 +433,8 @@ class IgnorantWriter(DocumentWriter):
 class ForgetsOldProgress(DocumentDestination):
     """Stores what the last commit said, and drops what the others had said."""
 
-    def writer(self, path, stored, schema):
-        return ForgetfulWriter(path, stored)
+    def writer(self, path, stored, fresh):
+        return ForgetfulWriter(path, stored, fresh)
 
 
 class ForgetfulWriter(DocumentWriter):
@@ -366,25 +451,25 @@ class FolderDestination(DataDestination):
 
     @contextmanager
     def open(self, schema, scope):
-        folder = Path(self.path) / scope.pipeline / scope.output
-        if scope.fresh:
-            for path in folder.glob("*.json"):
-                path.unlink()
-        yield self.writer(folder, scope)
+        yield self.writer(Path(self.path) / scope.pipeline / scope.output, scope.fresh)
 
-    def writer(self, folder, scope):
-        return FolderWriter(folder)
+    def writer(self, folder, fresh):
+        return FolderWriter(folder, fresh)
 
 
 class FolderWriter:
-    def __init__(self, folder):
-        self.folder, self.waiting = folder, []
+    def __init__(self, folder, fresh):
+        self.folder, self.waiting, self.fresh = folder, [], fresh
 
     def write(self, batch):
         self.waiting += zip(batch.ids.array().to_pylist(), batch.records.to_pylist(), strict=True)
 
     def commit(self, progress):
         durable.make_folder(self.folder)
+        if self.fresh:
+            for path in self.folder.glob("*.json"):
+                path.unlink()
+        self.fresh = False
         for name, record in self.waiting:
             durable.replace(self.folder / f"{self.name(name)}.json", json.dumps(record, default=str).encode())
         self.waiting = []
@@ -396,8 +481,8 @@ class FolderWriter:
 class NamesByNumber(FolderDestination):
     """Says that it is keyed, and gives every record a name of its own."""
 
-    def writer(self, folder, scope):
-        return NumberingWriter(folder)
+    def writer(self, folder, fresh):
+        return NumberingWriter(folder, fresh)
 
 
 class NumberingWriter(FolderWriter):

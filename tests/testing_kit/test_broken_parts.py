@@ -1,6 +1,7 @@
 """The kit can see: a part that breaks the contract fails the check of that rule and no other, in words that help."""
 
 import json
+import re
 
 import pytest
 
@@ -95,12 +96,15 @@ def test_a_broken_host_is_told_what_is_wrong(kind, check, said):
     assert found[check].startswith(f"{check}: {said}")
 
 
+@pytest.mark.timeout(300)  # hundreds of processes, on a machine that may be busy
 @pytest.mark.parametrize(
     ("kind", "check", "said", "earned"),
     [
         (parts.ProgressFirst, "killed", "wanted records and progress (5) of one commit after a kill at line", "at-least-once"),
+        (parts.ProgressAmidManyLines, "killed", "wanted records and progress (5) of one commit after a kill at line", "at-least-once"),
+        (parts.ErasesAtTheDoor, "anew", "wanted what was committed before, when a run begins anew and ends before its first commit", "at-least-once"),
+        (parts.FencesTooEarly, "overtaken", "wanted each record once, when another run takes over at line", "at-least-once"),
         (parts.InPlace, "killed", "wanted records and progress (3) of one commit after a kill at line", "at-least-once"),
-        (parts.IgnoresTheEpoch, "epoch", "wanted FencedError when a run writes while a newer one has taken over", "at-least-once"),
         (parts.ForgetsOldProgress, "progress", "wanted the merged progress", "at-least-once"),
         (parts.NamesByNumber, "redelivery", "wanted one record for each id, the one that came last", "at-least-once"),
     ],
@@ -116,3 +120,23 @@ def test_a_commit_that_promises_too_much_is_seen_by_a_kill_and_by_a_look():
     found = failures(destination(parts.LazyCommit))
     assert {"commit", "killed", "guarantee"} <= found.keys()
     assert "wanted all 3 committed records after a kill at line" in found["killed"]
+
+
+def test_a_run_that_nobody_fences_is_seen_between_two_commits_and_in_the_middle_of_one():
+    found = failures(destination(parts.IgnoresTheEpoch))
+    assert found.keys() == {"epoch", "overtaken", "guarantee"}
+    said = "epoch: wanted FencedError when a run writes while a newer one has taken over"
+    assert found["epoch"].startswith(said)
+
+
+def test_the_guarantee_says_at_how_many_lines_it_was_killed():
+    said = dict(destination(parts.DocumentDestination))["guarantee"]()
+    found = re.search(
+        r"\n  killed at (\d+) of (\d+) lines of its own, and at \d+ of \d+ that these call", said
+    )
+    assert found, said
+    assert found[1] == found[2]
+    few = check_destination(
+        lambda folder: parts.DocumentDestination(str(folder / "out.json")), documents, kills=8
+    )
+    assert re.search(r"\n  killed at 6 of \d\d lines of its own, and at 2 of", dict(few)["guarantee"]())

@@ -8,7 +8,7 @@ import pytest
 
 from mlinfer import ConfigError
 from mlinfer.destinations import MemoryDestination
-from mlinfer.testing import _kills, check_destination, check_host, check_source
+from mlinfer.testing import _tracing, check_destination, check_host, check_source
 from testing_kit import parts
 from testing_kit.test_broken_parts import EXAMPLE, RECORDS, failures, source
 
@@ -63,13 +63,23 @@ def test_a_guarantee_without_a_kill_says_so():
 
 def test_kills_reach_each_line_before_any_line_twice_and_what_is_called_too():
     places = [(file, line, commits) for commits in range(3) for file in ("own", "lent") for line in range(40)]
-    few = _kills.chosen(places, "own", 40)
+    few = _tracing.chosen(places, {"own"}, 40)
     assert [sum(file == name for file, _, _ in few) for name in ("own", "lent")] == [30, 10]
     assert {commits for _, _, commits in few} == {1}  # there is something to lose, and something to come
-    many = _kills.chosen(places, "own", 100)
+    many = _tracing.chosen(places, {"own"}, 100)
     assert {place[:2] for place in many} == {place[:2] for place in places}
     assert len(many) == 100
-    assert _kills.chosen(places, "own", 1000) == places
+    assert _tracing.chosen(places, {"own"}, 1000) == places
+
+
+def test_unless_told_otherwise_every_line_of_the_part_is_killed_at_and_some_that_it_calls():
+    places = [(file, line, 1) for file, lines in (("own", 150), ("lent", 300)) for line in range(lines)]
+    found = _tracing.chosen(places, {"own"}, None)
+    assert [place for place in found if place[0] == "own"] == places[:150]
+    assert sum(place[0] == "lent" for place in found) == _tracing.OTHER_KILLS
+    assert _tracing.told(found, places, {"own"}) == (
+        "killed at 150 of 150 lines of its own, and at 20 of 300 that these call"
+    )
 
 
 def test_records_that_prove_nothing_are_refused():

@@ -12,8 +12,20 @@ from torture.figures import Figures
 from torture.lanes import LANES, portion
 
 PROCESSES = 2
-HEAD = ("lane", "done", "floor", "lost", "duplicated", "misaligned", "unordered", "wrong", "seconds")
-ROW = "{:26}{:>8}{:>8}{:>7}{:>12}{:>12}{:>11}{:>7}{:>9}"
+HEAD = (
+    "lane",
+    "done",
+    "floor",
+    "rows",
+    "floor",
+    "lost",
+    "duplicated",
+    "misaligned",
+    "unordered",
+    "wrong",
+    "seconds",
+)
+ROW = "{:26}{:>8}{:>8}{:>9}{:>8}{:>7}{:>12}{:>12}{:>11}{:>7}{:>9}"
 
 
 @dataclass
@@ -74,11 +86,17 @@ def report(lanes, accounts, asked):
         account = accounts[lane.name]
         figures = account.figures or Figures()
         verdict = figures.verdict
+        rows = (verdict.rows, round(lane.rows * asked.scale))
         counts = (verdict.lost, verdict.duplicated, verdict.misaligned, verdict.unordered, verdict.wrong)
         wrong = [*account.failures, *lane.missing(figures, asked.scale)]
         print(
             ROW.format(
-                lane.name, figures.done, round(lane.floor * asked.scale), *counts, round(account.seconds)
+                lane.name,
+                figures.done,
+                round(lane.floor * asked.scale),
+                *rows,
+                *counts,
+                round(account.seconds),
             )
         )
         failed += [f"FAILED  {lane.name}: {sentence}" for sentence in wrong]

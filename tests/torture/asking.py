@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,6 +28,7 @@ NORMAL_CLIENTS = 16
 MEAN_BATCH = 8
 KILLS_A_SERVER = 5
 HEAD = "POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
+SERVER_PLACES = ("server.parse", "server.enqueue", "server.dequeue", "server.respond")
 GONE = (OSError, asyncio.IncompleteReadError)
 
 
@@ -58,7 +60,7 @@ def serve(port, log, seconds, *, workers, records):
 
 
 @contextmanager
-def served(seconds, workers=1, records=None):
+def served(seconds, workers=1, records=None, failpoints=""):
     """A server in a process of its own: the process, its port and the file of its log."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -68,7 +70,7 @@ def served(seconds, workers=1, records=None):
         with said.open("wb") as file:
             child = subprocess.Popen(
                 [sys.executable, "-m", "torture.asking", str(port), str(log), str(seconds), str(workers), str(records or "")],
-                env={**os.environ, "PYTHONPATH": path}, stdout=file, stderr=file,
+                env={**os.environ, "PYTHONPATH": path, "MLINFER_TEST": "1", "MLINFER_FAILPOINTS": failpoints}, stdout=file, stderr=file,
             )  # fmt: skip
         try:
             until = time.monotonic() + 30
@@ -177,7 +179,7 @@ async def _asks_on(port, client, told, silent, *, ended=lambda: True):
             await asyncio.sleep(0.02)
             continue
         while not streams[1].is_closing():
-            name, number = f"{client}-{number}", number + 1
+            name, number = f"{client}-{number}" + "." * (number % 5), number + 1  # no head like the last one
             try:
                 status, _ = await ask(streams, {"who": name, "x": 1.0})
             except GONE:
@@ -221,6 +223,45 @@ async def _killed_at_times(child, port, dice, kills):
         os.kill(dice.choice(_workers(child.pid)), signal.SIGKILL)
     await asyncio.sleep(2)
     assert child.poll() is None, "the server ended"
+    child.send_signal(signal.SIGTERM)
+    await asyncio.gather(*clients)
+    return told, silent
+
+
+def workers_killed_at_places(seed, kills):
+    """The same, where a worker dies at a named place: both do once, and who comes after them lives on."""
+    dice, places, figures = random.Random(seed), Counter(), Figures()
+    while places.total() < kills:
+        place = SERVER_PLACES[places.total() // 2 % len(SERVER_PLACES)]
+        with served(0.002, workers=2, failpoints=f"{place}=kill@{dice.randint(200, 400)}") as (
+            child,
+            port,
+            log,
+        ):
+            told, silent = asyncio.run(_killed_at_place(child, port))
+            assert child.wait(30) == 0, f"the server ended with {child.returncode}"
+            logged = [json.loads(line)["whose"] for line in log.read_text().splitlines()]
+        places[place] += 2
+        made_up = len(set(logged) - told - silent) + len(logged) - len(set(logged))
+        verdict = Verdict(rows=len(told), lost=len(told - set(logged)), duplicated=made_up)
+        figures += Figures(2, verdict)
+    figures.places = places
+    return figures
+
+
+async def _killed_at_place(child, port):
+    told, silent = set(), set()
+    await asyncio.sleep(0.3)  # until both listen
+    clients = [
+        asyncio.create_task(_asks_on(port, n, told, silent, ended=lambda: child.poll() is not None))
+        for n in range(NORMAL_CLIENTS)
+    ]
+    seen, alive, until = set(), set(), time.monotonic() + 60
+    while len(seen - alive) < 2:
+        assert time.monotonic() < until, f"{len(seen - alive)} died, of {len(told)} answered"
+        alive = set(_workers(child.pid))
+        seen |= alive
+        await asyncio.sleep(0.01)
     child.send_signal(signal.SIGTERM)
     await asyncio.gather(*clients)
     return told, silent

@@ -16,7 +16,7 @@ import psycopg
 
 from postgres import PostgresServer
 from torture.oracle import answers, judge
-from torture.records import END, PARTITIONS, fate, line
+from torture.records import END, PARTITIONS, csv_line, fate, line
 
 TESTS = Path(__file__).parents[1]
 PATIENCE = 60
@@ -25,23 +25,34 @@ WITH_DATABASE = "CREATE TABLE scores (n bigserial, id text, x float8, y float8)"
 POINTS = (
     "source.open source.read.before source.read.after host.load.before host.load.after host.infer.before "
     "host.infer.after dest.write.before dest.write.after dest.write.partial rejects.write.before rejects.write.after "
-    "dest.commit.before dest.commit.after drain.begin"
+    "dest.commit.before dest.commit.after drain.begin drain.end"
 ).split()
 BY_REPLACING = ["progress.write.tmp", "progress.fsync", "progress.rename"]
 MORE_POINTS = {
     "sqlite": ["dest.begin"],
     "postgres": ["dest.begin"],
+    "parquet": ["dest.begin", "dest.publish"],
     "jsonl": BY_REPLACING,
     "csv": BY_REPLACING,
+    "followed-jsonl": ["dest.begin", "source.decode"],
+    "followed-csv": ["dest.begin", "source.decode"],
     "queue": ["dest.begin", "source.acknowledge.before", "source.acknowledge.after"],
 }
-HITS = {"host.load.before": 1, "host.load.after": 1, "drain.begin": 1, "source.open": len(PARTITIONS)}
+HITS = {
+    "host.load.before": 1,
+    "host.load.after": 1,
+    "drain.begin": 1,
+    "drain.end": 1,
+    "source.open": len(PARTITIONS),
+}
 MOST_HITS = 24
-EXACT_REJECTS = {"sqlite", "postgres", "queue"}
+EXACT_REJECTS = {"sqlite", "swaps", "followed-jsonl", "followed-csv", "postgres", "queue"}
 
 
 def points(kind):
-    """Every place where a run into this kind of destination can be killed."""
+    """Every place where a run into this kind of destination can be killed; for `swaps` where models change."""
+    if kind == "swaps":
+        return ["host.swap.before", "host.swap.after"]
     return [*POINTS, *MORE_POINTS.get(kind, [])]
 
 
@@ -65,12 +76,14 @@ class Torture:
     """One pipeline, its growing input and its output, in a folder.
 
     `kills` counts them by place, `between` those that fell after this run's first commit and with more to come.
+    `held` are the ends of lines that stand half in a followed file.
     """
 
     folder: Path
     kind: str
     seed: int
     given: dict = field(default_factory=dict)
+    held: dict = field(default_factory=dict)
     kills: Counter = field(default_factory=Counter)
     between: int = 0
     server: PostgresServer | None = None
@@ -81,7 +94,7 @@ class Torture:
         self.input.mkdir(parents=True)
         if "queue" not in self.kind:
             for partition in PARTITIONS:
-                (self.input / partition).touch()
+                (self.input / partition).write_text("id,x\n" if self.kind == "followed-csv" else "")
 
     # --- input -------------------------------------------------------------------------------------------------------
 
@@ -95,8 +108,19 @@ class Torture:
             return
         shares = Counter(self.dice.choices(PARTITIONS, k=records))
         for partition, share in shares.items():
-            with (self.input / partition).open("a", encoding="utf-8") as file:
-                file.write("".join(line(partition, n) + "\n" for n in self._numbers(partition, share)))
+            spelled = csv_line if self.kind == "followed-csv" else line
+            text = "".join(spelled(partition, n) + "\n" for n in self._numbers(partition, share))
+            self._append(partition, text, torn="followed" in self.kind)
+
+    def _append(self, partition, text, *, torn=False):
+        """Append to a file; a torn text lacks the end of its last line, which comes with the next one."""
+        text = self.held.pop(partition, "") + text
+        if torn:
+            whole = text.rfind("\n", 0, -1) + 1
+            cut = self.dice.randint(whole, len(text) - 1)
+            text, self.held[partition] = text[:cut], text[cut:]
+        with (self.input / partition).open("a", encoding="utf-8") as file:
+            file.write(text)
 
     def _numbers(self, partition, records):
         start = self.given.get(partition, 0)
@@ -111,6 +135,8 @@ class Torture:
     @contextmanager
     def no_more(self):
         """While the block runs, the input has an end."""
+        for partition in [*self.held]:
+            self._append(partition, "")
         (self.input / END).touch()
         yield
         (self.input / END).unlink()
@@ -166,7 +192,7 @@ class Torture:
         """New input, and a run that dies at the n-th time it comes to a place, while more comes in. Says whether it did."""
         before = self._begin()
         child = self.start(f"{point}=kill@{hit}")
-        after = 0.05 + self.dice.random() * 0.1 if point == "drain.begin" else 3.0
+        after = 0.05 + self.dice.random() * 0.1 if point.startswith("drain.") else 3.0
         self.feed_until_dead(child, after, signal.SIGTERM)
         return self._count(child, point, before)
 

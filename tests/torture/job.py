@@ -4,12 +4,14 @@
 import torture.lean  # isort: skip  # noqa: F401 - before pyarrow
 
 import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlinfer import Budget, Checkpoint, InferencePipeline, Retry
+from mlinfer import Batching, Budget, Checkpoint, Host, InferencePipeline, Retry
 from mlinfer._cli._ending import ending
 from mlinfer.destinations import (
     CsvDestination,
@@ -20,8 +22,9 @@ from mlinfer.destinations import (
     Tee,
 )
 from mlinfer.hosts import FunctionHost
+from mlinfer.sources import CsvSource, JsonLinesSource
 from torture.broken import InPlace, ProgressFirst, Unfenced
-from torture.records import LinesSource, QueueSource
+from torture.records import END, LinesSource, QueueSource, ready
 
 RETRY = Retry(attempts=60, first_wait=0.05, longest_wait=0.5)  # a server that was killed is back soon
 
@@ -40,6 +43,28 @@ class JsonLines(JsonLinesDestination):
 
 class Csv(CsvDestination):
     commit_seconds = 0.0
+
+
+@dataclass(frozen=True)
+class Renewed(Host):
+    """The same model under a new version after every second batch."""
+
+    host: Host
+
+    @contextmanager
+    def open(self):
+        with self.host.open() as model:
+            yield RenewedModel(model, 1)
+
+
+class RenewedModel:
+    def __init__(self, model, version):
+        self._model, self._version, self._asked = model, version, 0
+        self.signature, self.infer = replace(model.signature, version=str(version)), model.infer
+
+    def newer(self):
+        self._asked += 1
+        return RenewedModel(self._model, self._version + 1) if self._asked > 2 else None
 
 
 def answer(records):
@@ -62,6 +87,10 @@ def parts(folder, kind):
     database, apart = f"sqlite:///{folder}/out.db", JsonLines(folder / "rejects.jsonl")
     kinds = {
         "sqlite": lambda: (Sql(database, "scores"), Sql(database, "rejects")),
+        **dict.fromkeys(
+            ("swaps", "followed-jsonl", "followed-csv"),
+            lambda: (Sql(database, "scores"), Sql(database, "rejects")),
+        ),
         "postgres": lambda: postgres(folder),
         "parquet": lambda: (Parquet(folder / "out"), Parquet(folder / "rejects")),
         "jsonl": lambda: (JsonLines(folder / "out.jsonl"), apart),
@@ -77,17 +106,36 @@ def parts(folder, kind):
     return kinds[kind]()
 
 
+class FollowedLines(JsonLinesSource):
+    def open(self, *asked):
+        ready()
+        return super().open(*asked)
+
+
+class FollowedCsv(CsvSource):
+    def open(self, *asked):
+        ready()
+        return super().open(*asked)
+
+
+def source_of(folder, kind, rows, pause):
+    """Where records come from: sources of these tests, slow ones, or those of mlinfer, that follow files until the end."""
+    place = folder / "input"
+    if "queue" in kind:
+        return QueueSource(place, rows, pause, eager=kind == "eager-queue")
+    if kind.startswith("followed-"):
+        followed = FollowedCsv if kind == "followed-csv" else FollowedLines
+        return followed(place / "[0-9]", follow=not (place / END).exists())
+    return LinesSource(place, rows, pause)
+
+
 def pipeline(folder, kind, rows=5, pause=0.001):
     """The pipeline under torture."""
-    source = (
-        QueueSource(folder / "input", rows, pause, eager=kind == "eager-queue")
-        if "queue" in kind
-        else LinesSource(folder / "input", rows, pause)
-    )
     destination, rejects = parts(folder, kind)
+    host = FunctionHost(answer, {"x": pa.float64()}, {"y": pa.float64()}, version="1")
     return InferencePipeline(
-        source,
-        FunctionHost(answer, {"x": pa.float64()}, {"y": pa.float64()}, version="1"),
+        source_of(folder, kind, rows, pause),
+        Renewed(host) if kind == "swaps" else host,
         destination,
         rejects=rejects,
         name="torture",
@@ -96,6 +144,8 @@ def pipeline(folder, kind, rows=5, pause=0.001):
         workers=4,  # so that there is a lane for every partition
         retry=RETRY,
         checkpoint=Checkpoint(folder / "progress.json") if kind == "tee" else None,
+        batching=Batching(max_records=rows) if kind.startswith("followed-") else Batching(),
+        on_change="continue" if kind == "swaps" else "stop",
     )
 
 

@@ -17,6 +17,7 @@ from torture import (
     malformed_grpc,
     overload,
     power_loss,
+    sequences,
     soak,
     stopping,
     swapping,
@@ -30,7 +31,8 @@ from torture.oracle import Verdict
 class Lane:
     """Work of one kind: `run(seed, amount)` does a portion of it.
 
-    `floor` is how much must be done in all, `each` how much at every place; of what has a middle, half must hit it.
+    `floor` is how much must be done in all, `each` how much at every place; of what has a middle, half must hit it. `rows`
+    is how many answers must be judged.
     `short` is what the test suite does. `alone`: nothing else may be measured meanwhile.
     """
 
@@ -42,6 +44,7 @@ class Lane:
     short: int
     places: tuple[str, ...] = ()
     each: int = 0
+    rows: int = 0
     alone: bool = False
 
     def portions(self, scale=1.0):
@@ -58,6 +61,8 @@ class Lane:
         wrong, floor = [], round(self.floor * scale)
         if figures.done < floor:
             wrong.append(f"{figures.done} {self.unit}, wanted {floor}")
+        if figures.verdict.rows < round(self.rows * scale):
+            wrong.append(f"{figures.verdict.rows:,} rows judged, wanted {round(self.rows * scale):,}")
         if not figures.verdict:
             wrong.append(str(figures.verdict))
         few = [name for name in self.places if figures.places[name] < int(self.each * scale)]
@@ -68,17 +73,22 @@ class Lane:
         return wrong
 
 
+ROWS_A_KILL = 30
+"""So many answers at least are judged for a kill: 40 records come before it, of which one in six has none."""
+
+
 def kills(kind, floor, each, *, short=4):
     """Kills at every named place of a kind, the same number at each."""
     places = points(kind)
     run = partial(killing.at_named_places, kind)
-    return Lane(f"kill {kind}", "kills", run, floor, 2 * len(places), short, tuple(places), each)
+    rows = ROWS_A_KILL * floor
+    return Lane(f"kill {kind}", "kills", run, floor, 2 * len(places), short, tuple(places), each, rows)
 
 
-def lane(name, unit, run, sizes):
+def lane(name, unit, run, sizes, *, rows=0):
     """A lane for one kind of destination: the last word of its name."""
     floor, portion, short = sizes
-    return Lane(name, unit, partial(run, name.split()[-1]), floor, portion, short)
+    return Lane(name, unit, partial(run, name.split()[-1]), floor, portion, short, rows=rows)
 
 
 def after_power_loss(seed, states):
@@ -96,7 +106,10 @@ LANES = [
     kills("jsonl", 150, 8),
     kills("csv", 150, 8),
     kills("queue", 150, 8),
-    *(lane(f"any time {kind}", "kills", killing.at_any_time, (75, 25, 2)) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
+    kills("swaps", 40, 20),
+    kills("followed-jsonl", 54, 3),
+    kills("followed-csv", 54, 3),
+    *(lane(f"any time {kind}", "kills", killing.at_any_time, (75, 25, 2), rows=75 * ROWS_A_KILL) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
     *(lane(f"recovery {kind}", "kills", killing.in_recovery, (30, 10, 4)) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
     *(lane(f"zombies {kind}", "rounds", stopping.zombies, (25, 13, 1)) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
     *(lane(f"sigterm {kind}", "stops", stopping.by_sigterm, (40, 20, 2)) for kind in STOPPED),
@@ -106,12 +119,14 @@ LANES = [
     lane("soak flat", "batches", soak.flat, (86_400, 86_400, 2000)),
     lane("soak leak", "batches", soak.leak_noticed, (20_000, 20_000, 3000)),
     *(lane(f"control {kind}", "caught", controls.caught, (1, 1, 1)) for kind in controls.CONTROLS),
+    Lane("any sequence", "sequences", sequences.of_events, 300, 150, 0),  # the short ones have a test of their own
     Lane("hot swaps", "swaps", swapping.under_load, 500, 250, 8),
     Lane("neighbours", "requests", asking.neighbours, 50_000, 25_000, 2000),
     Lane("server sigterm", "stops", asking.stopped, 50, 10, 2),
     Lane("malformed http", "requests", malformed.over_http, 20_000, 10_000, 600),
     Lane("malformed grpc", "calls", malformed_grpc.over_grpc, 5000, 5000, 300),
     Lane("workers killed", "kills", asking.workers_killed, 50, 20, 2),
+    Lane("workers killed at places", "kills", asking.workers_killed_at_places, 24, 8, 2, asking.SERVER_PLACES, 6),
     Lane("slow sockets", "requests", asking.slow_sockets, 20_000, 20_000, 0, alone=True),
     Lane("overload 2x", "requests", overload.at(2), 10_000, 10_000, 0, alone=True),
     Lane("overload 4x", "requests", overload.at(4), 20_000, 20_000, 0, alone=True),

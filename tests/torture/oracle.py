@@ -12,7 +12,20 @@ import pyarrow.parquet as pq
 
 from torture.records import answer, fate, value
 
-DATABASES = {"sqlite", "queue", "eager-queue", "unkeyed-queue", "unfenced"}
+DATABASES = {
+    "sqlite",
+    "swaps",
+    "followed-jsonl",
+    "followed-csv",
+    "queue",
+    "eager-queue",
+    "unkeyed-queue",
+    "unfenced",
+}
+
+
+FIRST_LINE = {"followed-jsonl": 1, "followed-csv": 2}
+"""Where the number in a record's id is that of its line: the line of the first record."""
 
 
 @dataclass
@@ -79,7 +92,9 @@ def answers(folder, kind, *, committed=False):
 def rejects(folder, kind):
     """The ids of the records that were refused."""
     if kind in DATABASES - {"unfenced"}:
-        return [name for (name,) in _sqlite(folder / "out.db", "SELECT record_id FROM rejects")]
+        found = [name for (name,) in _sqlite(folder / "out.db", "SELECT record_id FROM rejects")]
+        parted = [name.split("#") for name in found]
+        return [f"{partition}#{int(n) - FIRST_LINE.get(kind, 0)}" for partition, n in parted]
     if kind == "postgres":
         return [name for (name,) in _postgres(folder, "SELECT record_id FROM rejects")]
     rows = _parts(folder / "rejects") if kind == "parquet" else _lines(folder / "rejects.jsonl")

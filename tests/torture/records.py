@@ -38,6 +38,13 @@ def line(partition, ordinal):
     return text.replace('"x"', "x") if end == "decode" else text
 
 
+def csv_line(partition, ordinal):
+    """The same, in a file that begins with `id,x`."""
+    x, end = value(partition, ordinal), fate(ordinal)
+    cell = {"conform": ",", "decode": "", "infer": f",{-x}"}.get(end, f",{x}")
+    return f"{partition}#{ordinal}{cell}"
+
+
 def answer(x):
     """What the model must answer, as a function of what it reads."""
     return 3.0 * x + 1.0

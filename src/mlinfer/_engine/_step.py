@@ -158,6 +158,7 @@ class Step:
         """Between two batches: let a newer version take over, if there is one."""
         was = self.layout.signature
         name = f"{was.model_id}@{was.version}"
+        failpoint("host.swap.before")
         try:
             found = newer()
         except ConfigError as error:
@@ -174,6 +175,7 @@ class Step:
         self._newer = getattr(found, "newer", None)
         self._at_once = at_once(found, self.layout)
         self._lineage = self._lineage and self._lineage.of(now)
+        failpoint("host.swap.after")
         self._tell(ModelChanged(name, f"{now.model_id}@{now.version}"))
 
     def _tell(self, event: ModelChanged) -> None:

@@ -55,12 +55,10 @@ class MemoryDestination(DataDestination):
         """Go on where an earlier run of the same pipeline ended. Raises ConfigError: that one had other fields."""
         key = (scope.pipeline, scope.output)
         with self._lock:
-            kept = self._outputs.get(key)
-            if kept is None or scope.fresh:
-                kept = _Output(schema, epoch=kept.epoch if kept else 0)
-                if not scope.read_only:
-                    self._outputs[key] = kept
-            if not kept.schema.equals(schema):
+            kept = self._outputs.get(key) or _Output(schema)
+            if not scope.read_only:
+                self._outputs[key] = kept
+            if not (scope.fresh or kept.schema.equals(schema)):
                 msg = f"{scope.output}: wanted the fields of earlier runs, {kept.schema.names}, found {schema.names} or other types; begin anew with run(from_start=True)"
                 raise ConfigError(msg)
             if scope.epoch is None and not scope.read_only:
@@ -68,7 +66,7 @@ class MemoryDestination(DataDestination):
             if scope.epoch is not None and scope.epoch != kept.epoch:
                 raise FencedError(_fenced(scope))
             epoch = kept.epoch
-        yield MemoryWriter(kept, scope, epoch, self._lock)
+        yield MemoryWriter(kept, schema, replace(scope, epoch=epoch), self._lock)
 
 
 @dataclass
@@ -82,28 +80,32 @@ class _Output:
 class MemoryWriter:
     """Buffers until the commit."""
 
-    def __init__(self, kept: _Output, scope: Scope, epoch: int, lock: Any) -> None:
-        self._kept, self._scope, self._epoch, self._lock = kept, scope, epoch, lock
+    def __init__(self, kept: _Output, schema: pa.Schema, scope: Scope, lock: Any) -> None:
+        self._kept, self._schema, self._scope, self._lock = kept, schema, scope, lock
+        self._fresh = scope.fresh  # until the first commit, which replaces what is there
         self._buffer: list[pa.RecordBatch] = []
 
     def write(self, batch: Batch) -> None:
         """Remember the records."""
         records = batch.records
-        plain = records if records.schema.equals(self._kept.schema) else records.cast(self._kept.schema)
+        plain = records if records.schema.equals(self._schema) else records.cast(self._schema)
         self._buffer.append(plain)
 
     def commit(self, progress: Progress) -> None:
         """Show them, and keep the progress."""
         with self._lock:
-            if self._kept.epoch != self._epoch:
+            if self._kept.epoch != self._scope.epoch:
                 raise FencedError(_fenced(self._scope))
+            if self._fresh:
+                self._kept.schema, self._kept.batches, self._kept.progress = self._schema, [], Progress()
+                self._fresh = False
             self._kept.batches += self._buffer
             self._kept.progress = self._kept.progress.merged(progress)
         self._buffer = []
 
     def committed(self) -> Progress:
         """All progress so far."""
-        return replace(self._kept.progress, epoch=self._epoch)
+        return replace(Progress() if self._fresh else self._kept.progress, epoch=self._scope.epoch or 0)
 
 
 def _fenced(scope: Scope) -> str:

@@ -32,7 +32,7 @@ class DestinationCase:
 
     factory: Factory
     read_back: ReadBack
-    kills: int
+    kills: int | None
 
     def make(self, folder: Path, name: str = "output") -> DataDestination:
         """A destination in a new folder."""
@@ -87,9 +87,11 @@ def deliver(destination: DataDestination, start: int, stop: int, scope: Scope = 
         writer.commit(progress(stop))
 
 
-def dies_writing(destination: DataDestination, batches: Sequence[Batch], *, crash: bool) -> None:
+def dies_writing(
+    destination: DataDestination, batches: Sequence[Batch], *, crash: bool, scope: Scope = SCOPE
+) -> None:
     """Write without a commit, and end: in peace or by an error."""
-    with suppress(Crashed), destination.open(SCHEMA, SCOPE) as writer:
+    with suppress(Crashed), destination.open(SCHEMA, scope) as writer:
         for one in batches:
             writer.write(one)
         if crash:

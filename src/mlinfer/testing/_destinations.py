@@ -38,7 +38,9 @@ from mlinfer.testing._earned import SOURCES, Destination, failed, judged, planne
 from mlinfer.testing._kills import COMMITS, Killed, kill_at_every_step
 from mlinfer.testing._kit import Check, Crashed, Skip, expect, trials
 from mlinfer.testing._odd_values import check_refused, check_types
+from mlinfer.testing._overtaking import check_overtaken
 from mlinfer.testing._owning import (
+    check_anew,
     check_epoch,
     check_fresh,
     check_outputs,
@@ -55,7 +57,7 @@ def check_destination(
     factory: Factory,
     read_back: ReadBack,
     *,
-    kills: int = 40,
+    kills: int | None = None,
     expected_failures: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[str, Check]]:
     """Checks for a destination, as pairs of a name and a check. Some run in child processes that are killed.
@@ -65,7 +67,9 @@ def check_destination(
             place there, say a table called after the folder. A destination with a key has the column `id` for it.
         read_back: `read_back(destination)` gives the records of its main output, a dict each or an Arrow table, nothing
             where there is no output yet; through a second channel: the database's own client, the format's own reader.
-        kills: how often it is killed at most, at lines spread over a run: those of its own file and those that these call.
+        kills: how often it is killed at most, at lines spread over a run. None: at every line of its own package that a
+            run passes (400 of them at most), and at 20 of those that these call of mlinfer. The guarantee says how many
+            lines that were, and of how many.
         expected_failures: names of checks that fail, each with the reason; one that passes is an error.
 
     The columns are `id` (a text), `number` (an integer) and `text`; in the checks `types` one column of each Arrow type.
@@ -151,14 +155,15 @@ def _check_progress(found: Progress, when: str) -> None:
     expect(told == wanted, f"the merged progress {wanted} {when}", told, advice)
 
 
-def _killed(case: DestinationCase, folder: Path) -> None:
+def _killed(case: DestinationCase, folder: Path) -> str:
     """Killed at one line after the other: what was promised is there, and a restart makes it whole."""
-    runs = kill_at_every_step(lambda number: case.make(folder, f"output{number}"), case.kills)
+    runs, told = kill_at_every_step(lambda number: case.make(folder, f"output{number}"), case.kills)
     for destination, killed in runs:
         if destination.transactional:
             _check_exact(case, destination, killed)
         else:
             _check_promised(case, destination, killed)
+    return told
 
 
 def _check_exact(case: DestinationCase, destination: DataDestination, killed: Killed) -> None:
@@ -267,19 +272,21 @@ _CHECKS = {
     "killed": _killed,
     "redelivery": _redelivery,
     "epoch": check_epoch,
+    "overtaken": check_overtaken,
     "read_only": check_read_only,
     "strangers": check_strangers,
     "outputs": check_outputs,
     "schema": check_schema,
     "fresh": check_fresh,
+    "anew": check_anew,
     "read_back": _read_back,
     "concurrent": _concurrent,
     "types": check_types,
     "refused": check_refused,
     "closing": _closing,
 }
-DURABLE = ("commit", "killed")
-ATOMIC = ("nothing", "uncommitted", "progress", "epoch", "strangers", "outputs")
+DURABLE = ("commit", "killed", "anew")
+ATOMIC = ("nothing", "uncommitted", "progress", "epoch", "overtaken", "strangers", "outputs")
 
 
 def _sum_up(case: DestinationCase, failures: Mapping[str, AssertionError]) -> str:

@@ -5,32 +5,30 @@ The child is asked once and forks for every kill, so that a kill costs a few mil
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from threading import Timer
+from typing import IO, Any
 
 from mlinfer import DataDestination
 from mlinfer.testing._copies import pickled, unpickled
 from mlinfer.testing._delivering import SCHEMA, SCOPE, batch, progress
-from mlinfer.testing._kit import Untried, expect
+from mlinfer.testing._kit import Untried, expect, refuse
+from mlinfer.testing._tracing import Place, Tracer, chosen, told
 
 COMMITS = ((0, 3), (3, 5), (5, 9))
 """What each commit of a killed run delivers: records from, to."""
-PATIENCE_SECONDS = 50
-NOT_IMPORTED = 3
+PATIENCE_SECONDS = 100
 UNTRIED = "it was never killed in a process of its own"
-
-Place = tuple[str, int, int]
-"""One line of code while so many commits were done: file, line, commits."""
 
 
 @dataclass(frozen=True)
@@ -42,37 +40,72 @@ class Killed:
 
 
 def kill_at_every_step(
-    make: Callable[[int], DataDestination], kills: int
-) -> list[tuple[DataDestination, Killed]]:
-    """Deliver to one new destination per kill. Raises Untried: it cannot travel to a process of its own.
+    make: Callable[[int], DataDestination], kills: int | None
+) -> tuple[list[tuple[DataDestination, Killed]], str]:
+    """Deliver to one new destination per kill; and how many lines that were.
 
-    `make(n)` makes the n-th destination.
+    `make(n)` makes the n-th destination. Raises Untried: it cannot travel to a process of its own.
     """
-    recipes = [make(number) for number in range(kills + 1)]
-    texts = [pickled(recipe) for recipe in recipes]
-    if None in texts:
+    first = pickled(make(0))
+    if first is None:
         msg = f"{UNTRIED}: the destination does not pickle, so it dies with this one"
         raise Untried(msg)
-    asked = json.dumps({"path": sys.path, "recipes": [text.hex() for text in texts if text is not None]})
+    with _child() as (child, complaints):
+        plan = _asked(child, complaints, {"path": sys.path, "recipe": first.hex(), "kills": kills})
+        if "not_imported" in plan:
+            msg = f"{UNTRIED}: another one cannot import the destination: {plan['not_imported']}"
+            raise Untried(msg)
+        expect(
+            plan["kills"],
+            "lines of the destination's code to be killed at",
+            "none",
+            "is it written in Python?",
+        )
+        recipes = [make(number) for number in range(1, plan["kills"] + 1)]
+        texts = [(pickled(recipe) or b"").hex() for recipe in recipes]
+        killed = [Killed(**one) for one in _asked(child, complaints, texts)]
+    return list(zip(recipes, killed, strict=True)), plan["told"]
+
+
+@contextmanager
+def _child() -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
     # -P: the folder that this happens to run in is not searched for modules
     command = [sys.executable, "-P", "-m", "mlinfer.testing._kills"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run(  # noqa: S603 - this very module
-        command,
-        input=asked,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-    )
-    if done.returncode == NOT_IMPORTED:
-        msg = f"{UNTRIED}: another one cannot import the destination: {done.stdout.strip()}"
-        raise Untried(msg)
-    expect(not done.returncode, "a run in a process of its own", done.stderr[-2000:], "see what it says")
-    killed = [Killed(**one) for one in json.loads(done.stdout)]
-    expect(killed, "lines of the destination's code to be killed at", "none", "is it written in Python?")
-    return list(zip(recipes[1:], killed, strict=False))
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryFile("w+") as complaints,
+        subprocess.Popen(  # noqa: S603 - this very module
+            command, env=environment, stdin=pipe, stdout=pipe, stderr=complaints, text=True
+        ) as child,
+    ):
+        try:
+            yield child, complaints
+        finally:
+            child.kill()
+
+
+def _asked(child: subprocess.Popen[str], complaints: IO[str], question: object) -> Any:
+    """The child's answer, which it must give in time."""
+    late = Timer(PATIENCE_SECONDS, child.kill)
+    late.start()
+    try:
+        with suppress(BrokenPipeError):
+            print(json.dumps(question), file=child.stdin, flush=True)
+        answer = child.stdout.readline() if child.stdout is not None else ""
+    finally:
+        late.cancel()
+    if not answer:
+        complaints.seek(0)
+        refuse(
+            "a run in a process of its own",
+            complaints.read()[-2000:] or "nothing in time",
+            "see what it says",
+        )
+    return json.loads(answer)
+
+
+# --- in the child --------------------------------------------------------------------------------------------------------
 
 
 def run(destination: DataDestination, trace: Callable[[int], None], told: Callable[[int], object]) -> None:
@@ -86,60 +119,16 @@ def run(destination: DataDestination, trace: Callable[[int], None], told: Callab
             trace(number + 1)
 
 
-class Tracer:
-    """Sees the lines of a destination's code go by."""
-
-    def __init__(self, destination: DataDestination, act: Callable[[Place], None]) -> None:
-        # what the destination calls of mlinfer (`durable`) is traced, too; libraries are not
-        self._ours = {type(destination).__module__.partition(".")[0], "mlinfer"}
-        self._commits, self._act = 0, act
-
-    def begin(self, commits: int) -> None:
-        """From now on, with so many commits done."""
-        self._commits = commits
-        sys.settrace(self._call)
-
-    def _call(self, frame: FrameType, *_: object) -> Any:
-        name = str(frame.f_globals.get("__name__", ""))
-        ours = name.partition(".")[0] in self._ours and not name.startswith(("mlinfer.testing", "mlinfer._"))
-        return self._line if ours or (name == "__main__" and frame.f_code.co_name == "run") else None
-
-    def _line(self, frame: FrameType, event: str, _: object) -> Any:
-        if event == "line":
-            self._act((frame.f_code.co_filename, frame.f_lineno, self._commits))
-        return self._line
-
-
-def places_of(destination: DataDestination) -> list[Place]:
-    """The lines that a run passes, each once, in order."""
+def tell_places(destination: DataDestination, pipe: int) -> None:
+    """The lines that a run passes, each once, in order; and the files that are the destination's own."""
     seen: dict[Place, None] = {}
     tracer = Tracer(destination, seen.setdefault)
     try:
         run(destination, tracer.begin, lambda _: None)
     finally:
         sys.settrace(None)
-    return list(seen)
-
-
-def chosen(places: Sequence[Place], own: str, most: int) -> list[Place]:
-    """The lines to be killed at, in order: each line once before any of them again.
-
-    A line is best passed while there is something to lose and something to come: after the first commit. Of many lines
-    three quarters are the destination's own; the others are those that it calls, where files are written.
-    """
-    once = {place[:2]: place for place in sorted(places, key=lambda place: place[2] == 1)}.values()
-    mine = [place for place in once if place[0] == own]
-    others = [place for place in once if place[0] != own]
-    keep = {*_spread(mine, max(most - len(others), most * 3 // 4))}
-    keep |= {*_spread(others, most - len(keep))}
-    keep |= {*_spread([place for place in places if place not in {*once}], most - len(keep))}
-    return [place for place in places if place in keep]
-
-
-def _spread(places: Sequence[Place], most: int) -> list[Place]:
-    if len(places) <= most:
-        return list(places)
-    return [places[n * len(places) // most] for n in range(most)]
+    with os.fdopen(pipe, "w") as file:
+        json.dump([list(seen), list(tracer.own)], file)
 
 
 def in_a_child(work: Callable[[int], None]) -> tuple[int, bytes]:
@@ -173,37 +162,37 @@ def kill_at(destination: DataDestination, place: Place, pipe: int) -> None:
 
 
 def main() -> int:
-    """Kill one run for each recipe that comes in; the first recipe shows where."""
-    asked = json.load(sys.stdin)
+    """Say where a run passes by; then kill one run for each recipe that comes in."""
+    asked = json.loads(sys.stdin.readline())
     try:
-        recipes = [unpickled(bytes.fromhex(text)) for text in asked["recipes"]]
+        first = unpickled(bytes.fromhex(asked["recipe"]))
     except (ImportError, AttributeError) as error:
-        print(error)  # noqa: T201 - read by the process that asked
-        return NOT_IMPORTED
-    first = recipes[0]
-    status, said = in_a_child(lambda pipe: _tell(pipe, places_of(first)))
+        _answer({"not_imported": str(error)})
+        return 0
+    status, said = in_a_child(lambda pipe: tell_places(first, pipe))
     if status:
         return 1
-    own = getattr(sys.modules[type(first).__module__], "__file__", "") or ""
-    places = chosen([tuple(place) for place in json.loads(said)], own, len(recipes) - 1)
+    seen, own = json.loads(said)
+    seen = [tuple(place) for place in seen]
+    places = chosen(seen, own, asked["kills"])
+    _answer({"kills": len(places), "told": told(places, seen, own)})
     killed = []
-    for recipe, place in zip(recipes[1:], places, strict=False):
+    for text, place in zip(json.loads(sys.stdin.readline() or "[]"), places, strict=False):
+        recipe = unpickled(bytes.fromhex(text))
         status, dots = in_a_child(lambda pipe, recipe=recipe, place=place: kill_at(recipe, place, pipe))  # type: ignore[misc]
         if os.WIFEXITED(status) and os.WEXITSTATUS(status):
             return 1
-        promised = COMMITS[len(dots) - 1][1] if dots else 0
         file, line, commits = place
         where = f"line {line} of {Path(file).name}, after {commits} commits"
-        killed.append({"where": where, "promised": promised})
-    print(json.dumps(killed))  # noqa: T201 - read by the process that asked
+        killed.append({"where": where, "promised": COMMITS[len(dots) - 1][1] if dots else 0})
+    _answer(killed)
     return 0
 
 
-def _tell(pipe: int, places: list[Place]) -> None:
-    with os.fdopen(pipe, "w") as file:
-        json.dump(places, file)
+def _answer(answer: object) -> None:
+    print(json.dumps(answer), flush=True)  # noqa: T201 - read by the process that asked
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt):
         sys.exit(main())

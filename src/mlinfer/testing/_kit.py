@@ -11,8 +11,8 @@ from typing import Any, NoReturn, TypeAlias
 from mlinfer import ConfigError
 
 Check: TypeAlias = Callable[[], str | None]
-"""Called without arguments: returns None (passed) or a text (why it does not apply, what was earned), or raises
-AssertionError."""
+"""Called without arguments: returns None (passed) or a text (how far it went, why it does not apply, what was earned),
+or raises AssertionError."""
 
 SKIPPED = "skipped: "
 
@@ -45,10 +45,11 @@ class Trial:
     """One check of one part: run once, its outcome remembered for the guarantee."""
 
     name: str
-    function: Callable[[Any, Path], None]
+    function: Callable[[Any, Path], str | None]
     case: Any
     excuse: str | None = None
-    untried: str | None = None
+    told: str | None = None
+    """What the guarantee repeats: how far the check went, or that it could not be made."""
     _outcome: list[str | AssertionError | None] = field(default_factory=list)
 
     def __call__(self) -> str | None:
@@ -73,9 +74,9 @@ class Trial:
     def _run(self) -> str | AssertionError | None:
         with tempfile.TemporaryDirectory(prefix="mlinfer-testing-", ignore_cleanup_errors=True) as folder:
             try:
-                self.function(self.case, Path(folder))
+                self.told = self.function(self.case, Path(folder))
             except Skip as why:
-                self.untried = str(why) if isinstance(why, Untried) else None
+                self.told = f"but {why}" if isinstance(why, Untried) else None
                 return f"{SKIPPED}{why}"
             except AssertionError as error:
                 error.args = (f"{self.name}: {error}",)
@@ -85,11 +86,11 @@ class Trial:
                 failed = AssertionError(text)
                 failed.__cause__ = error
                 return failed
-        return None
+        return self.told
 
 
 def trials(
-    functions: Mapping[str, Callable[[Any, Path], None]],
+    functions: Mapping[str, Callable[[Any, Path], str | None]],
     case: Any,
     expected_failures: Mapping[str, str] | None,
     sum_up: Callable[[Any, Mapping[str, AssertionError]], str],
@@ -118,10 +119,6 @@ class _Guarantee:
     def __call__(self) -> str | None:
         """What the part has earned. Raises AssertionError: it claims more."""
         failures = {trial.name: error for trial in self.trials if (error := trial.failure()) is not None}
-        summary = Trial(
-            "guarantee", lambda case, _: said.append(self.sum_up(case, failures)), self.case, self.excuse
-        )
-        said: list[str] = []
-        outcome = summary()
-        untried = [f"  but {trial.untried}" for trial in self.trials if trial.untried is not None]
-        return "\n".join([*said, *untried]) if said and self.excuse is None else outcome
+        outcome = Trial("guarantee", lambda case, _: self.sum_up(case, failures), self.case, self.excuse)()
+        told = [f"  {trial.told}" for trial in self.trials if trial.told is not None]
+        return "\n".join([outcome or "", *told]) if self.excuse is None else outcome

@@ -19,6 +19,7 @@ from mlinfer.testing._delivering import (
     batch,
     compare,
     deliver,
+    dies_writing,
     everything_below,
     position,
     progress,
@@ -139,6 +140,18 @@ def check_fresh(case: DestinationCase, folder: Path) -> None:
         writer.commit(progress(5))
     case.check(destination, rows(2, 5, "anew"), "only what was delivered since the pipeline began anew")
     _check_position(destination, 5, "the progress since the pipeline began anew")
+
+
+def check_anew(case: DestinationCase, folder: Path) -> None:
+    """A run that begins anew and comes to nothing has replaced nothing."""
+    for crash in (False, True):
+        destination = case.make(folder, f"crash-{crash}")
+        deliver(destination, 0, 4)
+        anew = replace(SECOND, fresh=True)
+        dies_writing(another(destination), [batch(2, 5, "anew")], crash=crash, scope=anew)
+        what = "when a run begins anew and ends before its first commit"
+        case.check(destination, rows(0, 4), f"what was committed before, {what}")
+        _check_position(destination, 4, f"the progress stored before, {what}")
 
 
 def _check_position(destination: DataDestination, wanted: int, what: str) -> None:

@@ -1,9 +1,12 @@
 """JSON documents by the id of their record, in one SQLite file."""
 
+import json
 import sqlite3
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import pyarrow as pa
 
 from mlinfer import DataDestination, FencedError, Progress, json_objects
 
@@ -33,6 +36,16 @@ class Documents(DataDestination):
         }  # we write BEGIN ourselves
         with closing(sqlite3.connect(f"{file.as_uri()}?mode={mode}", **options)) as database:
             yield DocumentWriter(database, scope, writable=mode != "ro")
+
+    def records(self, scope):
+        """Read back, for `mlinfer rejects ls`; creates nothing."""
+        file = Path(self.path).absolute()
+        if not file.exists() or not file.stat().st_size:
+            return
+        query = "SELECT document FROM documents WHERE pipeline = ? AND output = ? ORDER BY rowid"
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+            texts = database.execute(query, (scope.pipeline, scope.output)).fetchall()
+        yield pa.RecordBatch.from_pylist([json.loads(text) for (text,) in texts])
 
 
 class DocumentWriter:
