@@ -76,6 +76,25 @@ def answer(
     else:
         layout, step = answering.prepared_for_rows(_typed(job, data), job)
         batch = rows_batch(data, layout.wanted)
+    table = answered(answering, step, batch, job, on_reject=on_reject, clock=clock)
+    if (
+        on_reject == "null" and batch.bad
+    ):  # rows that could not be put into columns: their kept values may well be
+        return _with_kept(table, rows_batch(data, layout.keep), layout)
+    return table
+
+
+def answered(
+    answering: Answering,
+    step: Step,
+    batch: Batch,
+    job: Job,
+    *,
+    on_reject: Literal["raise", "null"],
+    clock: Clock,
+) -> pa.Table:
+    """The same for a batch whose ids are row numbers, those of its bad records with them."""
+    layout = step.layout
     if layout.lineage.names:
         lineage = Lineage(answering.signature, secrets.token_hex(8), clock, in_hand=True)
         step = Step(answering.model, layout, job.batching.max_records, lineage=lineage)
@@ -90,10 +109,7 @@ def answer(
         table = table.cast(layout.output)
     if on_reject == "raise":
         return table
-    whole = _with_status(table, errors, len(batch) + len(batch.bad))
-    if batch.bad:  # rows that could not be put into columns: what is to be kept of them may well be
-        batch = rows_batch(data, layout.keep)
-    return _with_kept(whole, batch, layout)
+    return _with_kept(_with_status(table, errors, len(batch) + len(batch.bad)), batch, layout)
 
 
 def in_order(answers: Answers) -> RecordErrors:

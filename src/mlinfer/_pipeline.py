@@ -29,6 +29,7 @@ from mlinfer._engine import (
 from mlinfer._errors import ConfigError
 from mlinfer._guarantee import Level
 from mlinfer._layout import Keep
+from mlinfer._preview import preview
 from mlinfer._protocols import DataDestination, DataSource, Explains, Host, Scope, SideTables, Stateful
 from mlinfer._replay import Choice, open_rejects, replay_of
 from mlinfer._retry import Retry
@@ -219,28 +220,15 @@ class InferencePipeline:
     def preview(self, records: int = 10) -> pa.Table:
         """Answers for the first records of the source; nothing is delivered and no progress is kept.
 
+        The columns `status` and `status_detail` say what is wrong with a record that has no answer; those that could not even
+        be decoded stand behind the others of their partition.
+
         Raises ConfigError: fewer than one record is asked for.
         """
         if records < 1:
             msg = f"preview: wanted a number of records of 1 or more, found {records}"
             raise ConfigError(msg)
-        answering = self._answers()
-        job = self.job
-        layout = job.lay_out(answering.signature)
-        batch = None
-        for partition in job.source.partitions():
-            with job.source.open(partition, None, layout.wanted) as reader:
-                batch = _first(reader, records)
-            if batch is not None:
-                break
-        if batch is None:
-            return layout.output.empty_table()
-        first = pa.Table.from_batches([batch.records.slice(0, records)])
-        table = answer(answering, first, job, "null", clock=self._engine.clock)
-        if "record_id" not in layout.lineage.names:
-            return table
-        place = table.schema.get_field_index("record_id")  # unlike data in hand, these records have names
-        return table.set_column(place, table.field(place), batch.ids.take(range(len(first))).array())
+        return preview(self._answers(), self.job, records, clock=self._engine.clock)
 
     def infer(self, records: Any, *, on_reject: Literal["raise", "null"] = "raise") -> pa.Table:
         """Answer records in hand: the same host, no destination.
@@ -328,16 +316,3 @@ class InferencePipeline:
 
 def _workers(asked: int | Workers | None) -> Workers:
     return asked if isinstance(asked, Workers) else Workers(asked or 1)
-
-
-def _first(reader: Any, records: int) -> Any:
-    from mlinfer._errors import EndOfInput
-
-    for _ in range(50):
-        try:
-            batch = reader.read(records, 0.1)
-        except EndOfInput:
-            return None
-        if batch is not None and len(batch):
-            return batch
-    return None
