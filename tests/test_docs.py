@@ -30,6 +30,7 @@ from importlib.metadata import entry_points
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -300,26 +301,48 @@ UTC_MOMENT = dt.datetime(2013, 1, 31, 22, 59, 59, tzinfo=dt.UTC)
 VALUES = {
     "`bool`": (pa.bool_(), True),
     "`int8`": (pa.int8(), -7),
+    "`int16`": (pa.int16(), -7),
+    "`int32`": (pa.int32(), -7),
     "`int64`": (pa.int64(), -7),
+    "`uint8`": (pa.uint8(), 7),
+    "`uint16`": (pa.uint16(), 7),
+    "`uint32`": (pa.uint32(), 7),
     "`uint64`": (pa.uint64(), 7),
+    "`float16`": (pa.float16(), np.float16(1.5)),
     "`float`": (pa.float32(), 1.5),
     "`double`": (pa.float64(), 1.5),
     "`double`, NaN": (pa.float64(), float("nan")),
     "`double`, infinite": (pa.float64(), float("inf")),
     "`string`": (pa.string(), 'a "b"'),
     "`large_string`": (pa.large_string(), "ab"),
+    "`string_view`": (pa.string_view(), "ab"),
     "`dictionary` of strings": (pa.dictionary(pa.int32(), pa.string()), "ab"),
     "`binary`": (pa.binary(), b"\x00\x01"),
+    "`large_binary`": (pa.large_binary(), b"\x00\x01"),
+    "`fixed_size_binary`": (pa.binary(2), b"\x00\x01"),
+    "`binary_view`": (pa.binary_view(), b"\x00\x01"),
     "`date32`": (pa.date32(), dt.date(2013, 1, 31)),
+    "`date64`": (pa.date64(), dt.date(2013, 1, 31)),
+    "`time32[s]`": (pa.time32("s"), dt.time(23, 59, 59)),
+    "`time32[ms]`": (pa.time32("ms"), dt.time(23, 59, 59)),
     "`time64[us]`": (pa.time64("us"), dt.time(23, 59, 59)),
+    "`time64[ns]`": (pa.time64("ns"), dt.time(23, 59, 59)),
     "`timestamp[us]`": (pa.timestamp("us"), dt.datetime(2013, 1, 31, 23, 59, 59)),  # noqa: DTZ001 - without a zone
     "`timestamp[us]` with a zone": (pa.timestamp("us", "Europe/Oslo"), UTC_MOMENT),
     "`timestamp[s]`": (pa.timestamp("s"), dt.datetime(2013, 1, 31, 23, 59, 59)),  # noqa: DTZ001 - without a zone
+    "`timestamp[ms]`": (pa.timestamp("ms"), dt.datetime(2013, 1, 31, 23, 59, 59)),  # noqa: DTZ001 - without a zone
+    "`timestamp[ns]`": (pa.timestamp("ns"), dt.datetime(2013, 1, 31, 23, 59, 59)),  # noqa: DTZ001 - without a zone
     "`duration[us]`": (pa.duration("us"), dt.timedelta(seconds=1.5)),
+    "`duration[ns]`": (pa.duration("ns"), dt.timedelta(seconds=1.5)),
     "`decimal128`": (pa.decimal128(5, 2), decimal.Decimal("1.50")),
+    "`decimal256`": (pa.decimal256(50, 2), decimal.Decimal("1.50")),
     "`list`": (pa.list_(pa.float64()), [1.0, None]),
+    "`list`, NaN in it": (pa.list_(pa.float64()), [float("nan")]),
+    "`list`, infinity in it": (pa.list_(pa.float64()), [float("inf")]),
+    "`large_list`": (pa.large_list(pa.float64()), [1.0, None]),
     "`fixed_size_list`": (pa.list_(pa.float64(), 2), [1.0, 2.0]),
     "`struct`": (pa.struct({"a": pa.int64()}), {"a": 1}),
+    "`map`": (pa.map_(pa.string(), pa.int64()), [("a", 1)]),
     "null of any type": (pa.int64(), None),
 }
 """The rows of the table in docs/destinations.md, as values."""
