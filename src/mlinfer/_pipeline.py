@@ -223,7 +223,7 @@ class InferencePipeline:
         The columns `status` and `status_detail` say what is wrong with a record that has no answer; those that could not even
         be decoded stand behind the others of their partition.
 
-        Raises ConfigError: fewer than one record is asked for.
+        Raises ConfigError: fewer than one record is asked for, or a kept column or an answer bears the name of these columns.
         """
         if records < 1:
             msg = f"preview: wanted a number of records of 1 or more, found {records}"
@@ -243,6 +243,7 @@ class InferencePipeline:
 
         Raises:
             RecordErrors: records are bad; its `rows` say which.
+            ConfigError: with `null`, a kept column or an answer is called `status` or `status_detail`.
             SchemaError: a column is missing or of another type.
         """
         if on_reject not in {"raise", "null"}:
