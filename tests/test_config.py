@@ -323,3 +323,13 @@ def test_a_value_of_another_type_is_refused(options, message):
     with pytest.raises(ConfigError) as found:
         make(Everything, {"path": "x", **options}, "[x]", not_allowed)
     assert message in str(found.value)
+
+
+def test_who_calls_a_model_a_path_is_told_what_it_is_called(tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text(
+        'source = { type = "memory", data = { x = [1.0] } }\nhost = { type = "onnx", path = "m.onnx" }\n'
+        'destination = { type = "memory" }\n'
+    )
+    with pytest.raises(ConfigError, match=r"unknown key 'path' \(did you mean 'model'\?\)"):
+        load_pipeline(path)

@@ -2,10 +2,10 @@
 
 Every page runs in a folder of its own, block after block in one namespace, as a reader would type it. `flights.parquet`,
 `flights/*.parquet` and `model.mlinfer` are there, made from what the demo ships; everything else a page makes itself.
-Five comments are meant for this file: `<!-- not run: REASON -->` before a block that is not executed,
+Six comments are meant for this file: `<!-- not run: REASON -->` before a block that is not executed,
 `<!-- file: NAME -->` before one that is that file of examples/plugin, letter for letter, and can be imported from there on,
-`<!-- output -->` before a text block that shows what the block above it prints, and `<!-- allow: MODULE:ATTR -->` before
-a TOML block that names code, and `<!-- train -->` before one that is a file for `mlinfer train`.
+`<!-- module: NAME -->` before one that is the reader's own module NAME.py, `<!-- output -->` before a text block that shows what the block above it prints, and `<!-- allow: MODULE:ATTR -->` before
+a TOML block that names code, which is run as well, and `<!-- train -->` before one that is a file for `mlinfer train`.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def test_every_python_block_runs_and_prints_what_it_says(page, desk, capsys, mon
             )
         if block.note.startswith("file: "):
             put(block, desk, monkeypatch)
-        if block.kind != "python" or block.note.startswith(("not run: ", "file: ")):
+        if block.kind != "python" or block.note.startswith(("not run: ", "file: ", "module: ")):
             continue
         # the page's code so far, on the lines where the page has it, so that tracebacks and digests find it
         seen += [""] * (block.line - len(seen)) + block.text.splitlines()
@@ -194,7 +194,11 @@ def fits(text: str, line: str, *, whole: bool) -> bool:
 
 
 @pytest.mark.parametrize("page", having("toml"))
-def test_every_toml_block_describes_a_pipeline(page, desk):
+def test_every_toml_block_describes_a_pipeline(page, desk, monkeypatch):
+    monkeypatch.syspath_prepend(desk)
+    for block in blocks(page):
+        if block.note.startswith("module: "):
+            (desk / f"{block.note.removeprefix('module: ')}.py").write_text(block.text, encoding="utf-8")
     for number, block in enumerate(b for b in blocks(page) if b.kind == "toml"):
         if block.note.startswith("file: "):  # names parts of a package that test_plugin_example.py installs
             continue
@@ -207,7 +211,11 @@ def test_every_toml_block_describes_a_pipeline(page, desk):
         path = desk / f"block{number}.toml"
         path.write_text(rest + block.text, encoding="utf-8")
         allow = [block.note.removeprefix("allow: ")] if block.note.startswith("allow: ") else []
-        load_pipeline(path, allow)
+        pipeline = load_pipeline(path, allow)
+        if allow:  # code that is only loaded may still fit no record
+            report = pipeline.run()
+            assert report.delivered
+            assert not report.rejected
 
 
 @pytest.mark.parametrize("page", having("sh"))
