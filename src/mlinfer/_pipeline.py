@@ -33,7 +33,7 @@ from mlinfer._preview import preview
 from mlinfer._protocols import DataDestination, DataSource, Explains, Host, Scope, SideTables, Stateful
 from mlinfer._replay import Choice, open_rejects, replay_of
 from mlinfer._retry import Retry
-from mlinfer._tabular import is_rows, to_arrow
+from mlinfer._tabular import is_rows, narrowed, to_arrow
 from mlinfer._watching import watches
 
 if TYPE_CHECKING:
@@ -249,9 +249,15 @@ class InferencePipeline:
         if on_reject not in {"raise", "null"}:
             msg = f"on_reject: wanted 'raise' or 'null', found {on_reject!r}"
             raise ConfigError(msg)
+        answering = self._answers()
         no_rows = isinstance(records, list | tuple) and not records
-        data = records if no_rows or is_rows(records) else to_arrow(records)
-        return answer(self._answers(), data, self.job, on_reject, clock=self._engine.clock)
+        if no_rows or is_rows(records):
+            data = records
+        else:
+            renamed = self.job.columns
+            needed = [renamed.get(name, name) for name in answering.signature.inputs.names]
+            data = to_arrow(narrowed(records, needed, self.job.keep))
+        return answer(answering, data, self.job, on_reject, clock=self._engine.clock)
 
     @contextmanager
     def serving(
