@@ -373,6 +373,15 @@ def test_a_signal_drains_and_the_code_is_0(endless, folder):
     assert rows() == [(90,)]
 
 
+def test_a_terminal_that_is_closed_ends_a_run_at_once_and_the_next_one_goes_on(endless, folder):
+    child, url = endless
+    _until(lambda: b'mlinfer_records_delivered_total{pipeline="doubled"} 90.0' in _get(f"{url}/metrics")[1])
+    child.send_signal(signal.SIGHUP)
+    assert child.wait(timeout=20) == -signal.SIGHUP
+    assert call("run", "pipeline.toml", "--allow", "slow_code:wait", "--until", "idle").returncode == 0
+    assert rows("SELECT count(*), count(DISTINCT id) FROM scores") == [(90, 90)]
+
+
 def test_a_second_signal_ends_a_run_whose_model_does_not_return(endless, folder):
     child, url = endless
     _until(lambda: b'mlinfer_records_delivered_total{pipeline="doubled"} 90.0' in _get(f"{url}/metrics")[1])
