@@ -373,6 +373,15 @@ def test_a_signal_drains_and_the_code_is_0(endless, folder):
     assert rows() == [(90,)]
 
 
+def test_a_terminal_that_is_closed_ends_a_run_at_once_and_the_next_one_goes_on(endless, folder):
+    child, url = endless
+    _until(lambda: b'mlinfer_records_delivered_total{pipeline="doubled"} 90.0' in _get(f"{url}/metrics")[1])
+    child.send_signal(signal.SIGHUP)
+    assert child.wait(timeout=20) == -signal.SIGHUP
+    assert call("run", "pipeline.toml", "--allow", "slow_code:wait", "--until", "idle").returncode == 0
+    assert rows("SELECT count(*), count(DISTINCT id) FROM scores") == [(90, 90)]
+
+
 def test_a_second_signal_ends_a_run_whose_model_does_not_return(endless, folder):
     child, url = endless
     _until(lambda: b'mlinfer_records_delivered_total{pipeline="doubled"} 90.0' in _get(f"{url}/metrics")[1])
@@ -704,3 +713,58 @@ def test_columns_that_do_not_fit_are_named():
     table = pa.table({f"a_rather_long_name_{n}": [1] for n in range(9)})
     last = rendered(table, 60).splitlines()[-1]
     assert last.startswith("... and 3 more columns: a_rather_long_name_6")
+
+
+# --- the bar --------------------------------------------------------------------------------------------------------
+
+
+def on_a_terminal(*arguments, stdout):
+    """What a terminal shows of a command; `stdout` goes there, too, or elsewhere."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*MLINFER, *arguments], stdout=theirs if stdout else subprocess.DEVNULL, stderr=theirs
+    ) as child:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                part = os.read(ours, 4096)
+            except OSError:  # Linux says so when nobody writes any more
+                break
+            if not part:
+                break
+            shown += part
+    os.close(ours)
+    assert child.returncode == 0, shown
+    return shown.decode()
+
+
+def bars(shown):
+    return [line for line in shown.replace("\r\n", "\n").split("\n") if "\x1b[K" in line and " rows " in line]
+
+
+def test_a_bar_that_the_file_asks_for_too_is_drawn_once(folder):
+    path = folder / "pipeline.toml"
+    path.write_text('observers = ["progress"]\n' + path.read_text())
+    assert len(bars(on_a_terminal("run", "pipeline.toml", stdout=False))) == 1
+    assert bars(on_a_terminal("run", "pipeline.toml", "--from-start", "--no-progress", stdout=False)) == []
+
+
+def test_no_bar_runs_into_records_on_a_terminal(folder):
+    path = folder / "pipeline.toml"
+    path.write_text(
+        PIPELINE.replace('type = "sql"\nurl = "sqlite:///out.db"\ntable = "scores"', 'type = "stdout"')
+        + REJECTS
+    )
+    shown = on_a_terminal("run", "pipeline.toml", stdout=True)
+    assert "\x1b[K" not in shown
+    records = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
+    assert len(records) == 90
+    assert len(bars(on_a_terminal("run", "pipeline.toml", stdout=False))) == 1
+
+
+def test_a_log_that_the_file_asks_for_too_is_written_once(folder):
+    path = folder / "pipeline.toml"
+    path.write_text('observers = ["log"]\n' + path.read_text())
+    lines = call("run", "pipeline.toml", "--log", "json").stderr.splitlines()
+    assert [json.loads(line)["event"] for line in lines].count("run_ended") == 1

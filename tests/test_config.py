@@ -1,5 +1,6 @@
 """A file describes a pipeline, says clearly what is wrong with it, and runs no code that nobody allowed."""
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,28 +191,108 @@ def test_what_is_wrong_is_named(write, old, new, message):
         load_pipeline(write(WHOLE.replace(old, new)), ALLOW)
 
 
+PARTS_ALONE = {
+    "source": 'type = "memory", data = { n = [1.0, 4.0] }',
+    "host": 'type = "function", function = "nesting:half", takes = "numpy", inputs = { n = "double" }, '
+    'outputs = { half = "double" }, version = "1"',
+    "destination": 'type = "jsonl", path = "out.jsonl"',
+}
+CODE = """
+import pyarrow.compute as pc
+
+def half(n):
+    return n / 2
+
+def quarter(half):
+    return half / 2
+
+def doubled(records):
+    return records.set_column(0, "n", pc.multiply(records["n"], 2))
+"""
+
+
+@pytest.fixture
+def nesting(tmp_path, monkeypatch):
+    """A function that loads a pipeline with one of its parts written otherwise."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "nesting", raising=False)
+    (tmp_path / "nesting.py").write_text(CODE)
+
+    def loaded(allow=("half", "quarter", "doubled"), **parts):
+        (tmp_path / "p.toml").write_text(
+            'name = "nested"\n'
+            + "".join(f"{key} = {{ {text} }}\n" for key, text in {**PARTS_ALONE, **parts}.items())
+        )
+        return load_pipeline(tmp_path / "p.toml", [f"nesting:{name}" for name in allow])
+
+    return loaded
+
+
+def lines(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def test_a_source_may_be_mapped(nesting):
+    text = f'type = "mapped", source = {{ {PARTS_ALONE["source"]} }}, fn = "nesting:doubled", reads = ["n"]'
+    nesting(source=text).run()
+    assert lines("out.jsonl") == [{"half": 1.0}, {"half": 4.0}]
+    with pytest.raises(ConfigError, match="nesting:doubled is code of yours"):
+        nesting(source=text, allow=["half"])
+
+
+def test_answers_may_be_selected_and_hosts_chained(nesting):
+    second = (
+        'type = "function", function = "nesting:quarter", takes = "numpy", inputs = { half = "double" }, '
+        'outputs = { quarter = "double" }, version = "1"'
+    )
+    chain = f'type = "chain", hosts = [{{ {PARTS_ALONE["host"]} }}, {{ {second} }}]'
+    nesting(host=f'type = "selected", host = {{ {chain} }}, answers = {{ fourth = "quarter" }}').run()
+    assert lines("out.jsonl") == [{"fourth": 0.25}, {"fourth": 1.0}]
+
+
+def test_answers_may_go_to_several_places(nesting):
+    text = f'type = "tee", destinations = [{{ {PARTS_ALONE["destination"]} }}, {{ type = "csv", path = "out.csv" }}]'
+    nesting(destination=text).run()
+    assert lines("out.jsonl") == [{"half": 0.5}, {"half": 2.0}]
+    assert Path("out.csv").read_text().splitlines() == ['"half"', "0.5", "2"]
+
+
 @pytest.mark.parametrize(
-    ("role", "kind", "name"),
+    ("role", "text", "message"),
     [
-        ("source", "mapped", "Mapped"),
-        ("host", "selected", "Selected"),
-        ("host", "chain", "Chain"),
-        ("destination", "tee", "Tee"),
+        ("source", 'type = "mapped"', r"\[source\] mapped source: wanted a table, source = .*found none"),
+        (
+            "host",
+            'type = "selected", host = "sklearn"',
+            r"\[host\] selected host: wanted a table, .*found 'sklearn'",
+        ),
+        (
+            "host",
+            'type = "selected", host = { type = "function" }',
+            r"\[host\] selected host function: wanted a value for",
+        ),
+        (
+            "destination",
+            'type = "tee", destinations = [{ type = "stdout" }]',
+            r"tee destinations: wanted a list of two tables",
+        ),
+        (
+            "destination",
+            'type = "tee", first = 1',
+            r"\[destination\] tee: unknown key 'first'; known: destinations",
+        ),
+        (
+            "host",
+            'type = "chain", hosts = [{ type = "onnx" }, { type = "onnx" }]',
+            r"\[host\] chain hosts\[0\] onnx: wanted a value",
+        ),
+        ("host", 'type = "tee"', "no host is called 'tee'"),
     ],
 )
-def test_a_wrapper_is_for_python_only_and_says_so(role, kind, name, tmp_path):
-    parts = {
-        "source": 'type = "memory", data = {}',
-        "host": 'type = "sklearn", model = "m.mlinfer"',
-        "destination": 'type = "memory"',
-    }
-    parts[role] = f'type = "{kind}"'
-    path = tmp_path / "p.toml"
-    path.write_text("".join(f"{key} = {{ {text} }}\n" for key, text in parts.items()))
-    with pytest.raises(
-        ConfigError, match=rf"\[{role}\]: {name} can be written in Python only; .*module:attr"
-    ):
-        load_pipeline(path)
+def test_what_is_wrong_inside_of_a_wrapper_is_named(nesting, role, text, message):
+    with pytest.raises(ConfigError, match=message):
+        nesting(**{role: text})
 
 
 def test_a_part_that_nobody_installed_lists_the_others(write):
@@ -323,3 +404,13 @@ def test_a_value_of_another_type_is_refused(options, message):
     with pytest.raises(ConfigError) as found:
         make(Everything, {"path": "x", **options}, "[x]", not_allowed)
     assert message in str(found.value)
+
+
+def test_who_calls_a_model_a_path_is_told_what_it_is_called(tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text(
+        'source = { type = "memory", data = { x = [1.0] } }\nhost = { type = "onnx", path = "m.onnx" }\n'
+        'destination = { type = "memory" }\n'
+    )
+    with pytest.raises(ConfigError, match=r"unknown key 'path' \(did you mean 'model'\?\)"):
+        load_pipeline(path)

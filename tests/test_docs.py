@@ -2,10 +2,10 @@
 
 Every page runs in a folder of its own, block after block in one namespace, as a reader would type it. `flights.parquet`,
 `flights/*.parquet` and `model.mlinfer` are there, made from what the demo ships; everything else a page makes itself.
-Five comments are meant for this file: `<!-- not run: REASON -->` before a block that is not executed,
+Six comments are meant for this file: `<!-- not run: REASON -->` before a block that is not executed,
 `<!-- file: NAME -->` before one that is that file of examples/plugin, letter for letter, and can be imported from there on,
-`<!-- output -->` before a text block that shows what the block above it prints, and `<!-- allow: MODULE:ATTR -->` before
-a TOML block that names code, and `<!-- train -->` before one that is a file for `mlinfer train`.
+`<!-- module: NAME -->` before one that is the reader's own module NAME.py, `<!-- output -->` before a text block that shows what the block above it prints, and `<!-- allow: MODULE:ATTR -->` before
+a TOML block that names code, which is run as well, and `<!-- train -->` before one that is a file for `mlinfer train`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from importlib.metadata import entry_points
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -130,7 +131,7 @@ def test_every_python_block_runs_and_prints_what_it_says(page, desk, capsys, mon
             )
         if block.note.startswith("file: "):
             put(block, desk, monkeypatch)
-        if block.kind != "python" or block.note.startswith(("not run: ", "file: ")):
+        if block.kind != "python" or block.note.startswith(("not run: ", "file: ", "module: ")):
             continue
         # the page's code so far, on the lines where the page has it, so that tracebacks and digests find it
         seen += [""] * (block.line - len(seen)) + block.text.splitlines()
@@ -193,7 +194,11 @@ def fits(text: str, line: str, *, whole: bool) -> bool:
 
 
 @pytest.mark.parametrize("page", having("toml"))
-def test_every_toml_block_describes_a_pipeline(page, desk):
+def test_every_toml_block_describes_a_pipeline(page, desk, monkeypatch):
+    monkeypatch.syspath_prepend(desk)
+    for block in blocks(page):
+        if block.note.startswith("module: "):
+            (desk / f"{block.note.removeprefix('module: ')}.py").write_text(block.text, encoding="utf-8")
     for number, block in enumerate(b for b in blocks(page) if b.kind == "toml"):
         if block.note.startswith("file: "):  # names parts of a package that test_plugin_example.py installs
             continue
@@ -206,7 +211,11 @@ def test_every_toml_block_describes_a_pipeline(page, desk):
         path = desk / f"block{number}.toml"
         path.write_text(rest + block.text, encoding="utf-8")
         allow = [block.note.removeprefix("allow: ")] if block.note.startswith("allow: ") else []
-        load_pipeline(path, allow)
+        pipeline = load_pipeline(path, allow)
+        if allow:  # code that is only loaded may still fit no record
+            report = pipeline.run()
+            assert report.delivered
+            assert not report.rejected
 
 
 @pytest.mark.parametrize("page", having("sh"))
@@ -300,26 +309,48 @@ UTC_MOMENT = dt.datetime(2013, 1, 31, 22, 59, 59, tzinfo=dt.UTC)
 VALUES = {
     "`bool`": (pa.bool_(), True),
     "`int8`": (pa.int8(), -7),
+    "`int16`": (pa.int16(), -7),
+    "`int32`": (pa.int32(), -7),
     "`int64`": (pa.int64(), -7),
+    "`uint8`": (pa.uint8(), 7),
+    "`uint16`": (pa.uint16(), 7),
+    "`uint32`": (pa.uint32(), 7),
     "`uint64`": (pa.uint64(), 7),
+    "`float16`": (pa.float16(), np.float16(1.5)),
     "`float`": (pa.float32(), 1.5),
     "`double`": (pa.float64(), 1.5),
     "`double`, NaN": (pa.float64(), float("nan")),
     "`double`, infinite": (pa.float64(), float("inf")),
     "`string`": (pa.string(), 'a "b"'),
     "`large_string`": (pa.large_string(), "ab"),
+    "`string_view`": (pa.string_view(), "ab"),
     "`dictionary` of strings": (pa.dictionary(pa.int32(), pa.string()), "ab"),
     "`binary`": (pa.binary(), b"\x00\x01"),
+    "`large_binary`": (pa.large_binary(), b"\x00\x01"),
+    "`fixed_size_binary`": (pa.binary(2), b"\x00\x01"),
+    "`binary_view`": (pa.binary_view(), b"\x00\x01"),
     "`date32`": (pa.date32(), dt.date(2013, 1, 31)),
+    "`date64`": (pa.date64(), dt.date(2013, 1, 31)),
+    "`time32[s]`": (pa.time32("s"), dt.time(23, 59, 59)),
+    "`time32[ms]`": (pa.time32("ms"), dt.time(23, 59, 59)),
     "`time64[us]`": (pa.time64("us"), dt.time(23, 59, 59)),
+    "`time64[ns]`": (pa.time64("ns"), dt.time(23, 59, 59)),
     "`timestamp[us]`": (pa.timestamp("us"), dt.datetime(2013, 1, 31, 23, 59, 59)),  # noqa: DTZ001 - without a zone
     "`timestamp[us]` with a zone": (pa.timestamp("us", "Europe/Oslo"), UTC_MOMENT),
     "`timestamp[s]`": (pa.timestamp("s"), dt.datetime(2013, 1, 31, 23, 59, 59)),  # noqa: DTZ001 - without a zone
+    "`timestamp[ms]`": (pa.timestamp("ms"), dt.datetime(2013, 1, 31, 23, 59, 59)),  # noqa: DTZ001 - without a zone
+    "`timestamp[ns]`": (pa.timestamp("ns"), dt.datetime(2013, 1, 31, 23, 59, 59)),  # noqa: DTZ001 - without a zone
     "`duration[us]`": (pa.duration("us"), dt.timedelta(seconds=1.5)),
+    "`duration[ns]`": (pa.duration("ns"), dt.timedelta(seconds=1.5)),
     "`decimal128`": (pa.decimal128(5, 2), decimal.Decimal("1.50")),
+    "`decimal256`": (pa.decimal256(50, 2), decimal.Decimal("1.50")),
     "`list`": (pa.list_(pa.float64()), [1.0, None]),
+    "`list`, NaN in it": (pa.list_(pa.float64()), [float("nan")]),
+    "`list`, infinity in it": (pa.list_(pa.float64()), [float("inf")]),
+    "`large_list`": (pa.large_list(pa.float64()), [1.0, None]),
     "`fixed_size_list`": (pa.list_(pa.float64(), 2), [1.0, 2.0]),
     "`struct`": (pa.struct({"a": pa.int64()}), {"a": 1}),
+    "`map`": (pa.map_(pa.string(), pa.int64()), [("a", 1)]),
     "null of any type": (pa.int64(), None),
 }
 """The rows of the table in docs/destinations.md, as values."""

@@ -346,3 +346,22 @@ def test_what_is_no_part_is_refused_at_once(role, part, message):
     parts[role] = part
     with pytest.raises(ConfigError, match=message):
         InferencePipeline(*parts)
+
+
+@pytest.mark.parametrize("name", ["status", "status_detail"])
+def test_a_kept_column_does_not_double_what_says_what_became_of_a_record(name):
+    table = TABLE.append_column(name, [["x", "y", "z"]])
+    with pipeline(keep=[name], data=table) as found:
+        for ask in (found.preview, lambda: found.infer(table, on_reject="null")):
+            with pytest.raises(ConfigError, match=f"found a kept column called '{name}'; .*do not keep it"):
+                ask()
+        assert found.infer(table).column_names == [name, "y"]
+        assert found.infer(TABLE, on_reject="null").column_names == ["y", "status", "status_detail"]
+
+
+def test_nor_does_an_answer():
+    host = FunctionHost(add, {"a": "float64", "b": "int64"}, {"status": "float64"}, "numpy", version="1")
+    with pipeline(host) as found:
+        with pytest.raises(ConfigError, match="found an answer of the model called 'status'"):
+            found.preview()
+        assert found.infer(TABLE)["status"].to_pylist() == ANSWERS

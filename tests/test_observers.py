@@ -1,5 +1,6 @@
 """Observers tell what happened: checked against the run's own report, in the words that a reader of them gets."""
 
+import dataclasses
 import io
 import json
 import logging
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import mlinfer
 from mlinfer import (
     BatchRead,
     Budget,
@@ -81,6 +83,12 @@ def test_a_report_accounts_for_every_record_and_every_second():
     assert first.startswith("180 delivered, 20 rejected, ")
     assert [line.split()[0] for line in more] == ["rate", "rejects", "time"]
     assert "20 x missing_value (conform)" in more[1]
+
+
+def test_a_report_of_a_run_that_had_nothing_to_do_is_one_line():
+    report = mlinfer.RunReport("p", "run", "exactly-once", seconds=0.1, resumed=True)
+    assert report.details() == str(report) == "0 delivered: all were there already"
+    assert len(dataclasses.replace(report, retries=2).details().splitlines()) == 4
 
 
 def test_metrics_of_two_observers_do_not_meet_unless_they_share_a_registry():

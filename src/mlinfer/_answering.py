@@ -14,7 +14,7 @@ from mlinfer._arrays import from_values
 from mlinfer._batch import BadRecord, Batch, RecordIds
 from mlinfer._casts import cast
 from mlinfer._engine import Answers, Job, Step
-from mlinfer._errors import RecordErrors
+from mlinfer._errors import ConfigError, RecordErrors
 from mlinfer._layout import Keep, Layout, lay_out
 from mlinfer._lineage import Lineage
 from mlinfer._protocols import Model, Stateful
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mlinfer._signature import Signature
 
 IN_HAND = "in-hand"
+STATUS = ("status", "status_detail")
+"""Columns behind the answers that say why a record has none."""
 NONE_BAD = RecordErrors([], [], [])
 
 
@@ -93,6 +95,27 @@ def answer(
     else:
         layout, step = answering.prepared_for_rows(_typed(job, data), job)
         batch = rows_batch(data, layout.wanted)
+    table = answered(answering, step, batch, job, on_reject=on_reject, clock=clock)
+    if (
+        on_reject == "null" and batch.bad
+    ):  # rows that could not be put into columns: their kept values may well be
+        return _with_kept(table, rows_batch(data, layout.keep), layout)
+    return table
+
+
+def answered(
+    answering: Answering,
+    step: Step,
+    batch: Batch,
+    job: Job,
+    *,
+    on_reject: Literal["raise", "null"],
+    clock: Clock,
+) -> pa.Table:
+    """The same for a batch whose ids are row numbers, those of its bad records with them."""
+    layout = step.layout
+    if on_reject == "null":
+        _check_names(layout)
     if layout.lineage.names:
         lineage = Lineage(answering.signature, secrets.token_hex(8), clock, in_hand=True)
         step = Step(answering.model, layout, job.batching.max_records, lineage=lineage)
@@ -107,10 +130,7 @@ def answer(
         table = table.cast(layout.output)
     if on_reject == "raise":
         return table
-    whole = _with_status(table, errors, len(batch) + len(batch.bad))
-    if batch.bad:  # rows that could not be put into columns: what is to be kept of them may well be
-        batch = rows_batch(data, layout.keep)
-    return _with_kept(whole, batch, layout)
+    return _with_kept(_with_status(table, errors, len(batch) + len(batch.bad)), batch, layout)
 
 
 def in_order(answers: Answers) -> RecordErrors:
@@ -179,6 +199,18 @@ def _no_columns(rows: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_struct_array(pa.array([{}] * rows, pa.struct([])))
 
 
+def _check_names(layout: Layout) -> None:
+    for name in STATUS:
+        if name in layout.output.names:
+            what = "a kept column" if name in layout.keep.names else "an answer of the model"
+            msg = (
+                f"wanted the columns {' and '.join(STATUS)} for what becomes of each record, found {what} called {name!r}; "
+                "rename that one (Mapped in front of the source, Selected around the host)"
+                + (", or do not keep it" if name in layout.keep.names else "")
+            )
+            raise ConfigError(msg)
+
+
 def _with_status(table: pa.Table, errors: RecordErrors, count: int) -> pa.Table:
     """All records in order, nulls where there is no answer, and why in `status` and `status_detail`."""
     places = np.full(count, -1, np.int64)
@@ -190,9 +222,7 @@ def _with_status(table: pa.Table, errors: RecordErrors, count: int) -> pa.Table:
     for row, kind, message in zip(errors.rows, errors.kinds, errors.messages, strict=True):
         status[row], detail[row] = kind, message
     columns = [*whole.columns, pa.array(status, pa.string()), pa.array(detail, pa.string())]
-    return pa.table(
-        columns, pa.schema([*fields, pa.field("status", pa.string()), pa.field("status_detail", pa.string())])
-    )
+    return pa.table(columns, pa.schema([*fields, *(pa.field(name, pa.string()) for name in STATUS)]))
 
 
 def _with_kept(table: pa.Table, batch: Batch, layout: Layout) -> pa.Table:

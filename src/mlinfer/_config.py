@@ -37,8 +37,13 @@ TABLES = {"checkpoint": Checkpoint, "budget": Budget, "batching": Batching, "ret
 PARTS = {"source": "source", "host": "host", "destination": "destination", "rejects": "destination"}
 """Tables that name a part with `type`, and its role."""
 
-WRAPPERS = {"chain": "Chain", "mapped": "Mapped", "selected": "Selected", "tee": "Tee"}
-"""Parts around other parts, which no table can describe."""
+WRAPPERS = {
+    ("source", "mapped"): ("mlinfer.sources", "Mapped", "source"),
+    ("host", "selected"): ("mlinfer.hosts", "Selected", "host"),
+    ("host", "chain"): ("mlinfer.hosts", "Chain", "hosts"),
+    ("destination", "tee"): ("mlinfer.destinations", "Tee", "destinations"),
+}
+"""Parts around other parts: where they are, and the key of what is inside, a table or a list of tables."""
 
 OTHERS = ("keep", "workers", "side", "observers", "engine")
 
@@ -49,7 +54,7 @@ def load_pipeline(path: str | os.PathLike[str], allow: Collection[str] = ()) -> 
     Top-level keys are arguments of InferencePipeline; the tables `[source]`, `[host]`, `[destination]`, `[rejects]` and
     `[side.NAME]` name a part with `type` and give its parameters; `[checkpoint]`, `[budget]`, `[batching]`, `[retry]` and
     `[workers]` give the fields of the classes so called. `keep` is a list of names or a table of `name = "arrow type"`;
-    `observers` is a list of names. Relative paths are relative to the current directory, wherever the file lies.
+    `observers` is a list of names. The wrappers `mapped`, `selected`, `chain` and `tee` hold the tables of other parts. Relative paths are relative to the current directory, wherever the file lies.
 
     Args:
         path: the file, at most 1 MiB.
@@ -156,12 +161,8 @@ class Definition:
         if not isinstance(kind, str):
             msg = f'{where}: wanted type = "..." to say which {role} it is, found {shown(kind) if kind else "none"}'
             raise ConfigError(msg)
-        if kind in WRAPPERS:
-            msg = (
-                f"{where}: {WRAPPERS[kind]} can be written in Python only; put the part that it makes into a module and name "
-                'it: type = "module:attr", allowed with --allow module:attr'
-            )
-            raise ConfigError(msg)
+        if (role, kind) in WRAPPERS:
+            return self.wrapper(role, kind, options, where)
         found = self.imported(kind) if ":" in kind else load(role, kind)
         if hasattr(found, "open") and not isinstance(
             found, type
@@ -172,6 +173,23 @@ class Definition:
             msg = f"{where}: wanted a class or a part at {kind}, found {type(found).__name__}"
             raise ConfigError(msg)
         return make(found, options, f"{where} {kind}", self.imported)
+
+    def wrapper(self, role: str, kind: str, options: dict[str, Any], where: str) -> Any:
+        """A part around the parts that its tables name. Raises ConfigError: there are none, or too few."""
+        module, name, inner = WRAPPERS[role, kind]
+        factory, place = getattr(importlib.import_module(module), name), f"{where} {kind} {inner}"
+        found = options.get(inner)
+        if inner == role:
+            if not isinstance(found, dict):
+                msg = f'{place}: wanted a table, {inner} = {{ type = "..." }}, found {shown(found) if found else "none"}'
+                raise ConfigError(msg)
+            options[inner] = self.part(role, dict(found), place)
+            return make(factory, options, f"{where} {kind}", self.imported)
+        refuse_unknown(options, [inner], f"{where} {kind}")
+        if not isinstance(found, list) or len(found) < 2 or not all(isinstance(one, dict) for one in found):  # noqa: PLR2004 - one needs no wrapper
+            msg = f'{place}: wanted a list of two tables or more, {inner} = [{{ type = "..." }}, ...], found {shown(found) if found else "none"}'
+            raise ConfigError(msg)
+        return factory(*(self.part(role, dict(one), f"{place}[{n}]") for n, one in enumerate(found)))
 
     def imported(self, text: str) -> Any:
         """What `module:attr` names, if the caller of load_pipeline allows exactly this."""

@@ -23,6 +23,10 @@ Import = Callable[[str], Any]
 """Imports `module:attr` if the user has allowed it; raises ConfigError otherwise."""
 
 
+ALIKE = {"path": "model", "model": "path"}
+"""What one part calls so and another otherwise: names that are not spelled alike."""
+
+
 def make(factory: Any, options: Mapping[str, Any], where: str, imported: Import) -> Any:
     """Call a class or function with these options.
 
@@ -57,7 +61,9 @@ def refuse_unknown(found: Collection[str], known: Collection[str], where: str) -
     """Raise ConfigError for a key that is not known; it lists the known ones, and the one that was probably meant."""
     for key in found:
         if key not in known:
-            close = get_close_matches(key, known, 1)
+            close = [one for one in (ALIKE.get(key),) if one in known] or get_close_matches(
+                key, known, 1, 0.7
+            )
             meant = f" (did you mean {close[0]!r}?)" if close else ""
             msg = f"{where}: unknown key {shown(key)}{meant}; known: {', '.join(sorted(known)) or 'none'}"
             raise ConfigError(msg)

@@ -29,10 +29,11 @@ from mlinfer._engine import (
 from mlinfer._errors import ConfigError
 from mlinfer._guarantee import Level
 from mlinfer._layout import Keep
+from mlinfer._preview import preview
 from mlinfer._protocols import DataDestination, DataSource, Explains, Host, Scope, SideTables, Stateful
 from mlinfer._replay import Choice, open_rejects, replay_of
 from mlinfer._retry import Retry
-from mlinfer._tabular import is_matrix, is_rows, to_arrow
+from mlinfer._tabular import is_matrix, is_rows, narrowed, to_arrow
 from mlinfer._watching import watches
 
 if TYPE_CHECKING:
@@ -223,28 +224,15 @@ class InferencePipeline:
     def preview(self, records: int = 10) -> pa.Table:
         """Answers for the first records of the source; nothing is delivered and no progress is kept.
 
-        Raises ConfigError: fewer than one record is asked for.
+        The columns `status` and `status_detail` say what is wrong with a record that has no answer; those that could not even
+        be decoded stand behind the others of their partition.
+
+        Raises ConfigError: fewer than one record is asked for, or a kept column or an answer bears the name of these columns.
         """
         if records < 1:
             msg = f"preview: wanted a number of records of 1 or more, found {records}"
             raise ConfigError(msg)
-        answering = self._answers()
-        job = self.job
-        layout = job.lay_out(answering.signature)
-        batch = None
-        for partition in job.source.partitions():
-            with job.source.open(partition, None, layout.wanted) as reader:
-                batch = _first(reader, records)
-            if batch is not None:
-                break
-        if batch is None:
-            return layout.output.empty_table()
-        first = pa.Table.from_batches([batch.records.slice(0, records)])
-        table = answer(answering, first, job, "null", clock=self._engine.clock)
-        if "record_id" not in layout.lineage.names:
-            return table
-        place = table.schema.get_field_index("record_id")  # unlike data in hand, these records have names
-        return table.set_column(place, table.field(place), batch.ids.take(range(len(first))).array())
+        return preview(self._answers(), self.job, records, clock=self._engine.clock)
 
     def infer(self, records: Any, *, on_reject: Literal["raise", "null"] = "raise") -> pa.Table:
         """Answer records in hand: the same host, no destination.
@@ -259,15 +247,21 @@ class InferencePipeline:
 
         Raises:
             RecordErrors: records are bad; its `rows` say which.
+            ConfigError: with `null`, a kept column or an answer is called `status` or `status_detail`.
             SchemaError: a column is missing or of another type.
         """
         if on_reject not in {"raise", "null"}:
             msg = f"on_reject: wanted 'raise' or 'null', found {on_reject!r}"
             raise ConfigError(msg)
+        answering = self._answers()
         no_rows = isinstance(records, list | tuple) and not records
-        as_is = no_rows or is_matrix(records) or is_rows(records)
-        data = records if as_is else to_arrow(records)
-        return answer(self._answers(), data, self.job, on_reject, clock=self._engine.clock)
+        if no_rows or is_matrix(records) or is_rows(records):
+            data = records
+        else:
+            renamed = self.job.columns
+            needed = [renamed.get(name, name) for name in answering.signature.inputs.names]
+            data = to_arrow(narrowed(records, needed, self.job.keep))
+        return answer(answering, data, self.job, on_reject, clock=self._engine.clock)
 
     @contextmanager
     def serving(
@@ -351,16 +345,3 @@ def _check_objects(engine: object, observers: object) -> None:
                 "(names are for files in TOML)"
             )
             raise ConfigError(msg)
-
-
-def _first(reader: Any, records: int) -> Any:
-    from mlinfer._errors import EndOfInput
-
-    for _ in range(50):
-        try:
-            batch = reader.read(records, 0.1)
-        except EndOfInput:
-            return None
-        if batch is not None and len(batch):
-            return batch
-    return None

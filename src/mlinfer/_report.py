@@ -44,7 +44,9 @@ class RunReport:
         return f"{self.delivered:,} delivered, {self.rejected:,} rejected, {self.guarantee} ({self.seconds:.2g} s){stopped}"
 
     def details(self) -> str:
-        """Several lines: counts, rate, rejects by reason and time per stage."""
+        """Several lines: counts, rate, rejects by reason and time per stage; one where there was nothing to do."""
+        if not (self.delivered or self.rejected or self.retries):
+            return str(self)
         lines = [str(self), f"  rate     {self.rate:,.0f} records/s, {count(self.commits, 'commit')}"]
         if self.retries:
             lines.append(f"  retries  {self.retries}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
@@ -54,6 +55,22 @@ def to_arrow(data: Any) -> pa.Table:
 def is_matrix(data: Any) -> bool:
     """Whether this is a numpy array of two dimensions."""
     return isinstance(data, np.ndarray) and data.ndim == 2  # noqa: PLR2004 - a matrix
+
+
+def narrowed(data: Any, needed: Collection[str], more: Collection[str]) -> Any:
+    """A data frame of pandas or a dict with the columns that somebody asks for: no other needs to fit into Arrow.
+
+    `more` may be absent. Where one of `needed` is, the data stay as they are, so that whoever misses it can tell what is there.
+    """
+    if isinstance(data, dict):
+        if len(data) == len(needed) or any(name not in data for name in needed):
+            return data
+        return {name: values for name, values in data.items() if name in needed or name in more}
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(data, pandas.DataFrame) or any(name not in data for name in needed):
+        return data
+    asked = [name in needed or name in more for name in data.columns]
+    return data if all(asked) or not any(asked) else data.loc[:, asked]
 
 
 def is_rows(data: Any) -> bool:
@@ -145,7 +162,11 @@ def _as_column(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return _without_views(pa.table({name: values})).column(0)
     if hasattr(values, "__arrow_c_stream__") or hasattr(values, "__arrow_c_array__"):
-        return _without_views(pa.table({name: pa.chunked_array(values)})).column(0)
+        try:
+            found = pa.chunked_array(values)
+        except pa.ArrowException as error:  # a series of pandas may hold anything
+            raise ConfigError(_mixture(name, error)) from error
+        return _without_views(pa.table({name: found})).column(0)
     if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
         msg = f"column {name!r}: wanted a list of values, one per record, found {shown(values)}; write [{shown(values)}]"
         raise ConfigError(msg)
@@ -163,5 +184,8 @@ def inferred(values: list[Any], name: str) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
-        msg = f"column {name!r}: wanted values of one type, found a mixture; {str(error).splitlines()[0]}"
-        raise ConfigError(msg) from error
+        raise ConfigError(_mixture(name, error)) from error
+
+
+def _mixture(name: str, error: Exception) -> str:
+    return f"column {name!r}: wanted values of one type, found a mixture; {str(error).splitlines()[0]}"

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
+from mlinfer._cli._spelling import spelled
 from mlinfer._engine import Stop
 from mlinfer._errors import (
     ChangedError,
@@ -121,12 +122,12 @@ def _told(error: BaseException, *, debug: bool) -> int:
 
 def _sentence(error: BaseException) -> str:
     if isinstance(error, ConfirmationError):  # its table is printed where tables belong
-        return plain(error.message, LONGEST)
+        return plain(spelled(error.message), LONGEST)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; what was committed is safe, the next run goes on from there"
-    text = plain(str(error), LONGEST)
     if not isinstance(error, MlinferError):
-        return f"{type(error).__name__}: {text}"
+        return f"{type(error).__name__}: {plain(str(error), LONGEST)}"
+    text = plain(spelled(str(error)), LONGEST)
     if (
         isinstance(error, ConfigError) or error.__cause__ is None
     ):  # what you wrote is wrong: the message says it all

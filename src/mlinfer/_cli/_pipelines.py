@@ -14,7 +14,7 @@ from mlinfer._cli._ending import printing, stopping
 from mlinfer._cli._loading import pipeline_of, verb
 from mlinfer._cli._logging import logging_to_stderr
 from mlinfer._cli._table import rendered
-from mlinfer.destinations import StdoutDestination
+from mlinfer.destinations import StdoutDestination, Tee
 from mlinfer.observers import LogObserver, ProgressBar, PrometheusMetrics
 
 FILE_HELP = "a pipeline in TOML; its relative paths are relative to the current folder"
@@ -59,23 +59,33 @@ def _add_run(verbs: Any) -> None:
 def run(asked: argparse.Namespace) -> None:
     """Run, watched as asked, and print the report."""
     pipeline = pipeline_of(asked, asked.file)
-    watching: list[object] = []
+    job = pipeline.job
+    prints_records = any(map(_prints, (job.destination, job.rejects, *job.side.values())))
+    # the file may ask for the same bar or log: what the command line says stands in its place
+    watching = [one for one in job.observers if not isinstance(one, ProgressBar)]
     with ExitStack() as stack:
         if asked.log:
             stack.enter_context(logging_to_stderr(asked.log, debug=asked.debug))
+            watching = [one for one in watching if not isinstance(one, LogObserver)]
             watching.append(LogObserver(asked.log))
-        elif not asked.no_progress:
+        elif not asked.no_progress and not (prints_records and sys.stdout.isatty()):  # they would run into it
             watching.append(ProgressBar())
         if asked.admin_bind:
             metrics, ready = PrometheusMetrics(), Readiness()
             watching += [metrics, ready]
             stack.enter_context(admin(asked.admin_bind, ready, metrics, anywhere=asked.insecure_bind))
-        pipeline.job = replace(pipeline.job, observers=(*pipeline.job.observers, *watching))
+        pipeline.job = replace(job, observers=tuple(watching))
         stop = stack.enter_context(stopping())
         report = pipeline.run(until=asked.until, from_start=asked.from_start, stop=stop)
-    prints_records = isinstance(pipeline.job.destination, StdoutDestination)
     with printing():
         print(report.details(), file=sys.stderr if prints_records else sys.stdout)
+
+
+def _prints(destination: object) -> bool:
+    """Whether records go to standard output."""
+    if isinstance(destination, Tee):
+        return any(map(_prints, destination.destinations))
+    return isinstance(destination, StdoutDestination)
 
 
 def check(asked: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ from mlinfer.destinations._appended import (
 )
 from mlinfer.destinations._pruning import prune_csv
 from mlinfer.destinations._sidecar import committed_text, stored_progress
+from mlinfer.destinations._spellable import check_types, refuse_far_times
 
 FORMULA = r"^[=+\-@\t\r]"
 
@@ -88,9 +89,10 @@ class CsvDestination(DataDestination):
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[CsvWriter]:
         """Go on behind the last commit.
 
-        Raises ConfigError: another pipeline or another schema wrote what is there. FencedError: another run writes.
-        ChangedError: the file or its progress is damaged.
+        Raises ConfigError: another pipeline or another schema wrote what is there. SchemaError: a column is of a type that
+        CSV has no text for. FencedError: another run writes. ChangedError: the file or its progress is damaged.
         """
+        check_types(schema, "a CSV file")
         path = Path(self.path).expanduser()
         header = _header(schema)
 
@@ -110,7 +112,8 @@ class CsvWriter:
         self._file, self._guard = file, guard_formulas
 
     def write(self, batch: Batch) -> None:
-        """Append the records. Raises ComponentError: the disk is full, or the like."""
+        """Append the records. Raises RecordErrors: a time is too far away. ComponentError: the disk is full, or the like."""
+        refuse_far_times(batch.records)
         self._file.append(csv_lines(batch.records, guard_formulas=self._guard))
 
     def commit(self, progress: Progress) -> None:

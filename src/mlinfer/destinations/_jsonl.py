@@ -21,6 +21,7 @@ from mlinfer.destinations._appended import (
 )
 from mlinfer.destinations._pruning import prune_json_lines
 from mlinfer.destinations._sidecar import committed_text, stored_progress
+from mlinfer.destinations._spellable import check_types, refuse_far_times
 
 SPELLED = {"string", "large_string", "string_view", "binary", "large_binary", "binary_view"}
 """Types whose values are texts in JSON, also where they look like something else: Arrow would guess times."""
@@ -73,9 +74,10 @@ class JsonLinesDestination(DataDestination):
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[JsonLinesWriter]:
         """Go on behind the last commit.
 
-        Raises ConfigError: another pipeline or another schema wrote what is there. FencedError: another run writes.
-        ChangedError: the file or its progress is damaged.
+        Raises ConfigError: another pipeline or another schema wrote what is there. SchemaError: a column is of a type that
+        JSON has no text for. FencedError: another run writes. ChangedError: the file or its progress is damaged.
         """
+        check_types(schema, "a file of JSON lines")
         with open_appended(Path(self.path).expanduser(), schema, scope, self.if_exists) as file:
             yield JsonLinesWriter(file)
 
@@ -87,7 +89,8 @@ class JsonLinesWriter:
         self._file = file
 
     def write(self, batch: Batch) -> None:
-        """Append the records. Raises ComponentError: the disk is full, or the like."""
+        """Append the records. Raises RecordErrors: a time is too far away. ComponentError: the disk is full, or the like."""
+        refuse_far_times(batch.records)
         self._file.append(json_lines(batch.records))
 
     def commit(self, progress: Progress) -> None:

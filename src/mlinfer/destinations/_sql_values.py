@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from mlinfer import RecordErrors
+from mlinfer.destinations._spellable import BAD_TIME, TOO_FAR, far_times
 
 LARGEST = 2**63 - 1
 
@@ -82,7 +83,7 @@ def refusals(
         problems = _problems(field, column, is_key=field.name == key)
         if (mask := unfit(column)) is not None:
             problems.append(
-                ("bad_time", "wanted a time in whole microseconds and not too far away", rows_of(mask))
+                (BAD_TIME, "wanted a time in whole microseconds and not too far away", rows_of(mask))
             )
         for kind, message, rows in problems:
             for row in rows:
@@ -102,6 +103,8 @@ def _problems(field: pa.Field, column: pa.Array, *, is_key: bool) -> list[tuple[
         problems.append(("too_large", f"wanted an integer up to {LARGEST}, found a larger one", unfit))
     if is_text(plain(field.type)):
         problems += _text_problems(column)
+    if (mask := far_times(column, by_python=True)) is not None:
+        problems.append((BAD_TIME, TOO_FAR, np.flatnonzero(mask).tolist()))
     return [problem for problem in problems if problem[2]]
 
 
@@ -153,7 +156,9 @@ def _spelled(array: pa.Array) -> pa.Array:
     """Times and decimals as text; texts of one column sort like the times."""
     kind = array.type
     if pt.is_date64(kind):
-        array = array.cast(pa.date32())
+        array = array.cast(
+            pa.date32(), safe=False
+        )  # what a dictionary holds beside what is used may be too far away
     if not pt.is_timestamp(kind):
         return array.cast(pa.string())
     if kind.tz is not None:

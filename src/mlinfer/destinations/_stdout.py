@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from mlinfer import Batch, ComponentError, DataDestination, Progress, Scope
 from mlinfer.destinations._jsonl import json_lines
+from mlinfer.destinations._spellable import check_types, refuse_far_times
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class StdoutDestination(DataDestination):
     """
 
     @contextmanager
-    def open(self, schema: pa.Schema, scope: Scope) -> Iterator[StdoutWriter]:  # noqa: ARG002 - it takes anything
-        """Get ready to print."""
+    def open(self, schema: pa.Schema, scope: Scope) -> Iterator[StdoutWriter]:  # noqa: ARG002 - it is nobody's own
+        """Get ready to print. Raises SchemaError: a column is of a type that JSON has no text for."""
+        check_types(schema, "standard output")
         yield StdoutWriter()
 
 
@@ -32,7 +34,8 @@ class StdoutWriter:
     """Prints batches."""
 
     def write(self, batch: Batch) -> None:
-        """Print the records. Raises ComponentError: nobody reads them, or the disk is full."""
+        """Print the records. Raises RecordErrors: a time is too far away. ComponentError: nobody reads them, or the disk is full."""
+        refuse_far_times(batch.records)
         text = bytes(json_lines(batch.records)).decode()
         with _reported():
             sys.stdout.write(text)

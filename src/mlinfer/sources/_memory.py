@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlinfer import Batch, ChangedError, DataSource, EndOfInput, Position, RecordIds, to_arrow
+from mlinfer import Batch, ChangedError, ConfigError, DataSource, EndOfInput, Position, RecordIds, to_arrow
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,8 @@ class MemorySource(DataSource):
             msg = f"{partition}: wanted to go on at row {after}, found only {table.num_rows} rows"
             raise ChangedError(msg)
         names = [name for name in wanted.names if name in table.schema.names]
+        if any(pa.types.is_null(table.schema.field(name).type) for name in names):
+            to_arrow(self.data)  # says what is wrong with a column that is not of one type
         yield MemoryReader(table.select(names), partition, after or 0)
 
     def remaining(self, partition: str, after: Position | None) -> int:  # noqa: ARG002 - there is one
@@ -61,7 +63,39 @@ class MemorySource(DataSource):
         return isinstance(self.data, list) and not self.data
 
     def _table(self) -> pa.Table:
-        return to_arrow(self.data)
+        """All records; a column that is not of one type holds nulls, and matters to nobody who does not ask for it."""
+        try:
+            return to_arrow(self.data)
+        except ConfigError:
+            columns = {name: _column(values) for name, values in _columns(self.data)}
+            if all(column is None for column in columns.values()):
+                raise
+            count = next(len(column) for column in columns.values() if column is not None)
+            return to_arrow(
+                {name: pa.nulls(count) if column is None else column for name, column in columns.items()}
+            )
+
+
+def _columns(data: Any) -> Iterator[tuple[str, Any]]:
+    """The columns of a dict, of a data frame of pandas or of a list of dicts, each alone; none of anything else."""
+    if isinstance(data, list | tuple):
+        rows = [row for row in data if isinstance(row, dict)]
+        for name in dict.fromkeys(name for row in rows for name in row):
+            yield name, {name: [row.get(name) for row in rows]}
+    elif isinstance(data, dict):
+        for name, values in data.items():
+            yield name, {name: values}
+    elif hasattr(data, "iloc"):
+        for place, name in enumerate(data.columns):
+            yield str(name), data.iloc[:, [place]]
+
+
+def _column(alone: Any) -> pa.ChunkedArray | None:
+    """A column as Arrow; None: it is not of one type."""
+    try:
+        return to_arrow(alone).column(0)
+    except ConfigError:
+        return None
 
 
 class MemoryReader:
