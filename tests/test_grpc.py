@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -16,8 +17,11 @@ from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
 from mlinfer import ConfigError, InferencePipeline
+from mlinfer._online._crew import serving
 from mlinfer._online._grpc_messages import CLASSES, MESSAGES
+from mlinfer._online._serving import Serving
 from mlinfer._online._tensors import DTYPES
+from mlinfer._online._wire import Patience
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import IterableSource
@@ -430,6 +434,24 @@ def test_what_was_accepted_is_answered_when_the_server_ends():
             asked = pool.submit(client.infer, "duck", [tensor("v", np.array([1]), "INT64")])
             assert begun.wait(10)
             threading.Timer(0.3, go.set).start()
+        assert asked.result().as_numpy("o").tolist() == [1]
+
+
+def test_an_answer_may_take_longer_than_a_request_that_still_comes_in_when_the_server_ends():
+    """`stop` is for what is not there yet; what was accepted is finished, as over HTTP."""
+    begun = threading.Event()
+
+    def slow(v):
+        begun.set()
+        time.sleep(1)
+        return v
+
+    pipeline = made(slow, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with ThreadPoolExecutor(1) as pool:
+        with serving(pipeline.job, Serving("127.0.0.1:0", **HERE), Patience(stop=0.1)) as server:
+            client = triton.InferenceServerClient(server.grpc_address)
+            asked = pool.submit(client.infer, "duck", [tensor("v", np.array([1]), "INT64")])
+            assert begun.wait(10)
         assert asked.result().as_numpy("o").tolist() == [1]
 
 

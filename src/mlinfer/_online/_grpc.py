@@ -119,7 +119,7 @@ class GrpcServer:
 
     async def close(self) -> None:
         """Take nothing new, and return when every request that was accepted has its answer."""
-        await self._server.stop(self._listener.patience.stop)
+        await self._server.stop(self._listener.patience.answer)
 
     def _guarded(self, path: str, call: Call) -> Callable[[bytes, Any], Awaitable[bytes]]:
         """A call that reads its message, tells refusals in our own words, and is counted."""
