@@ -1,11 +1,14 @@
 """The Open Inference Protocol over gRPC, asked by clients that others wrote."""
 
 import re
+import resource
+import socket
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import grpc
 import numpy as np
@@ -549,6 +552,29 @@ def test_a_caller_whose_deadline_has_passed_is_told_and_his_work_is_dropped():
             assert first.result().as_numpy("o").tolist() == [1]
         assert client.infer("duck", [tensor("v", np.array([3]), "INT64")]).as_numpy("o").tolist() == [3]
     assert sizes == [[1], [3]]
+
+
+def test_there_are_so_many_connections_and_no_more(monkeypatch):
+    """A process that may open 40 files: half of them for HTTP, and half of that for gRPC."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (40, 40))
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with pipeline.serving(**HERE) as server, ExitStack() as stack:
+        address = server.grpc_address.split(":")
+        for number in range(30):
+            one = stack.enter_context(socket.create_connection(address))
+            one.settimeout(0.5)
+            one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")  # what a client says first
+            if not greeted(one):
+                break
+        assert number == 10
+
+
+def greeted(one):
+    """Whether the server speaks HTTP/2 with us."""
+    try:
+        return bool(one.recv(9))
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0:0", "nowhere", "127.0.0.1"])

@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -352,3 +353,51 @@ def _until(true):
             return
         time.sleep(0.01)
     pytest.fail("it did not come true")
+
+
+CROWDED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+from mlinfer._cli import main
+sys.exit(main(["serve", *sys.argv[1:]]))
+"""
+
+
+def test_strangers_who_only_connect_leave_room_for_those_who_ask(tls, tmp_path):
+    """A process that may open 256 files, 600 sockets that say nothing: TLS is spoken and the admin port answers."""
+    model = LogisticRegression(max_iter=500).fit(*load_iris(return_X_y=True))
+    mlinfer.save(model, tmp_path / "iris.mlinfer", example=load_iris().data[:2])
+    with free_port() as port, free_port() as beside:
+        pass
+    command = [
+        sys.executable, "-c", CROWDED, "iris.mlinfer", "--bind", f"127.0.0.1:{port}", "--admin-bind", f"127.0.0.1:{beside}",
+        "--tls-cert", str(tls[0]), "--tls-key", str(tls[1]),
+    ]  # fmt: skip
+    server = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    silent = []
+    try:
+        while "serving at" not in (line := server.stderr.readline()):
+            assert line, "the server did not start"
+        for _ in range(600):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", port))
+            silent.append(one)
+        time.sleep(1)
+        trusted = ssl.create_default_context(cafile=str(tls[0]))
+        for _ in range(5):
+            assert httpx.get(f"https://localhost:{port}/live", verify=trusted, timeout=3).status_code == 200
+            assert httpx.get(f"http://127.0.0.1:{beside}/live", timeout=3).status_code == 200
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(5) == 0
+    finally:
+        server.kill()
+        server.communicate()
+        for one in silent:
+            one.close()
+
+
+@contextmanager
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        yield held.getsockname()[1]

@@ -97,9 +97,15 @@ class GrpcServer:
     ) -> str:
         """Listen, `shared`: beside others; gives HOST:PORT. Raises ConfigError: the address is taken."""
         self.keys = keys
-        self._server = grpc.aio.server(
-            options=[*OPTIONS, ("grpc.so_reuseport", int(shared))], maximum_concurrent_rpcs=MOST_CONNECTIONS
-        )
+        patience = self._listener.patience
+        options = [
+            *OPTIONS,
+            ("grpc.so_reuseport", int(shared)),
+            ("grpc.max_allowed_incoming_connections", self._listener.room // 2),
+            ("grpc.max_connection_idle_ms", int(1000 * patience.idle)),
+            ("grpc.server_handshake_timeout_ms", int(1000 * patience.head)),
+        ]
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MOST_CONNECTIONS)
         calls: dict[str, Call] = {
             "ServerLive": self._live, "ServerReady": self._server_ready, "ServerMetadata": self._about,
             "ModelReady": self._model_ready, "ModelMetadata": self._describe, "ModelInfer": self._infer,
