@@ -29,7 +29,7 @@ class Doors:
 
     def open(self, backlog: int) -> None:
         """Accept."""
-        self._listening.setblocking(False)
+        self._listening.settimeout(0)
         self._listening.listen(backlog)
         self._loop.add_reader(self._listening, self._accept)
 
@@ -60,7 +60,7 @@ class Doors:
                 self._loop.remove_reader(self._listening)
                 self._loop.call_later(WAIT_SECONDS, self._again)
                 return
-            found.setblocking(False)
+            found.settimeout(0)
             if len(self._tasks) >= self._most:  # the oldest one makes room: it takes longer than others do
                 oldest = next(iter(self._tasks))
                 del self._tasks[oldest]
