@@ -355,6 +355,41 @@ def _until(true):
     pytest.fail("it did not come true")
 
 
+def test_keys_may_come_from_the_environment_or_a_secret_file(keys, monkeypatch):
+    path, key = keys
+    monkeypatch.setenv("SERVER_KEYS", path.read_text())
+    monkeypatch.setenv("SECRETS", str(path.parent))
+    for where in ("${SERVER_KEYS}", f"file:{path}", "file:${SECRETS}/keys.toml"):
+        with made().serving(keys=where) as server:
+            asked = {"json": {"x": 1.0}}
+            assert httpx.post(f"{server.url}/predict", **asked).status_code == 401
+            shown = {"Authorization": f"Bearer {key}"}
+            assert httpx.post(f"{server.url}/predict", headers=shown, **asked).json() == {"y": 2.0}
+    monkeypatch.setenv("SERVER_KEYS", "ann = 'secret-itself'")
+    with (
+        pytest.raises(ConfigError, match="keys: wanted NAME") as raised,
+        made().serving(keys="${SERVER_KEYS}"),
+    ):
+        pass
+    assert "secret-itself" not in str(raised.value)
+    monkeypatch.delenv("SERVER_KEYS")
+    with (
+        pytest.raises(ConfigError, match="SERVER_KEYS: wanted a value"),
+        made().serving(keys="${SERVER_KEYS}"),
+    ):
+        pass
+
+
+def test_the_log_names_every_address_that_others_can_reach(caplog):
+    names = {"names": ["scores.example"], "insecure": True}
+    with made().serving(grpc_bind="0.0.0.0:0", **names):
+        pass
+    with made().serving("0.0.0.0:0", grpc_bind="127.0.0.1:0", **names):
+        pass
+    warned = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert warned == 2 * ["serving at 0.0.0.0:0 without TLS and keys: whoever reaches this address may ask"]
+
+
 CROWDED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
