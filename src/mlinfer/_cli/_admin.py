@@ -135,8 +135,8 @@ class Listener(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what went wrong; a client that has gone is none of it."""
         del request, client_address
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            _logger.exception("a request to the admin port failed")
+        if not isinstance(error := sys.exc_info()[1], ConnectionError):
+            _logger.error("a request to the admin port failed", exc_info=error)
 
 
 class Answer(BaseHTTPRequestHandler):
