@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORE := .venv-core
 KSERVE := .venv-kserve
+AUDIT := .venv-audit
 PIP := $(BIN)/python -m pip install --quiet
 
 SHELL := bash
@@ -76,6 +77,25 @@ test-kserve: $(VENV)/.test $(KSERVE)/.installed ## ask a server by the clients o
 torture: $(VENV)/.test ## kill, stop, race and cut pipelines thousands of times, and judge what they delivered (ARGS="--lane 'kill sqlite' --seed 1")
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)
 
+# An environment of their own: what looks at the dependencies is none of them.
+$(AUDIT)/.installed: | $(BIN)/python
+	$(BIN)/python -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet 'pip-audit>=2.9' 'cyclonedx-bom>=7'
+	touch $@
+
+# Strictly, or it would pass over every package of which the service knows nothing, and find nothing at all.
+.PHONY: audit
+audit: $(VENV)/.dev $(AUDIT)/.installed ## compare what is installed with the advisories that PyPI knows; needs that service
+	$(BIN)/python -m pip freeze --exclude-editable > $(AUDIT)/installed.txt
+	@$(AUDIT)/bin/pip-audit --requirement $(AUDIT)/installed.txt --no-deps --disable-pip --strict --progress-spinner off || { \
+	  echo "wanted every package audited and none with an advisory; see above. 'not found on PyPI': the service that knows" >&2; \
+	  echo "the advisories (https://pypi.org) is not reached from here, a mirror has none: run this where it is." >&2; exit 1; }
+
+.PHONY: sbom
+sbom: $(CORE)/.installed $(AUDIT)/.installed ## write dist/sbom.json: what `pip install mlinfer` brings, in CycloneDX
+	mkdir -p dist
+	$(AUDIT)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-format JSON --output-file dist/sbom.json $(CORE)/bin/python
+
 .PHONY: lint
 lint: $(VENV)/.dev ## check style, types and the floors
 	$(BIN)/ruff check .
@@ -99,5 +119,5 @@ bench-online: $(VENV)/.test ## measure the server beside its peers; needs wrk (A
 
 .PHONY: clean
 clean: ## remove everything that can be made again
-	rm -rf $(VENV) $(CORE) $(KSERVE) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CORE) $(KSERVE) $(AUDIT) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

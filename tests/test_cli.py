@@ -6,6 +6,7 @@ import pty
 import signal
 import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 import time
@@ -31,7 +32,7 @@ from mlinfer import (
     RejectsError,
 )
 from mlinfer._cli import main
-from mlinfer._cli._admin import MOST_CONNECTIONS, Readiness, admin
+from mlinfer._cli._admin import MOST_CONNECTIONS, NoPages, Readiness, admin
 from mlinfer._cli._ending import ending
 from mlinfer._cli._table import rendered
 from mlinfer.observers import PrometheusMetrics
@@ -497,6 +498,23 @@ def test_only_pages_of_the_admin_port_may_send_it_anything():
             assert found.headers["X-Content-Type-Options"] == "nosniff"
             assert "frame-ancestors 'none'" in found.headers["Content-Security-Policy"]
             assert found.headers["Cache-Control"] == "no-store"
+
+
+def test_a_client_of_the_admin_port_that_leaves_is_not_told_about(capfd):
+    class Slow(NoPages):
+        def get(self, path):
+            time.sleep(0.2)
+            return 200, "text/plain", b"x" * 2**22
+
+    with admin("127.0.0.1:0", Readiness(), PrometheusMetrics(), anywhere=False, pages=Slow()) as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        for _ in range(3):
+            with socket.create_connection((host, int(port))) as one:
+                one.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        time.sleep(0.6)
+        assert _get(f"{url}/live") == (200, b"live\n")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_connections_beyond_the_room_there_is_are_closed():

@@ -1,10 +1,14 @@
 """The Open Inference Protocol over gRPC, asked by clients that others wrote."""
 
 import re
+import resource
+import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import grpc
 import numpy as np
@@ -16,14 +20,18 @@ from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
 from mlinfer import ConfigError, InferencePipeline
+from mlinfer._online._crew import serving
 from mlinfer._online._grpc_messages import CLASSES, MESSAGES
+from mlinfer._online._serving import Serving
 from mlinfer._online._tensors import DTYPES
+from mlinfer._online._wire import Patience
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import IterableSource
 from test_oip import MATRIX, SCALARS, nothing, required
 from test_online_access import tls  # noqa: F401 - a fixture
 
+INFER = "/inference.GRPCInferenceService/ModelInfer"
 HERE = {"grpc_bind": "127.0.0.1:0"}
 
 
@@ -367,6 +375,77 @@ def test_whoever_has_no_key_is_refused_and_probes_are_not(tmp_path):
         assert found.as_numpy("o").tolist() == [7]
 
 
+def unsent():
+    """A message that never comes."""
+    threading.Event().wait(20)
+    yield b""
+
+
+def test_nothing_is_read_of_whoever_has_no_key(tmp_path):
+    """It is refused before its message comes; a server that reads first waits for it, and takes memory."""
+    from mlinfer._online._keys import new_key
+
+    (tmp_path / "keys.toml").write_text(new_key("them")[1])
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with (
+        pipeline.serving(keys=tmp_path / "keys.toml", **HERE) as server,
+        grpc.insecure_channel(server.grpc_address) as channel,
+    ):
+        assert never_sent(channel, "ModelInfer") == (
+            "UNAUTHENTICATED",
+            "wanted a valid key, as Authorization: Bearer KEY",
+        )
+
+
+def never_sent(channel, name):
+    with pytest.raises(grpc.RpcError) as raised:
+        channel.stream_unary(f"/inference.GRPCInferenceService/{name}")(unsent(), timeout=5)
+    return raised.value.code().name, raised.value.details()
+
+
+def test_a_message_that_does_not_come_is_waited_for_so_long():
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with (
+        serving(pipeline.job, Serving("127.0.0.1:0", **HERE), Patience(body=0.3)) as server,
+        grpc.insecure_channel(server.grpc_address) as channel,
+    ):
+        found = never_sent(channel, "ModelInfer")
+        assert found == ("DEADLINE_EXCEEDED", "wanted the whole message within 0.3 s")
+        assert never_sent(channel, "ServerLive")[1] == "wanted the whole message within 1 s"
+        none = channel.stream_unary(INFER)
+        with pytest.raises(grpc.RpcError, match="wanted a message, found none"):
+            none(iter(()), timeout=5)
+
+
+def test_so_many_messages_come_in_at_once_and_the_next_one_waits(monkeypatch):
+    monkeypatch.setattr("mlinfer._online._grpc.MOST_READING", 2)
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with (
+        serving(pipeline.job, Serving("127.0.0.1:0", **HERE), Patience(body=1)) as server,
+        grpc.insecure_channel(server.grpc_address) as channel,
+        triton.InferenceServerClient(server.grpc_address) as client,
+    ):
+        stuck = [channel.stream_unary(INFER).future(unsent(), timeout=5) for _ in range(2)]
+        time.sleep(0.3)
+        begun = time.perf_counter()
+        found = client.infer("duck", [tensor("v", np.array([3]), "INT64")]).as_numpy("o").tolist()
+        assert found == [3]
+        assert time.perf_counter() - begun > 0.3
+        assert {one.code().name for one in stuck} == {"DEADLINE_EXCEEDED"}
+
+
+def test_a_message_that_is_still_coming_in_when_the_server_ends_is_refused():
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with serving(pipeline.job, Serving("127.0.0.1:0", **HERE), Patience(stop=0.3)) as server:
+        channel = grpc.insecure_channel(server.grpc_address)
+        stuck = channel.stream_unary(INFER).future(unsent(), timeout=9)
+        time.sleep(0.3)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 5
+    assert stuck.code().name == "DEADLINE_EXCEEDED"
+    channel.close()
+
+
 def test_the_certificate_of_the_server_is_that_of_grpc_too(tls):  # noqa: F811 - the fixture
     pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
     with pipeline.serving(tls=tls, **HERE) as server:
@@ -433,6 +512,24 @@ def test_what_was_accepted_is_answered_when_the_server_ends():
         assert asked.result().as_numpy("o").tolist() == [1]
 
 
+def test_an_answer_may_take_longer_than_a_request_that_still_comes_in_when_the_server_ends():
+    """`stop` is for what is not there yet; what was accepted is finished, as over HTTP."""
+    begun = threading.Event()
+
+    def slow(v):
+        begun.set()
+        time.sleep(1)
+        return v
+
+    pipeline = made(slow, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with ThreadPoolExecutor(1) as pool:
+        with serving(pipeline.job, Serving("127.0.0.1:0", **HERE), Patience(stop=0.1)) as server:
+            client = triton.InferenceServerClient(server.grpc_address)
+            asked = pool.submit(client.infer, "duck", [tensor("v", np.array([1]), "INT64")])
+            assert begun.wait(10)
+        assert asked.result().as_numpy("o").tolist() == [1]
+
+
 def test_a_caller_whose_deadline_has_passed_is_told_and_his_work_is_dropped():
     sizes, go = [], threading.Event()
 
@@ -455,6 +552,31 @@ def test_a_caller_whose_deadline_has_passed_is_told_and_his_work_is_dropped():
             assert first.result().as_numpy("o").tolist() == [1]
         assert client.infer("duck", [tensor("v", np.array([3]), "INT64")]).as_numpy("o").tolist() == [3]
     assert sizes == [[1], [3]]
+
+
+def test_there_are_so_many_connections_and_no_more(monkeypatch):
+    """A process that may open 40 files: half of them for HTTP, and half of that for gRPC."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (40, 40))
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with pipeline.serving(**HERE) as server, ExitStack() as stack:
+        address = server.grpc_address.split(":")
+        opened = 0
+        while opened < 30:
+            one = stack.enter_context(socket.create_connection(address))
+            one.settimeout(0.5)
+            one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")  # what a client says first
+            if not greeted(one):
+                break
+            opened += 1
+        assert opened == 10
+
+
+def greeted(one):
+    """Whether the server speaks HTTP/2 with us."""
+    try:
+        return bool(one.recv(9))
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0:0", "nowhere", "127.0.0.1"])

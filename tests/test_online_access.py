@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -352,3 +353,86 @@ def _until(true):
             return
         time.sleep(0.01)
     pytest.fail("it did not come true")
+
+
+def test_keys_may_come_from_the_environment_or_a_secret_file(keys, monkeypatch):
+    path, key = keys
+    monkeypatch.setenv("SERVER_KEYS", path.read_text())
+    monkeypatch.setenv("SECRETS", str(path.parent))
+    for where in ("${SERVER_KEYS}", f"file:{path}", "file:${SECRETS}/keys.toml"):
+        with made().serving(keys=where) as server:
+            asked = {"json": {"x": 1.0}}
+            assert httpx.post(f"{server.url}/predict", **asked).status_code == 401
+            shown = {"Authorization": f"Bearer {key}"}
+            assert httpx.post(f"{server.url}/predict", headers=shown, **asked).json() == {"y": 2.0}
+    monkeypatch.setenv("SERVER_KEYS", "ann = 'secret-itself'")
+    with (
+        pytest.raises(ConfigError, match="keys: wanted NAME") as raised,
+        made().serving(keys="${SERVER_KEYS}"),
+    ):
+        pass
+    assert "secret-itself" not in str(raised.value)
+    monkeypatch.delenv("SERVER_KEYS")
+    with (
+        pytest.raises(ConfigError, match="SERVER_KEYS: wanted a value"),
+        made().serving(keys="${SERVER_KEYS}"),
+    ):
+        pass
+
+
+def test_the_log_names_every_address_that_others_can_reach(caplog):
+    names = {"names": ["scores.example"], "insecure": True}
+    with made().serving(grpc_bind="0.0.0.0:0", **names):
+        pass
+    with made().serving("0.0.0.0:0", grpc_bind="127.0.0.1:0", **names):
+        pass
+    warned = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert warned == 2 * ["serving at 0.0.0.0:0 without TLS and keys: whoever reaches this address may ask"]
+
+
+CROWDED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+from mlinfer._cli import main
+sys.exit(main(["serve", *sys.argv[1:]]))
+"""
+
+
+def test_strangers_who_only_connect_leave_room_for_those_who_ask(tls, tmp_path):
+    """A process that may open 256 files, 600 sockets that say nothing: TLS is spoken and the admin port answers."""
+    model = LogisticRegression(max_iter=500).fit(*load_iris(return_X_y=True))
+    mlinfer.save(model, tmp_path / "iris.mlinfer", example=load_iris().data[:2])
+    with free_port() as port, free_port() as beside:
+        pass
+    command = [
+        sys.executable, "-c", CROWDED, "iris.mlinfer", "--bind", f"127.0.0.1:{port}", "--admin-bind", f"127.0.0.1:{beside}",
+        "--tls-cert", str(tls[0]), "--tls-key", str(tls[1]),
+    ]  # fmt: skip
+    server = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    silent = []
+    try:
+        while "serving at" not in (line := server.stderr.readline()):
+            assert line, "the server did not start"
+        for _ in range(600):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", port))
+            silent.append(one)
+        time.sleep(1)
+        trusted = ssl.create_default_context(cafile=str(tls[0]))
+        for _ in range(5):
+            assert httpx.get(f"https://localhost:{port}/live", verify=trusted, timeout=3).status_code == 200
+            assert httpx.get(f"http://127.0.0.1:{beside}/live", timeout=3).status_code == 200
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(5) == 0
+    finally:
+        server.kill()
+        server.communicate()
+        for one in silent:
+            one.close()
+
+
+@contextmanager
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        yield held.getsockname()[1]

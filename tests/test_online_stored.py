@@ -10,12 +10,15 @@ import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from typing import ClassVar
 
 import httpx
 import pyarrow as pa
 import pytest
 
-from mlinfer import ConfigError, DataDestination, InferencePipeline, RecordErrors, TransientError
+from mlinfer import Batch, ConfigError, DataDestination, InferencePipeline, RecordErrors, TransientError
+from mlinfer._engine import Answers, from_bytes
+from mlinfer._online._worker import FarLog
 from mlinfer.destinations import SqlDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import IterableSource, MemorySource
@@ -167,3 +170,56 @@ def test_a_run_and_its_server_write_one_table_side_by_side_and_nobody_else_does(
     with pytest.raises(ConfigError, match="cannot begin anew"):
         named("one").run(from_start=True)
     assert stored() == [2.0, 3.0, 10.0, 20.0]
+
+
+MEBIBYTE = 2**20
+
+
+def texts(destination):
+    """Answers as large as what was asked."""
+    host = FunctionHost(lambda t: t, {"t": pa.string()}, {"y": pa.string()}, takes="numpy", version="1")
+    return InferencePipeline(IterableSource(nothing), host, destination)
+
+
+def test_what_waits_for_the_log_is_bounded_in_bytes(monkeypatch):
+    """The destination stands still: answers are kept for it up to the bound, and counted beyond it."""
+    monkeypatch.setattr("mlinfer._online._log.MOST_BYTES", 5 * MEBIBYTE + 1000)
+    begun, go = threading.Event(), threading.Event()
+
+    def gate(_):
+        begun.set()
+        assert go.wait(20)
+
+    store = Store(gate)
+    with texts(store).serving() as server:
+        for number in range(20):
+            text = f"{number:0>{MEBIBYTE}}"
+            assert httpx.post(f"{server.url}/predict", json={"t": text}).json() == {"y": text}
+            assert begun.wait(10)
+        while b"mlinfer_serve_log_dropped 14\n" not in server.exposition():
+            assert b"mlinfer_serve_log_dropped 15" not in server.exposition()
+        go.set()
+    assert [int(one[-9:]) for one in store.kept] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_workers_answers_wait_for_its_parent_in_the_same_room(monkeypatch):
+    monkeypatch.setattr("mlinfer._online._log.MOST_BYTES", 5 * MEBIBYTE + 1000)
+    begun, go, said, told = threading.Event(), threading.Event(), [], []
+
+    class Line:
+        def say(self, *what):
+            begun.set()
+            assert go.wait(20)
+            said.append(what)
+
+        waiting: ClassVar = {}
+
+    log = FarLog(Line(), None)
+    for number in range(20):
+        records = pa.record_batch({"y": [f"{number:0>{MEBIBYTE}}"]})
+        log(Answers(Batch(records, "in hand", None)), told.append)
+        assert begun.wait(10)
+    assert log.dropped == len(told) == 14
+    go.set()
+    log.close()
+    assert [int(from_bytes(data).column(0)[0].as_py()[-9:]) for *_, data in said] == [0, 1, 2, 3, 4, 5]

@@ -15,6 +15,7 @@ import pytest
 
 from mlinfer import InferencePipeline
 from mlinfer._online import Serving, serving
+from mlinfer._online._routes import path_name
 from mlinfer._online._wire import MOST_BYTES, MOST_BYTES_AT_ONCE, MOST_ROWS, Patience
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
@@ -300,6 +301,37 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent(server, client):
         "/predict", content=b" " * (MOST_BYTES + 1), headers=JSON
     )  # sends all before it listens
     assert found.status_code == 413
+
+
+BULK = b"[]," * (MOST_BYTES // 4)
+TENSOR = b'"inputs":[{"name":"x","shape":[1],"datatype":"FP64","data":[1]}]'
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/predict", b"[" + BULK + b"[]]"),
+        ("/predict", b'{"x":1,"junk":[' + BULK + b"[]]}"),
+        ("/predict", b'{"x":1,"junk":[' + b"1," * (MOST_BYTES // 4) + b"1]}"),
+        ("/predict", b"[" + b'{"x":1},' * (MOST_BYTES // 9) + b'{"x":1}]'),
+        ("/v2/models/duck/infer", b'{"parameters":{"junk":[' + BULK + b"[]]}," + TENSOR + b"}"),
+        ("/v2/models/duck/infer", b'{"junk":[' + BULK + b"[]]," + TENSOR + b"}"),
+        ("/v2/models/duck/infer", b'{"outputs":[' + b'{"name":"y"},' * 10**6 + b'{"name":"y"}],' + TENSOR + b"}"),
+    ],
+)  # fmt: skip
+def test_a_body_of_more_lists_than_records_can_have_is_refused_before_it_is_read(server, client, path, body):
+    """Read, it takes half a gigabyte and seconds in which nobody else is answered."""
+    path = path.replace("duck", path_name(server.desk.signature.model_id))
+    found = client.post(path, content=body, headers=JSON)
+    assert found.status_code == 413, found.text
+    assert found.json()["error"].startswith("wanted no more lists and values than the records of a request")
+
+
+def test_what_texts_hold_is_not_counted_and_as_many_records_as_may_come_do(client):
+    texts = json.dumps({"x": 1, "note": "a, [b], {c}, \\" * 10**6})
+    assert client.post("/predict", content=texts, headers=JSON).json() == {"y": 2}
+    every = client.post("/predict", json=[{"x": 1, "note": None}] * MOST_ROWS)
+    assert every.json() == [{"y": 2}] * MOST_ROWS
 
 
 def test_a_client_that_waits_for_leave_to_send_gets_it(server, client):

@@ -304,6 +304,27 @@ def test_a_link_is_not_followed_out_of_the_package(package, tmp_path, name):
         opened(package)
 
 
+@pytest.mark.parametrize("name", ["model.skops", "manifest.json"])
+def test_a_file_that_has_another_name_elsewhere_is_refused(package, tmp_path, name):
+    """Whoever can write there changes what is read here."""
+    os.link(package / name, tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="wanted a file with this one name, found hard links: 2"):
+        opened(package)
+    (tmp_path / "elsewhere").unlink()
+    assert opened(package).signature.model_id == "iris"
+
+
+def test_a_package_of_somebody_else_is_a_config_error(package, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("mlinfer.hosts._package.os.open", refuse)
+    with pytest.raises(
+        ConfigError, match=r"wanted a package that this user may read, found Permission denied; .*chown"
+    ):
+        mlinfer.hosts.manifest(package)
+
+
 def test_a_pipe_does_not_hold_the_opening_up(package):
     (package / "manifest.json").unlink()
     os.mkfifo(package / "manifest.json")

@@ -48,6 +48,27 @@ LINES = [
 ]  # fmt: skip
 
 
+MUCH_BYTES = 15 * 2**20
+MUCH = [
+    # what is small on the wire and large once it is read: in the place of records, beside them, and beside tensors
+    ("/predict", b"[", b"[],", b"[]]"),
+    ("/predict", b"[", b"{},", b"{}]"),
+    ("/predict", b'{"who":"a","x":1,"n":3,"ok":true,"v":[1,2,3],"junk":[', b"[],", b"[]]}"),
+    ("/predict", b'{"who":"a","x":1,"n":3,"ok":true,"v":[1,2,3],"junk":[', b"1,", b"1]}"),
+    ("/predict", b"[", b'{"x":1},', b'{"x":1}]'),
+    (INFER_PATH, b'{"inputs":[],"parameters":{"junk":[', b"[],", b"[]]}}"),
+    (INFER_PATH, b'{"inputs":[],"parameters":{"junk":[', b'{"":0},', b"[]]}}"),
+    (INFER_PATH, b'{"inputs":[],"outputs":[', b'{"name":"y"},', b'{"name":"y"}]}'),
+    (INFER_PATH, b'{"inputs":[{"name":"x","datatype":"FP64","shape":[', b"1,", b'1],"data":[1]}]}'),
+]  # fmt: skip
+
+
+def much():
+    """Requests of 15 MiB that are small for what they hold."""
+    for path, begin, piece, end in MUCH:
+        yield framed(begin + piece * (MUCH_BYTES // len(piece)) + end, path)
+
+
 def framed(body, path="/predict", kind=JSON, more=""):
     """A request as it goes over the wire."""
     return HEAD.format(path, kind, len(body), more).encode() + body

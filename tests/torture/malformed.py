@@ -12,7 +12,9 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,6 +26,8 @@ TESTS = Path(__file__).parents[1]
 PLANNED = {501, 505}
 """A method and a version that nobody has promised."""
 MOST_GROWN = 20.0
+MOST_AT_ONCE, MOST_SECONDS = 150.0, 1.0
+LIVE = b"GET /live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 WARM = 1000
 """Requests after which memory has its size; large ones among them."""
 SECRETS = re.compile(rb'Traceback|File "|\.py\b|/site-packages|0x[0-9a-f]{8}')
@@ -120,9 +124,9 @@ class Judge:
         return Figures(done, Verdict(wrong=self.wrong + inner, lost=self.silent), notes=notes)
 
 
-def _megabytes(child):
+def _megabytes(child, what="VmRSS:"):
     status = Path(f"/proc/{child.pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+    return int(status.partition(what)[2].split()[0]) / 1024
 
 
 # --- HTTP ---------------------------------------------------------------------------------------------------------------
@@ -142,7 +146,29 @@ def over_http(seed, requests):
             if number % 100 == 99:
                 _good(judge, port, dice)
                 judge.look(number + 1)
-        return judge.figures(requests, said)
+        figures = judge.figures(requests, said)
+        figures.notes.append(_much(child, port))
+        return figures
+
+
+def _much(child, port):
+    """Bodies that are large once they are read are refused, cost little memory, and hold up nobody else for long."""
+    before, slowest = _megabytes(child, "VmHWM:"), 0.0
+    with ThreadPoolExecutor(1) as pool:
+        for data in damage.much():
+            asked = pool.submit(_asked, port, data, random.Random(0))
+            while not asked.done():
+                begun = time.perf_counter()
+                assert _asked(port, LIVE, random.Random(0)).startswith(b"HTTP/1.1 200 ")
+                slowest = max(slowest, time.perf_counter() - begun)
+            answer = asked.result()
+            assert answer.startswith((b"HTTP/1.1 413 ", b"HTTP/1.1 400 ")), (
+                f"{data[:200]!r}: {answer[:300]!r}"
+            )
+    grown = _megabytes(child, "VmHWM:") - before
+    assert grown < MOST_AT_ONCE, f"bodies of 15 MiB took {grown:.0f} MB"
+    assert slowest < MOST_SECONDS, f"/live took {slowest:.1f} s beside a body of 15 MiB"
+    return f"bodies of 15 MiB, of lists of nothing and the like: {grown:.0f} MB at most, /live within {slowest:.2f} s"
 
 
 def _abort(port, data):

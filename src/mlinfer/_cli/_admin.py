@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
+_logger = logging.getLogger("mlinfer")
 Reply: TypeAlias = tuple[int, str, bytes]
 """Status, content type, body."""
 
@@ -128,6 +131,12 @@ class Listener(ThreadingHTTPServer):
             super().process_request_thread(request, client_address)
         finally:
             self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what went wrong; a client that has gone is none of it."""
+        del request, client_address
+        if not isinstance(error := sys.exc_info()[1], ConnectionError):
+            _logger.error("a request to the admin port failed", exc_info=error)
 
 
 class Answer(BaseHTTPRequestHandler):

@@ -43,6 +43,7 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
     Raises ConfigError: the address is taken, a file is not what it should be, an extra is not installed, or the host cannot
     be sent to workers. Raises ComponentError: the model cannot answer its own example, or workers ended again and again.
     """
+    how.warn()
     if how.workers == 1:
         with serving_here(job, how, patience) as server:
             yield server

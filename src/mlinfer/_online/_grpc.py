@@ -25,12 +25,17 @@ from mlinfer._online._trace import trace_id
 from mlinfer._online._wire import JSON, MOST_CONNECTIONS, Refused
 
 MOST_BYTES = 4 * 2**20
-"""Of a message; gRPC takes memory for a message before anybody is asked, so this is less than over HTTP."""
+"""Of a message; gRPC takes memory for it while it comes in, whatever its size will be, so this is less than over HTTP."""
+MOST_READING = 32
+"""Messages that come in at once; further ones wait in their senders, but for a window of 64 KiB."""
+MOST_PROBES, PROBE_SECONDS = 4, 1.0
+"""The same for messages of probes, which anybody may send: a few bytes, so they have to be there at once."""
 LONGEST_DETAILS = 1000
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
     413: grpc.StatusCode.INVALID_ARGUMENT,
     422: grpc.StatusCode.INVALID_ARGUMENT,
     503: grpc.StatusCode.UNAVAILABLE,
@@ -84,15 +89,23 @@ class GrpcServer:
         self._desk, self._form, self._listener, self._ready = desk, form, listener, ready
         self.keys: Keys | None = None
         self._server: Any = None
+        self._messages = _Messages(MOST_READING, listener.patience.body)
+        self._probes = _Messages(MOST_PROBES, PROBE_SECONDS)
 
     async def open(
         self, address: str, tls: tuple[Any, Any] | None, keys: Keys | None, *, shared: bool = False
     ) -> str:
         """Listen, `shared`: beside others; gives HOST:PORT. Raises ConfigError: the address is taken."""
         self.keys = keys
-        self._server = grpc.aio.server(
-            options=[*OPTIONS, ("grpc.so_reuseport", int(shared))], maximum_concurrent_rpcs=MOST_CONNECTIONS
-        )
+        patience = self._listener.patience
+        options = [
+            *OPTIONS,
+            ("grpc.so_reuseport", int(shared)),
+            ("grpc.max_allowed_incoming_connections", self._listener.room // 2),
+            ("grpc.max_connection_idle_ms", int(1000 * patience.idle)),
+            ("grpc.server_handshake_timeout_ms", int(1000 * patience.head)),
+        ]
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MOST_CONNECTIONS)
         calls: dict[str, Call] = {
             "ServerLive": self._live, "ServerReady": self._server_ready, "ServerMetadata": self._about,
             "ModelReady": self._model_ready, "ModelMetadata": self._describe, "ModelInfer": self._infer,
@@ -100,7 +113,8 @@ class GrpcServer:
         services: dict[str, dict[str, Call]] = {SERVICE: calls, HEALTH: {"Check": self._check}}
         for service, named in services.items():
             handlers = {
-                name: grpc.unary_unary_rpc_method_handler(self._guarded(f"/{service}/{name}", call))
+                # on the wire the same as a single message, which here is not read before it is known who sends it
+                name: grpc.stream_unary_rpc_method_handler(self._guarded(f"/{service}/{name}", call))
                 for name, call in named.items()
             }
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
@@ -119,20 +133,25 @@ class GrpcServer:
 
     async def close(self) -> None:
         """Take nothing new, and return when every request that was accepted has its answer."""
-        await self._server.stop(self._listener.patience.stop)
+        patience = self._listener.patience
+        asyncio.get_running_loop().call_later(patience.stop, self._messages.end)
+        await self._server.stop(patience.stop + patience.answer)
 
-    def _guarded(self, path: str, call: Call) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        """A call that reads its message, tells refusals in our own words, and is counted."""
+    def _guarded(self, path: str, call: Call) -> Callable[[Any, Any], Awaitable[bytes]]:
+        """A call that looks who asks, then reads its message, tells refusals in our own words, and is counted."""
         name = path.rpartition("/")[2]
         message = CLASSES["HealthCheckRequest" if name == "Check" else f"{name}Request"]
         is_open, listener = name in _OPEN, self._listener
+        messages = self._probes if is_open else self._messages
 
-        async def handler(data: bytes, context: Any) -> bytes:
+        async def handler(unread: Any, context: Any) -> bytes:
+            del unread
             held = status = 0
             begun, call_ = listener.now(), _Call()
             try:
                 if self.keys is not None and not is_open:
                     call_.key = self.keys.holder(_said(context, "authorization")).name
+                data = await messages.read(context)
                 held = listener.hold(len(data))
                 found: bytes = await call(_parsed(message, data), context, call_)
             except Exception as error:  # noqa: BLE001 - told in our own words, and logged where they are not enough
@@ -229,6 +248,34 @@ class GrpcServer:
             raise Refused(
                 404, f"there is no such model or version here; wanted {self._form.model}, version {there}"
             )
+
+
+class _Messages:
+    """Reads the message of each call, so many at once, in so many seconds."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._room, self._seconds = asyncio.Semaphore(most), seconds
+        self._limits: set[asyncio.Timeout] = set()
+
+    async def read(self, context: Any) -> bytes:
+        """The message. Raises Refused: it does not come, or not in time."""
+        limit = asyncio.timeout(self._seconds)
+        self._limits.add(limit)
+        try:
+            async with limit, self._room:
+                found = await context.read()
+        except TimeoutError as error:
+            raise Refused(408, f"wanted the whole message within {self._seconds:g} s") from error
+        finally:
+            self._limits.discard(limit)
+        if isinstance(found, bytes):
+            return found
+        raise Refused(400, "wanted a message, found none")
+
+    def end(self) -> None:
+        """Wait no longer for messages that are still coming in."""
+        for limit in self._limits:
+            limit.reschedule(0)
 
 
 def _parsed(message: Any, data: bytes) -> Any:

@@ -49,13 +49,13 @@ def new_key(name: str) -> tuple[str, str]:
 class Keys:
     """The keys of a file: `NAME = { sha256 = "...", expires = 2027-01-01 }`, one a line; `expires` may be absent.
 
-    Raises ConfigError: the file cannot be read, or is not such a file.
+    Without a file it is `text`, which stays as it is. Raises ConfigError: the file cannot be read, or is not such a file.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str | os.PathLike[str] | None, text: str = "") -> None:
+        self._path = None if path is None else Path(path)
         self._seen = self._state()
-        self._keys = _read(self._path)
+        self._keys = _keys(text, "the variable") if self._path is None else _read(self._path)
 
     def holder(self, authorization: str | None) -> Key:
         """The key that a request shows. Raises Refused: none of ours, or one that has expired."""
@@ -76,7 +76,7 @@ class Keys:
     def look(self) -> None:
         """Read the file again if it is another one; one that cannot be read changes nothing, and is told."""
         seen = self._state()
-        if seen == self._seen:
+        if seen == self._seen or self._path is None:
             return
         self._seen = seen
         try:
@@ -87,6 +87,8 @@ class Keys:
             _logger.info("the keys are read again: %s", ", ".join(key.name for key in self._keys) or "none")
 
     def _state(self) -> Any:
+        if self._path is None:
+            return None
         try:
             found = self._path.stat()
         except OSError:
@@ -96,22 +98,31 @@ class Keys:
 
 def _read(path: Path) -> tuple[Key, ...]:
     try:
-        lines = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
     except OSError as error:
         msg = f"keys: wanted a file of keys, found {path}: {error.strerror}; `mlinfer keys new NAME` makes a line of it"
         raise ConfigError(msg) from error
-    except ValueError as error:
+    except UnicodeDecodeError as error:
         msg = f"keys: wanted TOML in {path}, found something else: {error}"
         raise ConfigError(msg) from error
-    return tuple(_key(name, line, path) for name, line in lines.items())
+    return _keys(text, str(path))
 
 
-def _key(name: str, line: Any, path: Path) -> Key:
+def _keys(text: str, where: str) -> tuple[Key, ...]:
+    try:
+        lines = tomllib.loads(text)
+    except ValueError as error:
+        msg = f"keys: wanted TOML in {where}, found something else: {error}"
+        raise ConfigError(msg) from error
+    return tuple(_key(name, line, where) for name, line in lines.items())
+
+
+def _key(name: str, line: Any, where: str) -> Key:
     digest = line.get("sha256") if isinstance(line, dict) else None
     until = line.get("expires") if isinstance(line, dict) else None
     sound = isinstance(digest, str) and _DIGEST.fullmatch(digest) and not line.keys() - {"sha256", "expires"}
     if not sound or not isinstance(until, date | None) or not _NAME.fullmatch(name):
-        msg = f'keys: wanted NAME = {{ sha256 = "64 hex digits", expires = 2027-01-01 }} in {path}, found another value for {shown(name)}'
+        msg = f'keys: wanted NAME = {{ sha256 = "64 hex digits", expires = 2027-01-01 }} in {where}, found another value for {shown(name)}'
         raise ConfigError(msg)  # without the value, which might be the key itself
     return Key(name, bytes.fromhex(str(digest)), _seconds(until))
 

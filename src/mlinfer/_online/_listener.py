@@ -13,6 +13,7 @@ from typing import Any
 
 from mlinfer._online._connection import Connection
 from mlinfer._online._counts import Counts
+from mlinfer._online._door import Doors
 from mlinfer._online._memory import SOFT, memory_limit, memory_taken
 from mlinfer._online._refusals import BUSY
 from mlinfer._online._routes import Order, Routes
@@ -23,6 +24,8 @@ KEYS_SECONDS = 1.0
 LAST_SECONDS = 0.2
 """A request may be under way on a connection that looks idle: for so long, whoever asks is answered and told to part."""
 BACKLOG = 1024
+SHARE = 4
+"""Handshakes may take room beside connections: a quarter of theirs."""
 
 
 Access = Callable[[Order | None, int, float], str]
@@ -42,13 +45,14 @@ class Listener:
         self.routes: Routes
         self.stopping = self.secure = False
         self._connections: set[Connection] = set()
-        # half of the files this process may open: the model, the log and the rest of the program need some, too
-        self._room = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        # half of the files this process may open: handshakes, gRPC, the model and the log need some, too
+        self.room = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._held = 0
         limit = memory_limit()
         self._soft = None if limit is None else SOFT * limit / (1 + neighbours)  # who share it
         self._short = False  # of memory
         self._server: Any = None
+        self._doors: Doors | None = None
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
         """Seconds on the clock of deadlines."""
@@ -56,13 +60,16 @@ class Listener:
     async def open(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Accept connections."""
         self.secure = tls is not None
-        self._server = await self._loop.create_server(
-            lambda: Connection(self),
-            sock=listening,
-            backlog=BACKLOG,
-            ssl=tls,
-            ssl_handshake_timeout=self.patience.head if tls else None,
-        )
+        if tls is None:
+            self._server = await self._loop.create_server(
+                lambda: Connection(self), sock=listening, backlog=BACKLOG
+            )
+        else:
+            most = max(self.room // SHARE, 1)
+            self._doors = self._server = Doors(
+                listening, tls, lambda: Connection(self), most=most, seconds=self.patience.head
+            )
+            self._doors.open(BACKLOG)
         self._look()
         self._look_at_keys()
 
@@ -74,8 +81,10 @@ class Listener:
         await asyncio.sleep(0.01)
         self.stopping = True
         begun = self._loop.time()
-        while self._connections:
+        while self._connections or (self._doors is not None and self._doors.busy):
             seconds = self._loop.time() - begun
+            if self._doors is not None and seconds > LAST_SECONDS:
+                self._doors.give_up()
             for connection in list(self._connections) if seconds > LAST_SECONDS else ():
                 connection.stop(now=seconds > self.patience.stop)
             await asyncio.sleep(0.01)
@@ -84,7 +93,7 @@ class Listener:
 
     def take_in(self, connection: Connection) -> bool:
         """Whether there is room for one more."""
-        if len(self._connections) >= self._room:
+        if len(self._connections) >= self.room:
             return False
         self._connections.add(connection)
         return True

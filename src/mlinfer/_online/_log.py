@@ -23,11 +23,12 @@ from mlinfer._retry import Retry
 from mlinfer._text import count
 
 LONGEST_QUEUE = 1000
+MOST_BYTES = 64 * 2**20
+"""Of answers that wait for the destination; one batch may be larger, if it is alone."""
 LOOK_SECONDS = 0.2
 MOST_WAITING = 1000
 """Batches of answers that share a commit, at most."""
 NOT_STORED = Refused(503, "the answer could not be stored; ask again in a moment")
-_END = None
 _logger = logging.getLogger("mlinfer")
 _dice = random.Random()  # noqa: S311 - jitter, not a secret
 
@@ -36,10 +37,45 @@ Stored = Callable[[Refused | None], None]
 Entry = tuple[Answers, Stored | None]
 
 
+class Backlog:
+    """Answers on their way to the log, so many batches and bytes; further ones are dropped and counted."""
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[tuple[Entry, int] | None] = queue.Queue(LONGEST_QUEUE)
+        self._came = self._went = 0  # bytes; each is counted on one thread only
+        self.dropped = 0
+
+    def put(self, answers: Answers, stored: Stored | None) -> None:
+        """Add answers behind the others, at once; without room for them `stored` hears it."""
+        size = answers.batch.records.get_total_buffer_size()  # nbytes takes 50 µs
+        held = self._came - self._went
+        if not held or held + size <= MOST_BYTES:
+            with suppress(queue.Full):
+                self._queue.put_nowait(((answers, stored), size))
+                self._came += size
+                return
+        self.dropped += len(answers.batch)
+        if stored is not None:
+            stored(BUSY)
+
+    def end(self) -> None:
+        """Nothing comes any more."""
+        self._queue.put(None)
+
+    def take(self, *, wait: bool = True, seconds: float | None = None) -> Entry | None:
+        """The next answers; None at the end. Raises queue.Empty."""
+        found = self._queue.get(wait, seconds)
+        if found is None:
+            return None
+        entry, size = found
+        self._went += size
+        return entry
+
+
 class PredictionLog:
     """Hands answers to the destination on a thread of its own.
 
-    Answers that find the queue full or the destination failing are dropped and counted. After a transient failure the
+    Answers that find the backlog full or the destination failing are dropped and counted. After a transient failure the
     destination is opened again, after any other the log stays silent. Whoever waits for answers to be durable shares a
     commit with all that came meanwhile.
     """
@@ -47,29 +83,29 @@ class PredictionLog:
     def __init__(self, opened: Callable[[ExitStack, Callable[[int], None]], Delivery], retry: Retry) -> None:
         self._opened, self._retry = opened, retry
         self._clock = SystemClock()
-        self._queue: queue.Queue[Entry | None] = queue.Queue(LONGEST_QUEUE)
+        self._backlog = Backlog()
         self._waiting: list[Stored] = []  # for the next commit
         self.counts: Counts | None = None
         self._stack = ExitStack()
         self._delivery: Delivery | None = opened(self._stack, self._kept)
         self._failures, self._again = 0, 0.0
         self._written = 0  # since the last commit
-        self.dropped = 0
+        self._lost = 0
         self._thread = threading.Thread(target=self._work, name="mlinfer-log", daemon=True)
         self._thread.start()
 
+    @property
+    def dropped(self) -> int:
+        """How many answers it lacks."""
+        return self._backlog.dropped + self._lost
+
     def __call__(self, answers: Answers, stored: Stored | None = None) -> None:
         """Remember answers for writing; returns at once. `stored` is called when they are durable, or cannot be."""
-        try:
-            self._queue.put_nowait((answers, stored))
-        except queue.Full:
-            self.dropped += len(answers.batch)
-            if stored is not None:
-                stored(BUSY)
+        self._backlog.put(answers, stored)
 
     def close(self) -> None:
         """Write what is waiting, and end."""
-        self._queue.put(_END)
+        self._backlog.end()
         self._thread.join()
         if self.dropped:
             _logger.error("the prediction log lacks %s", count(self.dropped, "answer"))
@@ -78,11 +114,11 @@ class PredictionLog:
         while True:
             try:
                 # with somebody waiting, take what is there, and then commit for all
-                entry = self._queue.get(block=not self._waiting, timeout=LOOK_SECONDS)
+                entry = self._backlog.take(wait=not self._waiting, seconds=LOOK_SECONDS)
             except queue.Empty:
                 self._try(lambda delivery: delivery.commit() if self._waiting else delivery.commit_if_due())
                 continue
-            if entry is _END:
+            if entry is None:
                 self._try(lambda delivery: delivery.commit())
                 self._try(lambda _: self._stack.close())
                 return
@@ -93,7 +129,7 @@ class PredictionLog:
         if self._delivery is None and begun >= self._again:
             self._try(None)
         if self._delivery is None:
-            self.dropped += len(answers.batch)
+            self._lost += len(answers.batch)
             if stored is not None:
                 stored(NOT_STORED)
             return
@@ -132,7 +168,7 @@ class PredictionLog:
 
     def _let_go(self, again: float) -> None:
         self._delivery, self._again = None, again
-        self.dropped, self._written = self.dropped + self._written, 0
+        self._lost, self._written = self._lost + self._written, 0
         with suppress(Exception):  # the failure that led here is the one to tell
             self._stack.close()
         self._tell(NOT_STORED)

@@ -15,6 +15,7 @@ from mlinfer._answering import numbered
 from mlinfer._arrays import from_floats
 from mlinfer._batch import Batch
 from mlinfer._layout import Layout
+from mlinfer._online._bulk import Bulk
 from mlinfer._online._desk import Ask, Desk
 from mlinfer._online._json import BadJson, dump, parse
 from mlinfer._online._numbers import lift
@@ -55,13 +56,13 @@ class Tensors:
     """Requests and answers as tensors by name."""
 
     def __init__(self, layout: Layout, model: str) -> None:
-        self._wanted = layout.wanted
+        self.wanted = layout.wanted
         self._inputs = len(layout.signature.inputs)
-        self._names = self._wanted.names
-        self._columns = [Column(field) for field in self._wanted]
+        self._names = self.wanted.names
+        self._columns = [Column(field) for field in self.wanted]
         self._outputs = layout.signature.outputs
         self.outputs = tuple(self._outputs.names)
-        self.fields = [self._wanted.field(number) for number in range(self._inputs)]
+        self.fields = [self.wanted.field(number) for number in range(self._inputs)]
         self.model = model
 
     # --- requests --------------------------------------------------------------------------------------------------
@@ -77,7 +78,7 @@ class Tensors:
         tensors = self._split(tensors)
         unknown = [name for name in tensors if name not in self._names]
         if unknown:
-            names = ", ".join(self._wanted.names[:20])
+            names = ", ".join(self.wanted.names[:20])
             raise Refused(400, f"input {shown(unknown[0])}: there is no such input; wanted {names}")
         return [self._column(number, one, tensors, count) for number, one in enumerate(self._columns)], count
 
@@ -118,7 +119,7 @@ class Tensors:
         """The columns of all requests, one behind the other."""
         parts = zip(*(ask.content.columns for ask in asks), strict=True)
         columns = [one.joined(some) for one, some in zip(self._columns, parts, strict=True)]
-        return numbered(pa.RecordBatch.from_arrays(columns, schema=self._wanted))
+        return numbered(pa.RecordBatch.from_arrays(columns, schema=self.wanted))
 
     # --- answers ---------------------------------------------------------------------------------------------------
 
@@ -175,6 +176,7 @@ class Infer:
     def __init__(self, desk: Desk, form: Tensors) -> None:
         self._desk, self._form = desk, form
         self._codec = codec()
+        self._bulk = Bulk(form.wanted, apart=True)
 
     def __call__(self, order: Order, body: bytes) -> None:
         """Ask the model. Raises Refused, RecordErrors."""
@@ -199,6 +201,7 @@ class Infer:
             text, rest = body[: int(length[0])], memoryview(body)[int(length[0]) :]
         elif order.head.one("content-type") == BINARY:
             raise Refused(400, "wanted an Inference-Header-Content-Length with application/octet-stream")
+        self._bulk.check(text)
         request, numbers = self._lifted(text) or (None, None)
         if request is None:
             try:

@@ -17,6 +17,7 @@ from mlinfer._answering import numbered, rows_batch
 from mlinfer._arrays import from_floats, from_numpy
 from mlinfer._batch import Batch
 from mlinfer._json_few import json_rows
+from mlinfer._online._bulk import SMALL, Bulk
 from mlinfer._online._desk import Ask, Desk
 from mlinfer._online._json import BadJson, parse
 from mlinfer._online._numbers import lift
@@ -35,10 +36,13 @@ class Predict:
     def __init__(self, desk: Desk, wanted: pa.Schema) -> None:
         self._desk = desk
         self._fields = len(wanted)
+        self._names, self._bulk = frozenset(wanted.names), Bulk(wanted, apart=False)
         self._quick, self._general = Columns(wanted), Rows(wanted)
 
     def __call__(self, order: Order, body: bytes) -> None:
         """Ask the model. Raises Refused."""
+        if len(body) > SMALL:
+            self._bulk.check(body)
         order.ask = self._quickly(order, body) or self._thoroughly(order, body)
         self._desk.put(order.ask, order.within)
 
@@ -53,7 +57,12 @@ class Predict:
 
     def _thoroughly(self, order: Order, body: bytes) -> Ask:
         rows, single = rows_of(body)
+        rows = [self._known(row) if isinstance(row, dict) else row for row in rows]
         return Ask(self._general, Given(rows, single), len(rows), order)
+
+    def _known(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A record without what nobody asked for, which may be much."""
+        return row if row.keys() <= self._names else {name: row[name] for name in row if name in self._names}
 
 
 @dataclass(frozen=True, slots=True)

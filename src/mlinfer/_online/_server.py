@@ -89,7 +89,10 @@ class Log(Protocol):
     """The way to the prediction log."""
 
     counts: Counts | None
-    dropped: int
+
+    @property
+    def dropped(self) -> int:
+        """How many answers it lacks."""
 
     def __call__(self, answers: Answers, stored: Stored | None = None) -> None:
         """Remember answers for writing; returns at once. `stored` is called when they are durable, or cannot be."""

@@ -14,10 +14,12 @@ from typing import Literal, TypedDict
 
 from mlinfer._errors import ConfigError
 from mlinfer._online._keys import Keys
+from mlinfer._resolve import resolve
 from mlinfer._text import shown
 
 HIGHEST_PORT = 65_535
 _HOST_NAME = re.compile("[A-Za-z0-9._-]{1,253}")
+_VARIABLE = re.compile(r"\$\{[^}]*\}")
 _logger = logging.getLogger("mlinfer")
 File = str | os.PathLike[str]
 
@@ -42,7 +44,8 @@ class Serving:
     Args:
         bind: HOST:PORT, the host as a numeric IPv4 address or `localhost`; port 0 takes a free one.
         tls: the files of a certificate (its chain in it) and of its key, both PEM.
-        keys: a file of keys, see `mlinfer keys new`: every request but `live` and `ready` must show one.
+        keys: a file of keys, see `mlinfer keys new`: every request but `live` and `ready` must show one. `${NAME}`: an
+            environment variable that holds what would be in the file.
         names: host names by which clients ask. The address itself and, on this machine, `localhost` are always among them.
         insecure: listen where others can reach it, without TLS or without keys.
         log: when an answer is given: `before_reply`, once the destination has made it durable; `behind`, at once.
@@ -97,15 +100,16 @@ class Serving:
             )
             raise ConfigError(msg)
 
-    def _warn(self) -> None:
-        address, _ = self._address()
+    def warn(self) -> None:
+        """Say in the log what others can reach without TLS or keys."""
         lacking = self._lacking()
-        if lacking and not address.is_loopback:
-            _logger.warning(
-                "serving at %s without %s: whoever reaches this address may ask",
-                self.bind,
-                " and ".join(lacking),
-            )
+        for bind, option in ((self.bind, "bind"), (self.grpc_bind, "grpc_bind")):
+            if lacking and bind is not None and not _address_of(bind, option)[0].is_loopback:
+                _logger.warning(
+                    "serving at %s without %s: whoever reaches this address may ask",
+                    bind,
+                    " and ".join(lacking),
+                )
 
     @property
     def allowed_names(self) -> set[str]:
@@ -116,7 +120,12 @@ class Serving:
 
     def open_keys(self) -> Keys | None:
         """The keys. Raises ConfigError."""
-        return None if self.keys is None else Keys(self.keys)
+        if self.keys is None:
+            return None
+        keys = os.fspath(self.keys)
+        if _VARIABLE.fullmatch(keys):
+            return Keys(None, resolve(keys))
+        return Keys(resolve(keys.removeprefix("file:")) if keys.startswith("file:") else keys)
 
     def open_tls(self) -> ssl.SSLContext | None:
         """TLS 1.2 or newer with this certificate. Raises ConfigError: the files are not what they should be."""
@@ -146,7 +155,6 @@ class Serving:
         bind = getattr(self, option)
         # asyncio sets TCP_NODELAY for TCP only
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self._warn()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         address, port = _address_of(bind, option)
         try:

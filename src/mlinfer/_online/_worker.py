@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import queue
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from mlinfer._engine import Answers, Job, end_here, leave_signals, portable, to_
 from mlinfer._errors import ConfigError
 from mlinfer._layout import Keep, Layout
 from mlinfer._online._counts import Counts
-from mlinfer._online._log import LONGEST_QUEUE, NOT_STORED, Stored
+from mlinfer._online._log import NOT_STORED, Backlog, Stored
 from mlinfer._online._refusals import BUSY
 from mlinfer._online._server import Alone, Log, serving_here
 from mlinfer._online._serving import Serving
@@ -178,28 +177,27 @@ class FarLog:
     def __init__(self, line: Line, layout: Layout) -> None:
         self._line, self._layout = line, layout
         self.counts: Counts | None = None
-        self.dropped = 0
-        self._queue: queue.Queue[tuple[Answers, Stored | None] | None] = queue.Queue(LONGEST_QUEUE)
+        self._backlog = Backlog()
         self._thread = threading.Thread(target=self._work, name="mlinfer-log", daemon=True)
         self._thread.start()
 
+    @property
+    def dropped(self) -> int:
+        """How many answers have not even come to the line."""
+        return self._backlog.dropped
+
     def __call__(self, answers: Answers, stored: Stored | None = None) -> None:
         """Hand answers over; returns at once. `stored` is called when they are durable, or cannot be."""
-        try:
-            self._queue.put_nowait((answers, stored))
-        except queue.Full:
-            self.dropped += len(answers.batch)
-            if stored is not None:
-                stored(BUSY)
+        self._backlog.put(answers, stored)
 
     def close(self) -> None:
         """Hand over what is waiting, and end."""
-        self._queue.put(None)
+        self._backlog.end()
         self._thread.join()
 
     def _work(self) -> None:
         number = 0
-        while (entry := self._queue.get()) is not None:
+        while (entry := self._backlog.take()) is not None:
             answers, stored = entry
             number += 1
             if answers.layout is not None and answers.layout is not self._layout:

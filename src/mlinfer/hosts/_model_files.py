@@ -16,7 +16,7 @@ SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 def read(path: Path | str, *, within: int | None = None, most: int | None = None) -> bytes:
     """The bytes of a regular file.
 
-    `within` is the descriptor of the folder that holds it: then links are not followed. `most` bounds its size. Raises
+    `within` is the descriptor of the folder that holds it: then links are not followed, and it has no other name. `most` bounds its size. Raises
     ConfigError: it is absent, not a regular file, or too large.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if within is None else os.O_NOFOLLOW)
@@ -29,6 +29,10 @@ def read(path: Path | str, *, within: int | None = None, most: int | None = None
     if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
         msg = f"{path}: wanted a regular file, found something else"
+        raise ConfigError(msg)
+    if within is not None and found.st_nlink != 1:
+        os.close(descriptor)
+        msg = f"{path}: wanted a file with this one name, found hard links: {found.st_nlink} names; copy the package"
         raise ConfigError(msg)
     with os.fdopen(descriptor, "rb") as file:
         if most is not None and found.st_size > most:

@@ -176,7 +176,14 @@ class Replaced(ConfigError):  # noqa: N818 - the name of what happened
 
 
 def _read_package(path: Path, sha256: str | None) -> tuple[dict[str, Any], dict[str, bytes]]:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError as error:
+        msg = (
+            f"{path}: wanted a package that this user may read, found {error.strerror}; only its owner may, as mlinfer.save "
+            "wrote it: give it to the user who runs this (chown -R, in a Containerfile COPY --chown=)"
+        )
+        raise ConfigError(msg) from error
     try:
         manifest = read(MANIFEST, within=folder, most=LARGEST_MANIFEST)
         if sha256 is not None:
