@@ -5,6 +5,7 @@ from itertools import count
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
@@ -14,7 +15,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 import mlinfer
-from mlinfer import InferencePipeline
+from mlinfer import ConfigError, InferencePipeline
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import SklearnHost
 from mlinfer.sources import MemorySource
@@ -117,3 +118,50 @@ def test_what_stands_in_for_a_missing_number_beside_texts_still_does(tmp_path, l
         last,
     ).fit(chosen, outcome)
     check(model, chosen, chosen, tmp_path, compiled=True)
+
+
+# --- None and NaN are two categories -----------------------------------------------------------------------------------
+
+
+def with_nones(late):
+    """Cities of which some are None, which tells the outcome; `late`: none of these among the first records."""
+    dice = np.random.default_rng(5)
+    cities = dice.choice(["Rome", "Oslo"], 600).tolist()
+    cities[::9] = [None] * len(cities[::9])
+    found = pd.DataFrame({"a": dice.normal(size=600), "city": pd.Series(cities, dtype=object)})
+    if late:
+        found = found.iloc[np.argsort(found["city"].isna().to_numpy(), kind="stable")]
+    outcome = np.where(found["city"].isna(), 1, (found["a"] > 0).astype(int))
+    return found, outcome
+
+
+def fitted_on_nones(found, outcome):
+    return make_pipeline(
+        make_column_transformer((one_hot(), ["city"]), remainder="passthrough"), LogisticRegression()
+    ).fit(found, outcome)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_missing_text_is_none_where_it_was_none_in_training(tmp_path, late):
+    found, outcome = with_nones(late)
+    model = fitted_on_nones(found, outcome)
+    assert model[0].named_transformers_["onehotencoder"].categories_[0][-1] is None
+    check(model, found, found, tmp_path, compiled=True)
+    path = mlinfer.save(model, tmp_path / "once.mlinfer", example=found)  # asked for labels alone
+    given = asked(path, found, ["predict_proba"], "never")["y_proba"]
+    np.testing.assert_allclose(np.array(given), model.predict_proba(found), atol=1e-12)
+
+
+def test_a_column_that_shows_no_gap_takes_none_where_none_and_nan_are_answered_differently(tmp_path):
+    found, outcome = with_nones(late=False)
+    model = fitted_on_nones(found, outcome)
+    path = mlinfer.save(model, tmp_path / "m.mlinfer", example=found[found["city"].notna()])
+    with SklearnHost(path).open() as opened:
+        assert not opened.signature.inputs.field("city").nullable
+
+
+def test_an_example_that_cannot_say_what_is_missing_is_refused_where_it_matters(tmp_path):
+    found, outcome = with_nones(late=False)
+    model = fitted_on_nones(found, outcome)
+    with pytest.raises(ConfigError, match="None or NaN"):
+        mlinfer.save(model, tmp_path / "m.mlinfer", example=pa.Table.from_pandas(found, preserve_index=False))
