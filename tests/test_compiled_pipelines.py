@@ -8,10 +8,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.feature_selection import SelectKBest, chi2
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, RobustScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 import mlinfer
@@ -165,3 +168,95 @@ def test_an_example_that_cannot_say_what_is_missing_is_refused_where_it_matters(
     model = fitted_on_nones(found, outcome)
     with pytest.raises(ConfigError, match="None or NaN"):
         mlinfer.save(model, tmp_path / "m.mlinfer", example=pa.Table.from_pandas(found, preserve_index=False))
+
+
+# --- what has no form, or an unusual one, is saved all the same -----------------------------------------------------------
+
+TEXTS = ["good film bad plot", "bad film", "good good good", "the plot", "awful bad"] * 20
+MOOD = [1, 0, 1, 0, 0] * 20
+
+
+def test_an_estimator_that_cannot_be_compiled_is_saved_as_it_is(tmp_path, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("nobody thought of this")
+
+    monkeypatch.setattr("mlinfer.hosts._compiling.compiled", broken)
+    records, outcome = frame(200)
+    model = LogisticRegression().fit(records[["a", "b"]], outcome)
+    line = check(model, records[["a", "b"]], records[["a", "b"]], tmp_path, compiled=False)
+    assert "could not be compiled (ZeroDivisionError: nobody thought of this)" in line
+
+
+def test_ordinal_codes_may_be_nan(tmp_path):
+    records, outcome = frame(600)
+    records.loc[::7, "shop"] = None
+    last = HistGradientBoostingClassifier(max_iter=5, random_state=0)
+    for encoder in (
+        OrdinalEncoder(),
+        OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan),
+    ):
+        model = make_pipeline(make_column_transformer((encoder, ["shop"]), remainder="passthrough"), last)
+        check(model.fit(records, outcome), records, records, tmp_path, compiled=True)
+
+
+@pytest.mark.parametrize("words", [TfidfVectorizer(), CountVectorizer(ngram_range=(1, 2))])
+def test_words_may_be_chosen(tmp_path, words):
+    model = make_pipeline(words, SelectKBest(chi2, k=3), LogisticRegression()).fit(TEXTS, MOOD)
+    check(
+        model,
+        TEXTS,
+        [{"text": text} for text in [*TEXTS[:5], "", "good unseen BAD bad"]],
+        tmp_path,
+        compiled=True,
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_words_that_are_counted_in_few_digits_are_left_to_scikit_learn(tmp_path, dtype):
+    model = make_pipeline(CountVectorizer(dtype=dtype), LogisticRegression()).fit(TEXTS, MOOD)
+    texts = ["good " * 300, "bad " * 257, "good bad"]
+    check(model, TEXTS, [{"text": text} for text in texts], tmp_path, compiled=False)
+
+
+def test_weights_may_be_kept_sparse(tmp_path):
+    records, outcome = frame(600)
+    numbers = records[["a", "b", "month"]].to_numpy(float)
+    model = LogisticRegression(max_iter=500).fit(numbers, outcome).sparsify()
+    check(model, numbers, numbers, tmp_path, compiled=True)
+
+
+def test_categories_that_a_field_cannot_hold_and_times_that_nothing_uses_are_no_obstacle(tmp_path):
+    records, outcome = frame(600)
+    chosen = records[["a", "month"]]
+    small = chosen.astype({"month": "int8"})
+    encoder = one_hot(categories=[[*range(1, 13), 300]])
+    model = make_pipeline(
+        make_column_transformer((encoder, ["month"]), remainder="passthrough"), LogisticRegression()
+    )
+    check(model.fit(chosen, outcome), small, small, tmp_path)
+    timed = records[["a", "shop"]].assign(when=pd.date_range("2020", periods=600, freq="h"))
+    for last in (LogisticRegression(), TREE):
+        model = make_pipeline(make_column_transformer((one_hot(), ["shop"]), ("passthrough", ["a"])), last)
+        check(model.fit(timed, outcome), timed, timed, tmp_path, compiled=True)
+
+
+# --- digits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", [LogisticRegression(), Ridge()])
+@pytest.mark.parametrize("scaler", [StandardScaler(), MinMaxScaler(), RobustScaler()])
+@pytest.mark.parametrize("known", [True, False])
+def test_large_numbers_that_lie_close_together_keep_their_digits(tmp_path, scaler, last, known):
+    dice = np.random.default_rng(0)
+    seconds = 1.7e9 + dice.normal(size=(400, 2)) * [1, 2]
+    model = make_pipeline(scaler, last).fit(seconds, (seconds[:, 0] > 1.7e9).astype(int))
+    check(model, seconds if known else None, seconds, tmp_path)
+
+
+def test_times_behind_a_standard_scaler_run_compiled(tmp_path):
+    dice = np.random.default_rng(0)
+    seconds = 1.7e9 + dice.normal(size=(400, 2)) * [1, 2]
+    seconds[::9, 1] = np.nan
+    model = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression())
+    model.fit(seconds, (seconds[:, 0] > 1.7e9).astype(int))
+    check(model, seconds, seconds, tmp_path, compiled=True)

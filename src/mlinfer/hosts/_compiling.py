@@ -73,6 +73,9 @@ def form_of(estimator: Any, found: Study, example: pa.RecordBatch) -> Compiled:
         return Compiled(form, "", proof)
     except NotCompiled as error:
         return Compiled(None, str(error))
+    except Exception as error:  # noqa: BLE001 - an estimator may hold anything, and is asked as it is where no form is found
+        first = (str(error).splitlines() or [""])[0]
+        return Compiled(None, f"it could not be compiled ({type(error).__name__}: {first:.200})")
 
 
 def asked_form(form: Form, methods: Sequence[str], inputs: pa.Schema, example: pa.RecordBatch) -> Asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -132,7 +133,7 @@ def table_of(
         return lambda records: Table(matrix(records))
     numeric = sorted(set(numbers))
     matrix = feeder(Feed("array"), pa.schema([inputs.field(place) for place in numeric]))
-    sets = {lookup: pa.array(lookup.categories, inputs.field(lookup.place).type) for lookup in lookups}
+    sets = {lookup: pa.array(list(lookup.categories), inputs.field(lookup.place).type) for lookup in lookups}
 
     def table(records: pa.RecordBatch) -> Table:
         found = np.full((records.num_rows, len(inputs)), np.nan, order="F")
@@ -172,7 +173,8 @@ def column_to_json(column: Column, lookups: Sequence[Lookup]) -> list[Any]:
     """As `column_from_json` reads it."""
     if isinstance(column, Number):
         return ["number", column.place, [list(op) for op in column.ops]]
-    return ["choice", lookups.index(column.lookup), list(column.values)]
+    values = [None if math.isnan(value) else value for value in column.values]  # JSON has no NaN
+    return ["choice", lookups.index(column.lookup), values]
 
 
 def column_from_json(value: Sequence[Any], lookups: Sequence[Lookup]) -> Column:
@@ -180,4 +182,4 @@ def column_from_json(value: Sequence[Any], lookups: Sequence[Lookup]) -> Column:
     kind, place, rest = value
     if kind == "number":
         return Number(int(place), tuple((str(name), *map(float, given)) for name, *given in rest))
-    return Choice(lookups[place], tuple(map(float, rest)))
+    return Choice(lookups[place], tuple(math.nan if value is None else float(value) for value in rest))

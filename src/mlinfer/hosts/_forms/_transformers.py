@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer.hosts._feeding import is_plain_number, is_text
@@ -22,7 +23,10 @@ def after(transformer: Any, columns: Sequence[Source | Column]) -> list[Source |
     if read is not None and type(transformer).__module__.startswith("sklearn."):
         return list(read(transformer, columns))
     if hasattr(transformer, "get_support") and hasattr(transformer, "transform"):  # selectors of every kind
-        return [column for column, kept in zip(columns, transformer.get_support(), strict=True) if kept]
+        kept = transformer.get_support()
+        if len(columns) == 1 and isinstance(columns[0], Weighted):
+            return [columns[0].chosen(kept)]
+        return [column for column, chosen in zip(columns, kept, strict=True) if chosen]
     msg = f"{type(transformer).__name__} has no compiled form"
     raise NotCompiled(msg)
 
@@ -175,6 +179,11 @@ def looked_up(column: Any, categories: Any, *, refuses: bool) -> tuple[Lookup, l
     if is_text(column.type) and not all(isinstance(value, str) for value in there):
         msg = f"the categories of {column.name!r} are of several types"
         raise NotCompiled(msg)
+    try:
+        pa.array(there, column.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        msg = f"the categories of {column.name!r} are not all of the type {column.type}"
+        raise NotCompiled(msg) from error
     return Lookup(column.place, tuple(there), refuses), [*(place[value] for value in there), gap, -1]
 
 
