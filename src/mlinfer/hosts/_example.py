@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer import ConfigError, to_arrow
+from mlinfer import ConfigError, finite, to_arrow
 from mlinfer.hosts._feeding import Feed, is_plain_number, is_text
 
-SHOWN = 1000
-"""Records that the types of the columns are seen from."""
+SHOWN = 4096
+"""Records that the types of the columns are seen from, and that a compiled form must answer."""
 
 ASKED = 32
 """Records that the estimator is asked for."""
@@ -27,7 +27,7 @@ class Example:
 
     `native` gives a copy of them as the caller has them (None: the caller has them in a form that is not scikit-learn's);
     `frames` are the data frame libraries to try, in order; `dtypes` what pandas calls the types of the columns; `nones` the
-    columns of texts in which the caller writes a missing value as None.
+    columns of texts in which the caller writes a missing value as None; `whole` all that was given, up to SHOWN records.
     """
 
     batch: pa.RecordBatch
@@ -35,6 +35,7 @@ class Example:
     frames: tuple[str, ...]
     dtypes: dict[str, str]
     nones: tuple[str, ...] = ()
+    whole: pa.Table | None = None
 
     def __str__(self) -> str:
         """The columns, for messages."""
@@ -87,7 +88,34 @@ def example_of(data: Any, wanted: list[str] | None) -> Example:
     kind = type(some).__module__.partition(".")[0]
     dtypes = {str(name): str(dtype) for name, dtype in some.dtypes.items()} if kind == "pandas" else {}
     nones = _nones(some, kind, table.schema.names)
-    return Example(_batch(table, rows), _native(some, kind, rows), _frames(kind), dtypes, nones)
+    return Example(_batch(table, rows), _native(some, kind, rows), _frames(kind), dtypes, nones, table)
+
+
+def like(table: pa.Table, inputs: pa.Schema) -> pa.RecordBatch:
+    """The records of a table as a batch of these fields, without those that the fields do not allow.
+
+    Raises pyarrow's errors: they are of other types.
+    """
+    columns = [_plain(table[field.name].combine_chunks()).cast(field.type) for field in inputs]
+    keep = np.ones(table.num_rows, bool)
+    for column, field in zip(columns, inputs, strict=True):
+        keep &= _allowed(column, field)
+    return pa.RecordBatch.from_arrays(columns, schema=inputs).filter(pa.array(keep))
+
+
+def _allowed(column: pa.Array, field: pa.Field) -> np.ndarray:
+    """Which values the field allows: those that are there or may be missing, and those that are finite or need not be."""
+    if pt.is_fixed_size_list(field.type):
+        there = np.asarray(column.is_valid())
+        inner = _allowed(column.values, field.type.value_field.with_metadata(field.metadata))
+        rows = np.asarray(inner.reshape(-1, field.type.list_size).all(axis=1))
+        whole: np.ndarray = there & rows[column.offset : column.offset + len(column)]
+        return whole
+    lacks = np.asarray(column.is_null(nan_is_null=pt.is_floating(field.type)))
+    allowed: np.ndarray = np.ones(len(column), bool) if field.nullable else np.logical_not(lacks)
+    if pt.is_floating(field.type) and field.equals(finite(field), check_metadata=True):
+        allowed = allowed & (lacks | np.isfinite(column.to_numpy(zero_copy_only=False).astype(float)))
+    return allowed
 
 
 def _series(data: Any) -> Any:

@@ -15,9 +15,10 @@ from mlinfer.lifecycle._histograms import histograms
 from mlinfer.lifecycle._intervals import LEVEL, RESAMPLES
 from mlinfer.lifecycle._records import digest_of
 from mlinfer.lifecycle._report import Training
-from mlinfer.lifecycle._splits import CALIBRATION, TRAIN, ByTime, Split
+from mlinfer.lifecycle._splits import CALIBRATION, TEST, TRAIN, ByTime, Split
 
-EXAMPLE = 1000
+EXAMPLE = 4096
+UNSEEN = 65_536
 CALIBRATION_FILE = "calibration.arrow"
 
 
@@ -64,7 +65,7 @@ def write(plan: Plan, data: Data, fit: Fit, training: Training) -> None:
     files = {} if calibration is None else {CALIBRATION_FILE: _arrow(calibration)}
     save(
         fit.estimator, plan.path, example=_example(inputs, fit.feeding), method=methods,
-        expand=classes is not None, origin=Origin(facts, files),
+        expand=classes is not None, origin=Origin(facts, files, data.features(plan, TEST)[0].slice(0, UNSEEN)),
     )  # fmt: skip
 
 

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer.hosts._feeding import is_plain_number, is_text
-from mlinfer.hosts._forms._columns import Choice, Column, Lookup, Number
+from mlinfer.hosts._forms._columns import Choice, Lookup, Number
 from mlinfer.hosts._forms._source import NotCompiled, Source
 from mlinfer.hosts._forms._vectorizers import Weighted, counts, tfidf, weighted
 
 
-def after(transformer: Any, columns: Sequence[Source | Column]) -> list[Source | Column]:
+def after(transformer: Any, columns: Sequence[Any]) -> list[Any]:
     """The columns that a fitted transformer makes of these. Raises NotCompiled."""
     if transformer is None or transformer == "passthrough":
         return list(columns)
