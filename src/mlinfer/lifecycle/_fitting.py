@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer import ConfigError
+from mlinfer.hosts._feeding import is_text
 from mlinfer.lifecycle._metrics import Answers
 
 LARGEST_SEED = 2**31
@@ -35,7 +36,7 @@ class Feeding:
         named = _names_columns(estimator)
         if len(types) == 1 and _is_list(types[0]):
             return cls(tuple(features), "tensor")
-        if len(types) == 1 and pt.is_string(types[0]) and not named:
+        if len(types) == 1 and is_text(types[0]) and not named:
             return cls(tuple(features), "texts")
         if all(map(_is_number, types)) and not named:
             return cls(tuple(features), "matrix")
@@ -73,7 +74,14 @@ def prepared(estimator: Any, seed: int) -> Any:
         for name, value in parameters.items()
         if name.rpartition("__")[2] == "random_state" and value is None
     )
-    return fresh.set_params(**{name: int(dice.integers(LARGEST_SEED)) for name in open_ones})
+    fresh.set_params(**{name: int(dice.integers(LARGEST_SEED)) for name in open_ones})
+    for _, splitter in sorted(
+        (name, one) for name, one in parameters.items() if name.rpartition("__")[2] == "cv"
+    ):
+        shuffles = getattr(splitter, "shuffle", True) and hasattr(splitter, "random_state")
+        if shuffles and splitter.random_state is None:
+            splitter.random_state = int(dice.integers(LARGEST_SEED))  # `clone` has copied it
+    return fresh
 
 
 def fitted(estimator: Any, features: Any, truth: np.ndarray, weights: np.ndarray | None) -> Any:

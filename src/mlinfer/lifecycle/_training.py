@@ -119,9 +119,10 @@ def _fit(plan: Plan, data: Data, model: Any) -> Fit:
     feeding = Feeding.of(model, data.table, plan.features)
     seen, truth = data.of(TRAIN)
     weights = data.weights[data.sides == TRAIN] if plan.sample_weight else None
-    given = described(model)
+    lost: list[str] = []
+    given = described(model, lost)
     found = fitted(model, feeding.fed(seen), truth, weights)
-    return Fit(best_of(found), feeding, given, described(getattr(found, "best_params_", None)))
+    return Fit(best_of(found), feeding, given, described(getattr(found, "best_params_", None)), tuple(lost))
 
 
 def _metrics(plan: Plan, data: Data, model: Any) -> list[Metric]:
