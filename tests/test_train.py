@@ -18,7 +18,11 @@ from scipy.stats import binom, loguniform
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.dummy import DummyClassifier
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+)
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.feature_selection import SelectKBest, f_regression
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
@@ -659,3 +663,74 @@ def test_pandas_frames_may_be_handed_over(tmp_path):
         features=["mean radius", "mean texture"], split=ByKey("patient"), metrics=["roc_auc"], to=tmp_path / "c.mlinfer",
     )  # fmt: skip
     assert {score.group for score in found.scores} == {None, "a", "b"}
+
+
+@pytest.mark.parametrize("copy", ["rounded", "exponential", "with a gap"])
+def test_an_outcome_in_disguise_is_a_leak_of_a_regression(tmp_path, copy):
+    dice = np.random.default_rng(0)
+    outcome = dice.normal(size=2000)
+    disguised = {"rounded": outcome.round(3), "exponential": np.exp(outcome), "with a gap": outcome + 1.0}[
+        copy
+    ]
+    if copy == "with a gap":
+        disguised[5] = np.nan
+    data = pd.DataFrame(
+        {"key": range(2000), "a": dice.normal(size=2000), "leak": disguised, "outcome": outcome}
+    )
+    with pytest.raises(ConfigError, match=r"'leak'.*probably holds the outcome"):
+        mlinfer.train(
+            data,
+            HistGradientBoostingRegressor(max_iter=3),
+            target="outcome",
+            split=ByKey("key"),
+            to=tmp_path / "l.mlinfer",
+        )
+
+
+def test_a_text_that_is_there_only_for_one_outcome_is_a_leak(tmp_path):
+    outcome = np.arange(2000) % 2
+    texts = [f"case {n}" if one else None for n, one in enumerate(outcome)]
+    data = pa.table(
+        {"key": range(2000), "case": texts, "a": np.random.default_rng(0).normal(size=2000), "y": outcome}
+    )
+    with pytest.raises(ConfigError, match=r"'case'.*probably holds the outcome"):
+        mlinfer.train(data, LogisticRegression(), target="y", split=ByKey("key"), to=tmp_path / "l.mlinfer")
+
+
+def test_what_texts_say_does_not_stand_in_the_manifest(tmp_path):
+    texts = [f"Jane Doe {n} feels {'good' if n % 2 else 'bad'}" for n in range(600)]
+    data = {"key": list(range(600)), "text": texts, "y": [n % 2 for n in range(600)]}
+    found = mlinfer.train(
+        data, make_pipeline(TfidfVectorizer(vocabulary=["good", "bad"]), LogisticRegression()), target="y",
+        split=ByKey("key"), features=["text"], perfect=["text"], to=tmp_path / "t.mlinfer",
+    )  # fmt: skip
+    histogram = manifest(found.path)["training"]["histograms"]["text"]
+    assert sum(histogram["lengths"]["counts"]) == found.records["train"]
+    assert "Jane" not in json.dumps(histogram)
+
+
+def test_what_cannot_be_trained_on_is_said_in_a_sentence(train, flights):
+    with pytest.raises(ConfigError, match=r"write LogisticRegression\(\)"):
+        train(model=LogisticRegression)
+    with pytest.raises(ConfigError, match="sample_weight: wanted numbers"):
+        train(sample_weight="carrier")
+    delays = flights["dep_delay"].to_numpy().astype(float)
+    delays[3] = np.inf
+    place = flights.schema.get_field_index("dep_delay")
+    with pytest.raises(ConfigError, match="infinity"):
+        train(flights.set_column(place, "dep_delay", pa.array(delays)))
+
+
+def test_a_key_is_on_the_same_side_as_a_whole_number_and_as_a_float():
+    keys = pa.array(range(500))
+    sides = [divided(pa.table({"k": column}), ByKey("k")) for column in (keys, keys.cast(pa.float64()))]
+    np.testing.assert_array_equal(*sides)
+
+
+def test_groups_are_no_feature_unless_it_is_said(train, flights):
+    chosen = flights.select(["late", "flight_id", "dep_delay", "distance", "sched_dep_minute", "origin"])
+    assert manifest(train(chosen, features=None, groups="origin").path)["training"]["features"] == [
+        "dep_delay",
+        "distance",
+        "sched_dep_minute",
+    ]

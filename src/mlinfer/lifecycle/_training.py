@@ -82,7 +82,7 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
     if os.path.lexists(path):
         msg = f"{path}: wanted a new path for the package, found something there; remove it or choose another name"
         raise ConfigError(msg)
-    taken = {target, split.column, getattr(split, "key", None), sample_weight}
+    taken = {target, split.column, getattr(split, "key", None), sample_weight, groups}
     named = tuple(features) if features is not None else tuple(
         name for name in known(source).names if name not in taken
     )  # fmt: skip
