@@ -81,7 +81,7 @@ class Form:
 
     @classmethod
     def load(cls, content: bytes, where: str) -> Form:
-        """The form in these bytes. Raises ConfigError: they are damaged, or ONNX Runtime is missing."""
+        """The form in these bytes. Raises ConfigError: they are damaged."""
         try:
             facts, arrays = _file.load(content)
             lookups = [
