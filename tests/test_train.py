@@ -14,12 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom
-from sklearn.compose import make_column_transformer
+from scipy.stats import binom, loguniform
+from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.dummy import DummyClassifier
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+)
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_selection import SelectKBest, f_regression
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.metrics import (
     accuracy_score,
@@ -34,9 +39,9 @@ from sklearn.metrics import (
     roc_auc_score,
     root_mean_squared_error,
 )
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
 import mlinfer
@@ -45,6 +50,7 @@ from mlinfer._cli import main
 from mlinfer._demo._model import shipped
 from mlinfer.hosts import Origin, SklearnHost, manifest
 from mlinfer.lifecycle import ByGroup, ByKey, ByTime, estimator
+from mlinfer.lifecycle._estimators import described
 from mlinfer.lifecycle._intervals import Draws, clopper_pearson, delong, delong_error, percentile
 from mlinfer.lifecycle._metrics import METRICS, Answers
 from mlinfer.lifecycle._splits import divided
@@ -583,13 +589,71 @@ def test_code_that_is_allowed_is_found_in_the_current_folder(folder, monkeypatch
         GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=3),
         make_column_transformer((OneHotEncoder(), ["a"]), remainder="passthrough"),
         RandomForestClassifier(7, max_depth=3, random_state=1),
+        LogisticRegression(class_weight={0: 1, 1: 5}, C=np.inf),
+        make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), SelectKBest(f_regression, k=1), Ridge()),
+        make_pipeline(MinMaxScaler(feature_range=(0, 2)), FunctionTransformer(np.tanh), Ridge()),
+        GridSearchCV(
+            LogisticRegression(), {"C": [0.1, 1.0]}, cv=StratifiedKFold(3, shuffle=True, random_state=1)
+        ),
     ],
-    ids=lambda model: type(model).__name__,
+    ids=str,
 )
 def test_an_estimator_is_the_same_after_it_was_written_down(model):
-    from mlinfer.lifecycle._estimators import described
+    lost = []
+    assert repr(estimator(json.loads(json.dumps(described(model, lost), allow_nan=False)))) == repr(model)
+    assert not lost
 
-    assert repr(estimator(json.loads(json.dumps(described(model))))) == repr(model)
+
+def test_a_choice_of_columns_is_the_same_after_it_was_written_down():
+    chosen = make_column_selector(dtype_include=np.number)
+    model = make_column_transformer(
+        (OneHotEncoder(dtype=np.float32), chosen), (StandardScaler(), slice(0, 1))
+    )
+    written = described(model)
+    assert described(estimator(json.loads(json.dumps(written)))) == written
+    assert "0x" not in json.dumps(written)
+
+
+def test_what_cannot_be_written_down_is_said(train):
+    model = RandomizedSearchCV(LogisticRegression(), {"C": loguniform(0.01, 1)}, n_iter=2, cv=2)
+    fit = manifest(train(model=model).path)["training"]["fit"]
+    assert not fit["reproducible"]
+    assert "param_distributions.C" in fit["why"][0]
+    assert "0x" not in json.dumps(fit)
+
+
+def test_a_search_whose_folds_are_shuffled_finds_the_same_again(train, tmp_path):
+    model = GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=StratifiedKFold(3, shuffle=True))
+    one = manifest(train(model=model).path)["training"]["fit"]
+    assert one["reproducible"]
+    assert one["estimator"]["cv"]["random_state"] is not None
+    assert model.cv.random_state is None  # the caller's own is left alone
+    two = train(model=estimator(one["estimator"]), to=tmp_path / "again.mlinfer")
+    assert manifest(two.path)["training"]["fit"]["best"] == one["best"]
+
+
+def test_tables_are_read_as_the_classes_want_them():
+    scaler = {"class": "sklearn.preprocessing.MinMaxScaler", "feature_range": [0, 2]}
+    last = {"class": "sklearn.linear_model.LogisticRegression", "class_weight": {"0": 1, "1": 2}}
+    found = estimator({"class": "sklearn.ensemble.VotingClassifier", "estimators": [["a", [scaler, last]]]})
+    ((_, pipeline),) = found.estimators
+    assert pipeline[0].feature_range == (0, 2)
+    assert pipeline[1].class_weight == {0: 1, 1: 2}
+    with pytest.raises(ConfigError, match="which is none"):
+        estimator({"class": "sklearn.model_selection.KFold"})
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_texts_of_any_layout_are_trained_on(tmp_path, kind):
+    texts = [f"{'good' if n % 2 else 'bad'} film" for n in range(400)]
+    table = pa.table(
+        {"key": range(400), "text": pa.array(texts).cast(kind), "liked": [n % 2 for n in range(400)]}
+    )
+    found = mlinfer.train(
+        table, make_pipeline(TfidfVectorizer(), LogisticRegression()), target="liked", split=ByKey("key"),
+        features=["text"], perfect=["text"], to=tmp_path / "t.mlinfer",
+    )  # fmt: skip
+    assert found["accuracy"].value == 1
 
 
 def test_pandas_frames_may_be_handed_over(tmp_path):
@@ -599,3 +663,74 @@ def test_pandas_frames_may_be_handed_over(tmp_path):
         features=["mean radius", "mean texture"], split=ByKey("patient"), metrics=["roc_auc"], to=tmp_path / "c.mlinfer",
     )  # fmt: skip
     assert {score.group for score in found.scores} == {None, "a", "b"}
+
+
+@pytest.mark.parametrize("copy", ["rounded", "exponential", "with a gap"])
+def test_an_outcome_in_disguise_is_a_leak_of_a_regression(tmp_path, copy):
+    dice = np.random.default_rng(0)
+    outcome = dice.normal(size=2000)
+    disguised = {"rounded": outcome.round(3), "exponential": np.exp(outcome), "with a gap": outcome + 1.0}[
+        copy
+    ]
+    if copy == "with a gap":
+        disguised[5] = np.nan
+    data = pd.DataFrame(
+        {"key": range(2000), "a": dice.normal(size=2000), "leak": disguised, "outcome": outcome}
+    )
+    with pytest.raises(ConfigError, match=r"'leak'.*probably holds the outcome"):
+        mlinfer.train(
+            data,
+            HistGradientBoostingRegressor(max_iter=3),
+            target="outcome",
+            split=ByKey("key"),
+            to=tmp_path / "l.mlinfer",
+        )
+
+
+def test_a_text_that_is_there_only_for_one_outcome_is_a_leak(tmp_path):
+    outcome = np.arange(2000) % 2
+    texts = [f"case {n}" if one else None for n, one in enumerate(outcome)]
+    data = pa.table(
+        {"key": range(2000), "case": texts, "a": np.random.default_rng(0).normal(size=2000), "y": outcome}
+    )
+    with pytest.raises(ConfigError, match=r"'case'.*probably holds the outcome"):
+        mlinfer.train(data, LogisticRegression(), target="y", split=ByKey("key"), to=tmp_path / "l.mlinfer")
+
+
+def test_what_texts_say_does_not_stand_in_the_manifest(tmp_path):
+    texts = [f"Jane Doe {n} feels {'good' if n % 2 else 'bad'}" for n in range(600)]
+    data = {"key": list(range(600)), "text": texts, "y": [n % 2 for n in range(600)]}
+    found = mlinfer.train(
+        data, make_pipeline(TfidfVectorizer(vocabulary=["good", "bad"]), LogisticRegression()), target="y",
+        split=ByKey("key"), features=["text"], perfect=["text"], to=tmp_path / "t.mlinfer",
+    )  # fmt: skip
+    histogram = manifest(found.path)["training"]["histograms"]["text"]
+    assert sum(histogram["lengths"]["counts"]) == found.records["train"]
+    assert "Jane" not in json.dumps(histogram)
+
+
+def test_what_cannot_be_trained_on_is_said_in_a_sentence(train, flights):
+    with pytest.raises(ConfigError, match=r"write LogisticRegression\(\)"):
+        train(model=LogisticRegression)
+    with pytest.raises(ConfigError, match="sample_weight: wanted numbers"):
+        train(sample_weight="carrier")
+    delays = flights["dep_delay"].to_numpy().astype(float)
+    delays[3] = np.inf
+    place = flights.schema.get_field_index("dep_delay")
+    with pytest.raises(ConfigError, match="infinity"):
+        train(flights.set_column(place, "dep_delay", pa.array(delays)))
+
+
+def test_a_key_is_on_the_same_side_as_a_whole_number_and_as_a_float():
+    keys = pa.array(range(500))
+    sides = [divided(pa.table({"k": column}), ByKey("k")) for column in (keys, keys.cast(pa.float64()))]
+    np.testing.assert_array_equal(*sides)
+
+
+def test_groups_are_no_feature_unless_it_is_said(train, flights):
+    chosen = flights.select(["late", "flight_id", "dep_delay", "distance", "sched_dep_minute", "origin"])
+    assert manifest(train(chosen, features=None, groups="origin").path)["training"]["features"] == [
+        "dep_delay",
+        "distance",
+        "sched_dep_minute",
+    ]

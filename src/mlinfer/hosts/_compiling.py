@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from mlinfer import ConfigError, Signature
 from mlinfer.hosts._answers_of import Answer
+from mlinfer.hosts._example import like
 from mlinfer.hosts._feeding import feeder
 from mlinfer.hosts._forms import Form, NotCompiled, Proof, compiled, prove
 from mlinfer.hosts._forms._questions import Ground
@@ -50,8 +51,10 @@ def described(facts: Mapping[str, Any] | None) -> str:
     return f"{facts['form']}, {Proof(**facts['proof'])}"
 
 
-def form_of(estimator: Any, found: Study, example: pa.RecordBatch) -> Compiled:
-    """The form of an estimator whose study this is, proven on records around the example."""
+def form_of(
+    estimator: Any, found: Study, example: pa.RecordBatch, given: Mapping[str, pa.Table | None]
+) -> Compiled:
+    """The form of an estimator whose study this is, proven on records around the example and on all that are `given`."""
     try:
         form = compiled(estimator, found.inputs)
         fed = fed_by(estimator, found.feed)
@@ -65,14 +68,18 @@ def form_of(estimator: Any, found: Study, example: pa.RecordBatch) -> Compiled:
             ground = Ground(found.inputs, example, core.choices())
         if hasattr(core, "questions"):
             ground = Ground(found.inputs, example, texts=core.questions())
+        more = [(name, like(table, found.inputs)) for name, table in given.items() if table is not None]
         twin = Form.load(form.dump(), "the compiled form")
-        proof = prove(reference, asked_form(twin, form.methods, found.inputs, example), ground)
+        proof = prove(reference, asked_form(twin, form.methods, found.inputs, example), ground, more)
         if hasattr(twin.core, "in_numpy"):  # whoever opens the package may lack mlinfer-fast
             other = Form(twin.core.in_numpy(), twin.link)
-            prove(reference, asked_form(other, form.methods, found.inputs, example), ground)
+            prove(reference, asked_form(other, form.methods, found.inputs, example), ground, more)
         return Compiled(form, "", proof)
     except NotCompiled as error:
         return Compiled(None, str(error))
+    except Exception as error:  # noqa: BLE001 - an estimator may hold anything, and is asked as it is where no form is found
+        first = (str(error).splitlines() or [""])[0]
+        return Compiled(None, f"it could not be compiled ({type(error).__name__}: {first:.200})")
 
 
 def asked_form(form: Form, methods: Sequence[str], inputs: pa.Schema, example: pa.RecordBatch) -> Asked:

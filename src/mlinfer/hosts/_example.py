@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer import ConfigError, to_arrow
+from mlinfer import ConfigError, finite, to_arrow
 from mlinfer.hosts._feeding import Feed, is_plain_number, is_text
 
-SHOWN = 1000
-"""Records that the types of the columns are seen from."""
+SHOWN = 4096
+"""Records that the types of the columns are seen from, and that a compiled form must answer."""
 
 ASKED = 32
 """Records that the estimator is asked for."""
@@ -26,13 +26,16 @@ class Example:
     """A few records as a batch whose fields are all nullable.
 
     `native` gives a copy of them as the caller has them (None: the caller has them in a form that is not scikit-learn's);
-    `frames` are the data frame libraries to try, in order; `dtypes` what pandas calls the types of the columns.
+    `frames` are the data frame libraries to try, in order; `dtypes` what pandas calls the types of the columns; `nones` the
+    columns of texts in which the caller writes a missing value as None; `whole` all that was given, up to SHOWN records.
     """
 
     batch: pa.RecordBatch
     native: Callable[[], Any] | None
     frames: tuple[str, ...]
     dtypes: dict[str, str]
+    nones: tuple[str, ...] = ()
+    whole: pa.Table | None = None
 
     def __str__(self) -> str:
         """The columns, for messages."""
@@ -53,13 +56,13 @@ class Example:
         gaps = tuple(
             field.name for field in self.batch.schema if is_text(field.type) and self._lacks_some(field.name)
         )
+        ways = dict.fromkeys([self.nones, (), gaps])  # of writing a missing text
         for name in self.frames:
-            yield Feed("pandas", self.dtypes) if name == "pandas" else Feed("polars")
-            if gaps and name == "pandas":
-                yield Feed("pandas", self.dtypes, gaps)
-        yield Feed("objects")
-        if gaps:
-            yield Feed("objects", nones=gaps)
+            if name == "pandas":
+                yield from (Feed("pandas", self.dtypes, nones) for nones in ways)
+            else:
+                yield Feed("polars")
+        yield from (Feed("objects", nones=nones) for nones in ways)
 
     def _lacks_some(self, name: str) -> bool:
         return bool(self.batch.column(name).null_count)
@@ -81,10 +84,38 @@ def example_of(data: Any, wanted: list[str] | None) -> Example:
     if table.num_rows == 0 or table.num_columns == 0:
         msg = f"example: wanted at least one record, found {table.num_rows} records of {table.num_columns} columns"
         raise ConfigError(msg)
-    batch = _batch(table)
+    rows = _rows(table)
     kind = type(some).__module__.partition(".")[0]
     dtypes = {str(name): str(dtype) for name, dtype in some.dtypes.items()} if kind == "pandas" else {}
-    return Example(batch, _native(some, kind, batch.num_rows), _frames(kind), dtypes)
+    nones = _nones(some, kind, table.schema.names)
+    return Example(_batch(table, rows), _native(some, kind, rows), _frames(kind), dtypes, nones, table)
+
+
+def like(table: pa.Table, inputs: pa.Schema) -> pa.RecordBatch:
+    """The records of a table as a batch of these fields, without those that the fields do not allow.
+
+    Raises pyarrow's errors: they are of other types.
+    """
+    columns = [_plain(table[field.name].combine_chunks()).cast(field.type) for field in inputs]
+    keep = np.ones(table.num_rows, bool)
+    for column, field in zip(columns, inputs, strict=True):
+        keep &= _allowed(column, field)
+    return pa.RecordBatch.from_arrays(columns, schema=inputs).filter(pa.array(keep))
+
+
+def _allowed(column: pa.Array, field: pa.Field) -> np.ndarray:
+    """Which values the field allows: those that are there or may be missing, and those that are finite or need not be."""
+    if pt.is_fixed_size_list(field.type):
+        there = np.asarray(column.is_valid())
+        inner = _allowed(column.values, field.type.value_field.with_metadata(field.metadata))
+        rows = np.asarray(inner.reshape(-1, field.type.list_size).all(axis=1))
+        whole: np.ndarray = there & rows[column.offset : column.offset + len(column)]
+        return whole
+    lacks = np.asarray(column.is_null(nan_is_null=pt.is_floating(field.type)))
+    allowed: np.ndarray = np.ones(len(column), bool) if field.nullable else np.logical_not(lacks)
+    if pt.is_floating(field.type) and field.equals(finite(field), check_metadata=True):
+        allowed = allowed & (lacks | np.isfinite(column.to_numpy(zero_copy_only=False).astype(float)))
+    return allowed
 
 
 def _series(data: Any) -> Any:
@@ -104,9 +135,22 @@ def _first(data: Any, count: int) -> Any:
     return data[:count] if isinstance(data, np.ndarray | list | tuple) or hasattr(data, "slice") else data
 
 
-def _batch(table: pa.Table) -> pa.RecordBatch:
-    """The first records; a single one twice, so that an estimator that answers columns cannot be mistaken."""
-    rows = list(range(min(table.num_rows, ASKED))) if table.num_rows > 1 else [0, 0]
+def _rows(table: pa.Table) -> list[int]:
+    """The first records, and more so that each column that lacks a value somewhere is seen to lack one.
+
+    A single record twice, so that an estimator that answers columns cannot be mistaken.
+    """
+    if table.num_rows == 1:
+        return [0, 0]
+    rows = list(range(min(table.num_rows, ASKED)))
+    for column in table.columns:
+        lacks = np.asarray(column.is_null(nan_is_null=pt.is_floating(column.type)))
+        if lacks.any() and not lacks[rows].any():
+            rows.append(int(lacks.argmax()))
+    return rows
+
+
+def _batch(table: pa.Table, rows: list[int]) -> pa.RecordBatch:
     columns = []
     for field, column in zip(table.schema, table.columns, strict=True):
         if pt.is_null(field.type):
@@ -128,20 +172,33 @@ def _plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.cast(pa.string()) if is_text(column.type) else column
 
 
-def _native(some: Any, kind: str, count: int) -> Callable[[], Any] | None:
+def _native(some: Any, kind: str, rows: list[int]) -> Callable[[], Any] | None:
     if kind == "pandas":
-        places = [n % len(some) for n in range(count)]
-        copy: Callable[[], Any] = some.iloc[places].copy
+        copy: Callable[[], Any] = some.iloc[rows].copy
         return copy
     if kind == "polars":
-        places = [n % len(some) for n in range(count)]
-        return lambda: some[places]
+        return lambda: some[rows]
     if isinstance(some, np.ndarray):
         shaped = some.reshape(len(some), -1) if some.ndim > 1 or some.dtype.kind not in "OUS" else some
-        return lambda: shaped[[n % len(some) for n in range(count)]]
+        return lambda: shaped[rows]
     if isinstance(some, list | tuple) and all(isinstance(value, str) for value in some):
-        return lambda: [some[n % len(some)] for n in range(count)]
+        return lambda: [some[row] for row in rows]
     return None
+
+
+def _nones(some: Any, kind: str, names: list[str]) -> tuple[str, ...]:
+    """The columns in which a missing value is written as None; only objects of Python's can be."""
+    if kind == "pandas":
+        columns = [some.iloc[:, place] for place in range(len(names))]
+    elif isinstance(some, np.ndarray) and some.dtype.kind == "O":
+        columns = list(some.reshape(len(some), -1).T)
+    else:
+        return ()
+    return tuple(
+        name
+        for name, column in zip(names, columns, strict=False)
+        if str(column.dtype) == "object" and any(value is None for value in column)
+    )
 
 
 def _frames(kind: str) -> tuple[str, ...]:

@@ -65,11 +65,13 @@ class Package:
 class Origin:
     """Where a model comes from: `training`, a JSON object for the manifest, and `files` to keep beside it.
 
-    The files are part of the package: their digests are compared whenever it is opened.
+    The files are part of the package: their digests are compared whenever it is opened. `unseen`: inputs that it was not
+    fitted on; a compiled form must answer them as the estimator does. They are not kept.
     """
 
     training: Mapping[str, Any]
     files: Mapping[str, bytes] = field(default_factory=dict)
+    unseen: pa.Table | None = None
 
 
 def write(

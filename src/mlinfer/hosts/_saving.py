@@ -43,8 +43,9 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     Args:
         model: the fitted estimator.
         path: where the folder is made, `flight-delays.mlinfer`; nothing may be there, but see `replace`.
-        example: a few records as the estimator was fitted on, without the target; see `SklearnHost`. One record of it is
-            stored in the package. Not needed for an estimator of numbers alone.
+        example: records as the estimator was fitted on, without the target; see `SklearnHost`. A compiled form must answer
+            all of them (the first 4,096) as the estimator does; one is stored in the package. Not needed for an estimator of
+            numbers alone.
         name: the model's id; by default the name of the folder.
         method: what the package is asked for by default.
         expand: one column per class or output instead of one column of lists.
@@ -93,9 +94,10 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     ):
         msg = f"{path}: wanted a package that answers as the model does, found other answers once it was loaded; it is not saved"
         raise ConfigError(msg)
-    form = (
-        form_of(loaded, found, batch) if compile == "auto" else Compiled(None, "saved with compile='never'")
-    )
+    form = Compiled(None, "saved with compile='never'")
+    if compile == "auto":
+        given = {"whole example": records.whole, "unseen": None if origin is None else origin.unseen}
+        form = form_of(loaded, found, batch, given)
     write(path, package, content, (form, origin), replace=replace)
     return path
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer import ConfigError, finite
-from mlinfer.hosts._answers_of import Answer, answer_of, dense
+from mlinfer.hosts._answers_of import METHODS, Answer, answer_of, dense
 from mlinfer.hosts._example import Example
 from mlinfer.hosts._feeding import Feed, feeder, is_text
 from mlinfer.hosts._unnamed import unnamed
@@ -44,11 +44,12 @@ def study(estimator: Any, example: Example, methods: Sequence[str], *, expand: b
     Asks the estimator for the example, and once more per column that it might take without a value. Raises ConfigError:
     it cannot answer its own example.
     """
-    feed, returned = _choose(estimator, example, methods)
+    others = [name for name in METHODS if name not in methods and hasattr(estimator, name)]
+    feed, returned = _choose(estimator, example, methods, others)
     fed = fed_by(estimator, feed)
     answers = answers_of(fed, methods, returned, expand=expand)
     asks = [answer.ask for answer in answers]
-    inputs, feed = _Probe(feed, asks, example.batch).fields()
+    inputs, feed = _Probe(feed, asks, example.batch, lambda data: _said_by(fed, others, data)).fields()
     return Study(inputs, feed, answers)
 
 
@@ -73,29 +74,35 @@ def answers_of(
     )
 
 
-def _choose(estimator: Any, example: Example, methods: Sequence[str]) -> tuple[Feed, list[Any]]:
-    """The first way to feed it that gives the answers that the example itself gives."""
+def _choose(
+    estimator: Any, example: Example, methods: Sequence[str], others: Sequence[str]
+) -> tuple[Feed, list[Any]]:
+    """The first way to feed it that gives the answers that the example itself gives, those of `others` included."""
     reference: list[Any] | None = None
     problem: Exception | None = None
     second: tuple[Feed, list[Any]] | None = None
     if example.native is not None:
         try:
             reference, _ = _ask_quietly(estimator, methods, example.native())
+            reference += _said_by(estimator, others, example.native)
         except REFUSALS as error:
             problem = error
     for feed in example.feeds() if problem is None else ():
         try:
             data = feeder(feed, example.batch.schema)(example.batch)
             returned, clean = _ask_quietly(fed_by(estimator, feed), methods, data)
+            said = [*returned, *_said_by(fed_by(estimator, feed), others, _made(feed, example.batch))]
         except (*REFUSALS, ConfigError) as error:
             problem = (
                 problem if isinstance(problem, ConfigError) else error
             )  # a missing library explains the rest
             continue
         if _rows(returned) != example.batch.num_rows or (
-            reference is not None and not alike(returned, reference)
+            reference is not None and not alike(said, reference)
         ):
             continue
+        if reference is None:
+            _check_gaps(estimator, example, (*methods, *others), feed)
         if clean:
             return feed, returned
         second = second or (feed, returned)
@@ -108,6 +115,34 @@ def _choose(estimator: Any, example: Example, methods: Sequence[str]) -> tuple[F
         f"{_first_line(problem)}; give example= as the data that it was fitted on, without the target"
     )
     raise ConfigError(msg) from problem
+
+
+def _check_gaps(estimator: Any, example: Example, methods: Sequence[str], chosen: Feed) -> None:
+    """Raises ConfigError: the answers depend on how a missing text is written, and the example does not show it."""
+    fed = fed_by(estimator, chosen)
+    ways = [feed for feed in example.feeds() if feed.kind == chosen.kind]
+    said = [_said_by(fed, methods, _made(feed, example.batch)) for feed in ways]
+    if any(not alike(one, said[ways.index(chosen)]) for one in said if all(map(len, one))):
+        msg = (
+            f"{type(estimator).__name__}: wanted an example that shows how a missing text was written when it was fitted (None "
+            "or NaN; it answers them differently), found one of another form; give example= as the data frame that it was fitted on"
+        )
+        raise ConfigError(msg)
+
+
+def _made(feed: Feed, batch: pa.RecordBatch) -> Callable[[], Any]:
+    return lambda: feeder(feed, batch.schema)(batch)
+
+
+def _said_by(fed: Any, methods: Sequence[str], data: Callable[[], Any]) -> list[Any]:
+    """What these methods answer, each asked of data of its own; empty for one that refuses."""
+    found: list[Any] = []
+    for name in methods:
+        try:
+            found += _parts(_ask_quietly(fed, [name], data())[0])
+        except (*REFUSALS, ConfigError, MemoryError):
+            found.append(np.empty(0))
+    return found
 
 
 def _first_line(problem: Exception | None) -> str:
@@ -136,22 +171,30 @@ def _rows(returned: Sequence[Any]) -> int:
 
 def alike(returned: Sequence[Any], reference: Sequence[Any]) -> bool:
     """Whether answers are the same, but for the last digits."""
-    return all(
+    ones, others = list(_parts(returned)), list(_parts(reference))
+    return len(ones) == len(others) and all(
         one.shape == other.shape
         and (
             np.allclose(one, other, rtol=CLOSE, atol=CLOSE, equal_nan=True)
             if one.dtype.kind == other.dtype.kind == "f"
             else bool(np.all((one == other) | ((one != one) & (other != other))))  # noqa: PLR0124 - NaN is not itself
         )
-        for one, other in zip(_parts(returned), _parts(reference), strict=True)
+        for one, other in zip(ones, others, strict=True)
     )
 
 
 class _Probe:
     """Takes values away from the example and looks whether finite answers still come."""
 
-    def __init__(self, feed: Feed, asks: Sequence[Callable[[Any], Any]], batch: pa.RecordBatch) -> None:
-        self._feed, self._asks, self._batch = feed, asks, batch
+    def __init__(
+        self,
+        feed: Feed,
+        asks: Sequence[Callable[[Any], Any]],
+        batch: pa.RecordBatch,
+        more: Callable[[Any], Any],
+    ) -> None:
+        """`more`: what else the estimator says of data that is made anew for each of its methods."""
+        self._feed, self._asks, self._batch, self._more = feed, asks, batch, more
 
     def fields(self) -> tuple[pa.Schema, Feed]:
         """The fields with what they allow, and the feed with how a missing value is given."""
@@ -176,16 +219,30 @@ class _Probe:
         return self._works(lambda: _diagonal(matrix, value))
 
     def _takes_null(self, place: int, field: pa.Field) -> bool:
-        if self._null_works(place, field) or self._lacks_some(place):
+        if self._lacks_some(place):
             return True
-        if self._feed.kind not in {"pandas", "objects", "texts"} or not is_text(field.type):
-            return False
-        before = self._feed
-        self._feed = replace(before, nones=(*before.nones, field.name))
-        if self._null_works(place, field):
+        works, nan = self._null_works(place, field), self._feed
+        written = nan.kind == "pandas" and nan.dtypes.get(field.name) not in {None, "object"}
+        if (
+            nan.kind not in {"pandas", "objects", "texts"}
+            or not is_text(field.type)
+            or (works and written)  # this type of column knows no None
+        ):
+            return works
+        none = replace(nan, nones=(*nan.nones, field.name))
+        self._feed = none
+        if not self._null_works(place, field):
+            self._feed = nan
+            return works
+        if not works:
             return True
-        self._feed = before
-        return False
+        self._feed = nan
+        missing = self._with(place, pa.nulls(self._batch.num_rows, field.type))
+        return alike(self._all_said(nan, missing), self._all_said(none, missing))
+
+    def _all_said(self, feed: Feed, batch: pa.RecordBatch) -> list[Any]:
+        make = _made(feed, batch)
+        return [*(ask(make()) for ask in self._asks), *self._more(make)]
 
     def _null_works(self, place: int, field: pa.Field) -> bool:
         """With the value missing everywhere (as it is in a batch of one), and in every other record."""
@@ -208,10 +265,12 @@ class _Probe:
         return self._replaced(place, pa.array(signs).cast(column.type))
 
     def _replaced(self, place: int, column: pa.Array) -> bool:
+        return self._works(_made(self._feed, self._with(place, column)))
+
+    def _with(self, place: int, column: pa.Array) -> pa.RecordBatch:
         columns = [*self._batch.columns]
         columns[place] = column
-        batch = pa.RecordBatch.from_arrays(columns, schema=self._batch.schema)
-        return self._works(lambda: feeder(self._feed, batch.schema)(batch))
+        return pa.RecordBatch.from_arrays(columns, schema=self._batch.schema)
 
     def _tensor(self, field: pa.Field) -> pa.Field:
         """A list of numbers: all of them may be missing, or none."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,11 @@ CLASS = "class"
 LIBRARY = "sklearn."
 PAIRS = {"steps", "transformers", "transformer_list", "estimators"}
 """Parameters whose lists scikit-learn wants as tuples."""
+ONE = {"estimator", "final_estimator", "regressor", "classifier", "transformer", "remainder"}
+"""Parameters that are one estimator: a list of several is a pipeline."""
+TAGS = {"$tuple", "$pairs", "$float", "$slice", "$name"}
+"""What JSON lacks: tuples, tables by other keys than texts, infinite numbers and NaN, slices, functions and types."""
+NUMBER = re.compile(r"-?\d+")
 
 
 def estimator(described: Any, where: str = "estimator", imported: Callable[[str], Any] | None = None) -> Any:
@@ -35,12 +42,29 @@ def estimator(described: Any, where: str = "estimator", imported: Callable[[str]
     if not isinstance(described, Mapping) or not isinstance(described.get(CLASS), str):
         msg = f'{where}: wanted a table with class = "sklearn....", or a list of such tables, found {described!r:.200}'
         raise ConfigError(msg)
+    made = _made(described, where, imported)
+    if ":" not in described[CLASS] and not hasattr(made, "fit"):
+        msg = f"{where}: wanted an estimator, found {described[CLASS]!r}, which is none"
+        raise ConfigError(msg)
+    return made
+
+
+def _made(described: Mapping[str, Any], where: str, imported: Callable[[str], Any] | None) -> Any:
+    """What a table with a class stands for: an estimator, or what one is set up with."""
+    if not isinstance(described[CLASS], str):
+        msg = f'{where}: wanted a table with class = "sklearn....", found {described!r:.200}'
+        raise ConfigError(msg)
     found = _class(described[CLASS], where, imported)
-    options = {
-        name: _value(value, name, f"{where}.{name}", imported)
-        for name, value in described.items()
-        if name != CLASS
-    }
+    wanted = getattr(found, "_parameter_constraints", {})
+    options = {}
+    for name, value in described.items():
+        if name != CLASS:
+            one = _value(value, name, f"{where}.{name}", imported)
+            kinds = wanted.get(name, ()) if isinstance(wanted, Mapping) else ()
+            only_tuple = (
+                isinstance(kinds, list) and tuple in kinds and list not in kinds and "array-like" not in kinds
+            )
+            options[name] = tuple(one) if isinstance(one, list) and only_tuple else one
     try:
         return found(**options)
     except TypeError as error:
@@ -48,40 +72,139 @@ def estimator(described: Any, where: str = "estimator", imported: Callable[[str]
         raise ConfigError(msg) from error
 
 
-def described(value: Any) -> Any:
-    """An estimator as `estimator` reads it, with the parameters that differ from their defaults; all else as its text."""
-    if hasattr(value, "get_params") and not isinstance(value, type):
-        usual = {name: one.default for name, one in inspect.signature(type(value)).parameters.items()}
-        parameters = {
-            name: described(one) for name, one in sorted(value.get_params(deep=False).items())
-            if name not in usual or repr(usual[name]) != repr(one)
-        }  # fmt: skip
-        return {CLASS: _name(type(value)), **parameters}
-    if isinstance(value, Mapping):
-        return {str(name): described(one) for name, one in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [described(one) for one in value]
-    if isinstance(value, np.generic):
-        return value.item()
-    plain = (
-        value is None
-        or isinstance(value, str | bool | int)
-        or (isinstance(value, float) and math.isfinite(value))
+def _is_made_anew(value: Any) -> bool:
+    """Whether it is a splitter, or a choice of columns, of scikit-learn's."""
+    kind = type(value)
+    return kind.__module__.startswith(LIBRARY) and (
+        hasattr(kind, "split") or kind.__name__ == "make_column_selector"
     )
-    return value if plain else repr(value)
+
+
+def described(value: Any, lost: list[str] | None = None, where: str = "estimator") -> Any:
+    """An estimator as `estimator` reads it, with the parameters that differ from their defaults.
+
+    What JSON lacks is tagged (see TAGS). What cannot be written down stands as a text, and its place is added to `lost`.
+    """
+    lost = [] if lost is None else lost
+    if hasattr(value, "get_params") and not isinstance(value, type):
+        return _with_parameters(value, value.get_params(deep=False), lost, where)
+    if _is_made_anew(value):
+        names = list(inspect.signature(type(value)).parameters)
+        if all(hasattr(value, name) for name in names):
+            return _with_parameters(value, {name: getattr(value, name) for name in names}, lost, where)
+    if isinstance(value, Mapping):
+        pairs = [(key, described(one, lost, f"{where}.{key}")) for key, one in value.items()]
+        if all(isinstance(key, str) and not NUMBER.fullmatch(key) for key in value):
+            return dict(pairs)
+        return {"$pairs": [[described(key, lost, where), one] for key, one in pairs]}
+    if isinstance(value, list | tuple | np.ndarray):
+        items = [described(one, lost, f"{where}[{n}]") for n, one in enumerate(value)]
+        return {"$tuple": items} if isinstance(value, tuple) else items
+    return _single(value, lost, where)
+
+
+def _single(value: Any, lost: list[str], where: str) -> Any:
+    if isinstance(value, slice):
+        return {"$slice": [value.start, value.stop, value.step]}
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": repr(value)}
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    return _named(value, lost, where)
+
+
+def _with_parameters(value: Any, parameters: Mapping[str, Any], lost: list[str], where: str) -> Any:
+    usual = {name: one.default for name, one in inspect.signature(type(value)).parameters.items()}
+    found: dict[str, Any] = {CLASS: _name(type(value))}
+    if not found[CLASS].startswith(LIBRARY):
+        lost.append(f"{where}: {found[CLASS]}")
+    for name, one in sorted(parameters.items()):
+        if name in usual and repr(usual[name]) == repr(one):
+            continue
+        place = f"{where}.{name}"
+        if name in PAIRS and isinstance(one, list):
+            found[name] = [[described(part, lost, place) for part in item] for item in one]
+        else:
+            found[name] = described(one, lost, place)
+    return found
+
+
+def _named(value: Any, lost: list[str], where: str) -> Any:
+    """A function or type by its name; all else as a text."""
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    if name is None:
+        text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # an address is another one each time
+        lost.append(f"{where}: {text}")
+        return text
+    module = str(getattr(value, "__module__", "") or "numpy").partition("._")[0]
+    full = f"{module}.{name}"
+    try:
+        if _by_name(full) is value:
+            return {"$name": full}
+    except (ImportError, AttributeError, ValueError):
+        pass
+    lost.append(f"{where}: {full}")
+    return full
+
+
+def _by_name(full: str) -> Any:
+    """A function or type of scikit-learn's, or numpy's type or function on elements. Raises ValueError: it is neither."""
+    module, _, attribute = full.rpartition(".")
+    builtin = {"builtins.int": int, "builtins.float": float, "builtins.bool": bool, "builtins.object": object}
+    if full in builtin:
+        return builtin[full]
+    if module != "numpy" and not (module.startswith(LIBRARY) and "._" not in full):
+        raise ValueError(full)
+    found = getattr(importlib.import_module(module), attribute)
+    if module == "numpy" and not isinstance(found, np.ufunc | type):
+        raise ValueError(full)
+    return found
 
 
 def _value(value: Any, name: str, where: str, imported: Callable[[str], Any] | None) -> Any:
     if isinstance(value, Mapping):
         if CLASS in value:
-            return estimator(value, where, imported)
-        return {key: _value(one, key, f"{where}.{key}", imported) for key, one in value.items()}
+            return _made(value, where, imported)
+        if len(value) == 1 and (tag := next(iter(value))) in TAGS:
+            return _untagged(tag, value[tag], where, imported)
+        found = {key: _value(one, key, f"{where}.{key}", imported) for key, one in value.items()}
+        whole = name == "class_weight" and all(NUMBER.fullmatch(str(key)) for key in found)
+        return {int(key): one for key, one in found.items()} if whole else found
     if isinstance(value, list):
-        if name == "estimator":  # of a search: a pipeline, as at the top
-            return estimator(value, where, imported)
-        items = [_value(one, "", where, imported) for one in value]
-        return [tuple(one) if isinstance(one, list) else one for one in items] if name in PAIRS else items
+        if name in ONE and value and all(isinstance(one, Mapping) and CLASS in one for one in value):
+            return estimator(value, where, imported)  # a pipeline, as at the top
+        if name in PAIRS:
+            return [_pair(one, f"{where}[{n}]", imported) for n, one in enumerate(value)]
+        return [_value(one, "", where, imported) for one in value]
     return value
+
+
+def _pair(value: Any, where: str, imported: Callable[[str], Any] | None) -> Any:
+    if not isinstance(value, list):
+        return _value(value, "", where, imported)
+    names = ["", "estimator", ""]
+    return tuple(
+        _value(one, name, where, imported)
+        for one, name in zip_longest(value, names[: len(value)], fillvalue="")
+    )
+
+
+def _untagged(tag: str, value: Any, where: str, imported: Callable[[str], Any] | None) -> Any:
+    try:
+        if tag == "$float":
+            return float(value)
+        if tag == "$slice":
+            return slice(*value)
+        if tag == "$name":
+            return _by_name(value)
+        if tag == "$tuple":
+            return tuple(_value(one, "", where, imported) for one in value)
+        return {_value(key, "", where, imported): _value(one, "", where, imported) for key, one in value}
+    except (ValueError, TypeError, ImportError, AttributeError) as error:
+        msg = f"{where}: wanted {tag} as a manifest has it, found {value!r:.100}"
+        raise ConfigError(msg) from error
 
 
 def _class(name: str, where: str, imported: Callable[[str], Any] | None) -> Any:
@@ -94,14 +217,14 @@ def _class(name: str, where: str, imported: Callable[[str], Any] | None) -> Any:
     ):
         msg = f'{where}: wanted the public name of a class of scikit-learn ("sklearn.linear_model.LogisticRegression"), found {name!r}'
         raise ConfigError(msg)
-    from sklearn.base import BaseEstimator
-
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         msg = f"{where}: wanted a class of the installed scikit-learn, found no {name!r}"
         raise ConfigError(msg) from error
-    if not (isinstance(found, type) and issubclass(found, BaseEstimator)):
+    if not isinstance(found, type) or not (
+        hasattr(found, "get_params") or hasattr(found, "split") or attribute == "make_column_selector"
+    ):
         msg = f"{where}: wanted an estimator, found {name!r}, which is none"
         raise ConfigError(msg)
     return found

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlinfer import ConfigError
-from mlinfer.lifecycle._fitting import truth_of
+from mlinfer.lifecycle._fitting import is_number, truth_of
 from mlinfer.lifecycle._records import digest_of, read
 from mlinfer.lifecycle._splits import ByTime, Split, divided, shared_keys
 
@@ -96,7 +96,10 @@ def data_of(plan: Plan, source: Any, *, classes: bool) -> Data:
 
 
 def _weights(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    found = np.asarray(column.cast(pa.float64()).to_numpy(), float)
+    if not is_number(column.type):
+        msg = f"sample_weight: wanted numbers in {name!r}, found {column.type}"
+        raise ConfigError(msg)
+    found = np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), float)
     if not np.all(np.isfinite(found) & (found >= 0)) or not found.any():
         msg = f"sample_weight: wanted numbers of 0 or more in {name!r}, found others, or zeros alone"
         raise ConfigError(msg)

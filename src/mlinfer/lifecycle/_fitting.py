@@ -14,6 +14,7 @@ import pyarrow.types as pt
 
 from mlinfer import ConfigError
 from mlinfer.lifecycle._metrics import Answers
+from mlinfer.lifecycle._records import is_text
 
 LARGEST_SEED = 2**31
 
@@ -35,9 +36,9 @@ class Feeding:
         named = _names_columns(estimator)
         if len(types) == 1 and _is_list(types[0]):
             return cls(tuple(features), "tensor")
-        if len(types) == 1 and pt.is_string(types[0]) and not named:
+        if len(types) == 1 and is_text(types[0]) and not named:
             return cls(tuple(features), "texts")
-        if all(map(_is_number, types)) and not named:
+        if all(map(is_number, types)) and not named:
             return cls(tuple(features), "matrix")
         if find_spec("pandas") is None:
             msg = "train: features that are not all numbers are fitted on as a pandas data frame, but pandas is not installed: pip install 'mlinfer[pandas]'"
@@ -62,6 +63,9 @@ def prepared(estimator: Any, seed: int) -> Any:
     """A fresh copy whose every `random_state` that was left open comes from `seed`. Raises ConfigError: it is none."""
     from sklearn.base import clone
 
+    if isinstance(estimator, type):
+        msg = f"estimator: wanted an estimator, found the class; write {estimator.__name__}()"
+        raise ConfigError(msg)
     if not (hasattr(estimator, "fit") and hasattr(estimator, "predict") and hasattr(estimator, "get_params")):
         msg = f"estimator: wanted one of scikit-learn's kind (fit, predict, get_params), found {type(estimator).__name__}"
         raise ConfigError(msg)
@@ -73,7 +77,14 @@ def prepared(estimator: Any, seed: int) -> Any:
         for name, value in parameters.items()
         if name.rpartition("__")[2] == "random_state" and value is None
     )
-    return fresh.set_params(**{name: int(dice.integers(LARGEST_SEED)) for name in open_ones})
+    fresh.set_params(**{name: int(dice.integers(LARGEST_SEED)) for name in open_ones})
+    for _, splitter in sorted(
+        (name, one) for name, one in parameters.items() if name.rpartition("__")[2] == "cv"
+    ):
+        shuffles = getattr(splitter, "shuffle", True) and hasattr(splitter, "random_state")
+        if shuffles and splitter.random_state is None:
+            splitter.random_state = int(dice.integers(LARGEST_SEED))  # `clone` has copied it
+    return fresh
 
 
 def fitted(estimator: Any, features: Any, truth: np.ndarray, weights: np.ndarray | None) -> Any:
@@ -88,7 +99,7 @@ def fitted(estimator: Any, features: Any, truth: np.ndarray, weights: np.ndarray
                 "ignore", message="The least populated class"
             )  # the search says it of its folds
             estimator.fit(features, truth, **options)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         first = (str(error).splitlines() or [""])[0]
         msg = f"{type(estimator).__name__}: wanted features that it can be fitted on, found {first}; put a step in front of it (an imputer, an encoder), or choose other features"
         raise ConfigError(msg) from error
@@ -120,7 +131,7 @@ def truth_of(column: pa.ChunkedArray, *, classes: bool) -> np.ndarray:
     """The outcomes (n): numbers, or labels that are booleans, whole numbers or texts. Raises ConfigError: they are none."""
     kind = column.type
     if not classes:
-        if not _is_number(kind):
+        if not is_number(kind):
             msg = f"target: wanted numbers for a regressor, found {kind}"
             raise ConfigError(msg)
         return np.asarray(column.to_numpy(), float)
@@ -153,9 +164,10 @@ def _names_columns(estimator: Any) -> bool:
     return False
 
 
-def _is_number(kind: pa.DataType) -> bool:
+def is_number(kind: pa.DataType) -> bool:
+    """Whole ones, others and booleans."""
     return bool(pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind))
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return bool(pt.is_fixed_size_list(kind) and _is_number(kind.value_type))
+    return bool(pt.is_fixed_size_list(kind) and is_number(kind.value_type))

@@ -10,8 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from mlinfer.lifecycle._records import is_text
+
 BINS = 10
 MOST_VALUES = 50
+LONGEST = 64
+"""Texts beyond it are no categories; what they say is nobody's business here, how long they are is enough."""
 MOST_POSITIONS = 1000
 """Longer lists (images, embeddings) have one histogram of all their values."""
 
@@ -20,8 +24,9 @@ def histograms(table: pa.Table) -> dict[str, dict[str, Any]]:
     """One histogram per column, and per place of a list of fixed length; JSON objects.
 
     Numbers: `edges` between equally full bins and the `counts` left of, between and right of them; a record at an edge
-    counts left of it. All else: `values` with the `counts` of the most frequent ones and the number of `others`. `missing`
-    counts nulls and NaN.
+    counts left of it. Texts that are no categories, long ones or mostly different ones: `lengths`, such edges and counts of the
+    lengths. All else: `values` with the `counts` of the most frequent ones and the number of `others`. `missing` counts
+    nulls and NaN.
     """
     return {
         name: _histogram(column) for field in table.schema for name, column in _columns(table, field.name)
@@ -60,6 +65,11 @@ def _of_numbers(values: np.ndarray, records: int) -> dict[str, Any]:
 
 def _of_values(column: pa.ChunkedArray | pa.Array) -> dict[str, Any]:
     there = column.drop_null()
+    if is_text(column.type):
+        lengths = np.array(pc.utf8_length(there).to_pylist(), float)
+        different = pc.count_distinct(there).as_py()
+        if len(lengths) and (lengths.max() > LONGEST or different > max(MOST_VALUES, len(lengths) / 2)):
+            return {"lengths": _of_numbers(lengths, len(lengths)), "missing": column.null_count}
     found = pc.value_counts(there).to_pylist()
     first = sorted(found, key=lambda one: (-one["counts"], str(one["values"])))[:MOST_VALUES]
     counts = [int(one["counts"]) for one in first]

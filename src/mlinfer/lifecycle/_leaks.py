@@ -12,6 +12,11 @@ import pyarrow.types as pt
 from mlinfer import ConfigError
 
 NEARLY_ONE = 1 - 1e-9
+SAME_ORDER = 1 - 1e-6
+"""A rounded copy has ties; no honest feature puts records so nearly in the order of their outcomes."""
+FEWEST = 10
+"""So few records may stand in one order by accident."""
+LARGEST = float(np.finfo(np.float32).max)
 LEAVES_PER_CLASS = 2
 """A number that holds the outcome tells classes apart in a few pieces; more would be learning by heart."""
 
@@ -29,7 +34,10 @@ def check_names(features: Sequence[str], target: str) -> None:
 def check_features(
     fit: tuple[pa.Table, np.ndarray], unseen: tuple[pa.Table, np.ndarray], known: Sequence[str]
 ) -> None:
-    """Raises ConfigError: one feature alone, but for the `known` ones, predicts every outcome without an error."""
+    """Raises ConfigError: one feature alone, or that it is missing, predicts every outcome without an error.
+
+    Not asked about are the `known` ones.
+    """
     for name in fit[0].schema.names:
         if name not in known and _alone(fit[0][name], fit[1], unseen[0][name], unseen[1]):
             msg = (
@@ -44,6 +52,9 @@ def _alone(seen: pa.ChunkedArray, truth: np.ndarray, unseen: pa.ChunkedArray, wa
     kind: Any = seen.type
     if pt.is_nested(kind) or len(np.unique(wanted)) < 2:  # noqa: PLR2004 - one outcome is predicted by anything
         return False
+    there = [column.is_valid().to_pylist() for column in (seen, unseen)]
+    if wanted.dtype.kind != "f" and _is_table(there[0], truth, there[1], wanted):
+        return True
     if not (pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind)):
         return wanted.dtype.kind != "f" and _is_table(seen.to_pylist(), truth, unseen.to_pylist(), wanted)
     if wanted.dtype.kind == "f":
@@ -59,9 +70,17 @@ def _alone(seen: pa.ChunkedArray, truth: np.ndarray, unseen: pa.ChunkedArray, wa
 
 
 def _is_line(values: np.ndarray, outcomes: np.ndarray) -> bool:
-    if not np.all(np.isfinite(values)) or np.ptp(values) == 0 or np.ptp(outcomes) == 0:
+    """Whether the outcomes are a straight line of the values, or stand in their order (a logarithm, a rounded copy)."""
+    from scipy.stats import rankdata
+
+    there = ~np.isnan(values)
+    values, outcomes = values[there], outcomes[there]
+    if len(values) < FEWEST or np.ptp(values) == 0 or np.ptp(outcomes) == 0:
         return False
-    return bool(np.corrcoef(values, outcomes)[0, 1] ** 2 > NEARLY_ONE)
+    return bool(
+        np.corrcoef(values, outcomes)[0, 1] ** 2 > NEARLY_ONE
+        or abs(np.corrcoef(rankdata(values), rankdata(outcomes))[0, 1]) > SAME_ORDER
+    )
 
 
 def _is_table(seen: list[Any], truth: np.ndarray, unseen: list[Any], wanted: np.ndarray) -> bool:
@@ -72,4 +91,8 @@ def _is_table(seen: list[Any], truth: np.ndarray, unseen: list[Any], wanted: np.
 
 
 def _floats(column: pa.ChunkedArray) -> np.ndarray:
-    return np.asarray(column.cast(pa.float64()).to_numpy(), float)
+    """NaN for a missing one; as far as float32 goes, which trees take."""
+    values: np.ndarray = np.clip(
+        np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), float), -LARGEST, LARGEST
+    )
+    return values

@@ -15,20 +15,25 @@ from mlinfer.lifecycle._histograms import histograms
 from mlinfer.lifecycle._intervals import LEVEL, RESAMPLES
 from mlinfer.lifecycle._records import digest_of
 from mlinfer.lifecycle._report import Training
-from mlinfer.lifecycle._splits import CALIBRATION, TRAIN, ByTime, Split
+from mlinfer.lifecycle._splits import CALIBRATION, TEST, TRAIN, ByTime, Split
 
-EXAMPLE = 1000
+EXAMPLE = 4096
+UNSEEN = 65_536
 CALIBRATION_FILE = "calibration.arrow"
 
 
 @dataclass(frozen=True)
 class Fit:
-    """An estimator, how it is fed, and how it was made: JSON values of the estimator as given and of what a search chose."""
+    """An estimator, how it is fed, and how it was made: JSON values of the estimator as given and of what a search chose.
+
+    `lost`: what of the estimator as given could not be written down.
+    """
 
     estimator: Any
     feeding: Feeding
     given: Any
     best: Any
+    lost: tuple[str, ...] = ()
 
 
 def write(plan: Plan, data: Data, fit: Fit, training: Training) -> None:
@@ -48,7 +53,10 @@ def write(plan: Plan, data: Data, fit: Fit, training: Training) -> None:
         "features": list(plan.features),
         "data": {"records": data.table.num_rows, "without_target": data.without_target, "sha256": data.digest},
         "split": {**_shares(plan.split), "records": training.records, "sha256": digest_of(data.sides)},
-        "fit": {"estimator": fit.given, "best": fit.best, "seed": plan.seed, "sample_weight": plan.sample_weight},
+        "fit": {
+            "estimator": fit.given, "best": fit.best, "seed": plan.seed, "sample_weight": plan.sample_weight,
+            "reproducible": not fit.lost, "why": list(fit.lost),
+        },
         "confirmed": {
             "level": LEVEL, "resamples": RESAMPLES, "baseline": "prior" if classes is not None else "mean",
             "accept": dict(plan.accept), "groups": plan.groups, "perfect": list(plan.perfect),
@@ -64,7 +72,7 @@ def write(plan: Plan, data: Data, fit: Fit, training: Training) -> None:
     files = {} if calibration is None else {CALIBRATION_FILE: _arrow(calibration)}
     save(
         fit.estimator, plan.path, example=_example(inputs, fit.feeding), method=methods,
-        expand=classes is not None, origin=Origin(facts, files),
+        expand=classes is not None, origin=Origin(facts, files, data.features(plan, TEST)[0].slice(0, UNSEEN)),
     )  # fmt: skip
 
 

@@ -145,7 +145,9 @@ def _hashed(table: pa.Table, split: _Split) -> np.ndarray:
 
 
 def _place(value: object) -> float:
-    """Where a value lies between 0 and 1: the same in every process and version."""
+    """Where a value lies between 0 and 1: the same in every process and version, and for 1 and 1.0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     digest = hashlib.blake2b(str(value).encode(), digest_size=8, person=b"mlinfer split").digest()
     return int.from_bytes(digest, "big") / 2**64
 

@@ -82,7 +82,7 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
     if os.path.lexists(path):
         msg = f"{path}: wanted a new path for the package, found something there; remove it or choose another name"
         raise ConfigError(msg)
-    taken = {target, split.column, getattr(split, "key", None), sample_weight}
+    taken = {target, split.column, getattr(split, "key", None), sample_weight, groups}
     named = tuple(features) if features is not None else tuple(
         name for name in known(source).names if name not in taken
     )  # fmt: skip
@@ -119,9 +119,10 @@ def _fit(plan: Plan, data: Data, model: Any) -> Fit:
     feeding = Feeding.of(model, data.table, plan.features)
     seen, truth = data.of(TRAIN)
     weights = data.weights[data.sides == TRAIN] if plan.sample_weight else None
-    given = described(model)
+    lost: list[str] = []
+    given = described(model, lost)
     found = fitted(model, feeding.fed(seen), truth, weights)
-    return Fit(best_of(found), feeding, given, described(getattr(found, "best_params_", None)))
+    return Fit(best_of(found), feeding, given, described(getattr(found, "best_params_", None)), tuple(lost))
 
 
 def _metrics(plan: Plan, data: Data, model: Any) -> list[Metric]:

@@ -69,7 +69,8 @@ def _linear(model: Any, columns: Sequence[Column]) -> Form:
 
 
 def _over_words(model: Any, words: Weighted) -> Form:
-    weights, bias = _weights(model, len(words.bag.terms))
+    weights, bias = _weights(model, words.width)
+    weights = words.spread(weights)
     return Form(
         Words(words.bag, {"idf": words.idf, "weights": weights, "bias": bias}), _link(model, len(bias))
     )
@@ -77,9 +78,10 @@ def _over_words(model: Any, words: Weighted) -> Form:
 
 def _weights(model: Any, columns: int) -> tuple[np.ndarray, np.ndarray]:
     """A linear model's weights, (columns, outputs), and its bias, (outputs,)."""
-    weights = np.atleast_2d(np.asarray(model.coef_, np.float64)).T
-    if hasattr(model.coef_, "toarray") or len(weights) != columns:
-        msg = f"a {type(model).__name__} with sparse weights has no compiled form"
+    dense = model.coef_.toarray() if hasattr(model.coef_, "toarray") else model.coef_
+    weights = np.atleast_2d(np.asarray(dense, np.float64)).T
+    if len(weights) != columns:
+        msg = f"a {type(model).__name__} of {len(weights)} weights for {columns} columns has no compiled form"
         raise NotCompiled(msg)
     return weights, np.broadcast_to(np.asarray(model.intercept_, np.float64), weights.shape[1:])
 

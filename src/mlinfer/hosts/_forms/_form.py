@@ -16,6 +16,7 @@ from mlinfer.hosts._forms._columns import (
     Choice,
     Column,
     Lookup,
+    Number,
     Table,
     column_from_json,
     column_to_json,
@@ -57,7 +58,7 @@ class Form:
         if isinstance(self.core, Words):
             place = self.core.bag.place
             return lambda records: self.core.scores(records.column(place).to_pylist())
-        take = table_of(inputs, _lookups(self.core))
+        take = table_of(inputs, _lookups(self.core), _numbers(self.core))
         return lambda records: self.core.scores(take(records))
 
     def array_scorer(self, inputs: pa.Schema) -> Callable[[Sequence[np.ndarray]], Any] | None:
@@ -94,7 +95,7 @@ class Form:
 
     @classmethod
     def load(cls, content: bytes, where: str) -> Form:
-        """The form in these bytes. Raises ConfigError: they are damaged, or ONNX Runtime is missing."""
+        """The form in these bytes. Raises ConfigError: they are damaged."""
         try:
             facts, arrays = _file.load(content)
             lookups = [
@@ -125,3 +126,10 @@ def _lookups(core: Any) -> Sequence[Lookup]:
     if isinstance(core, Linear):
         return [lookup for lookup, _ in core.tables]
     return list(dict.fromkeys(column.lookup for column in core.columns if isinstance(column, Choice)))
+
+
+def _numbers(core: Any) -> list[int]:
+    """The places of the fields that it computes with."""
+    if isinstance(core, Linear):
+        return [int(place) for place in core.arrays["places"]]
+    return [column.place for column in core.columns if isinstance(column, Number)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,8 +49,10 @@ class Proof:
         return f"proven on {self.records:,} records: labels identical{ties}, {found}"
 
 
-def prove(reference: Any, form: Any, ground: Ground, count: int = DRAWN) -> Proof:
-    """Ask both models (`infer`, and the form's `scores`) the same questions.
+def prove(
+    reference: Any, form: Any, ground: Ground, more: Sequence[tuple[str, pa.RecordBatch]] = ()
+) -> Proof:
+    """Ask both models (`infer`, and the form's `scores`) the same questions, and `more` records by the names of groups.
 
     Raises NotCompiled: they differ, or one answers what the other refuses.
     """
@@ -57,7 +60,7 @@ def prove(reference: Any, form: Any, ground: Ground, count: int = DRAWN) -> Proo
         msg = f"it answers {form.signature.outputs.names} in place of {reference.signature.outputs.names}, or other types"
         raise NotCompiled(msg)
     records, largest, ties = 0, 0.0, 0
-    for name, batch in [("example", ground.example), *questions(ground, count)]:
+    for name, batch in [("example", ground.example), *more, *questions(ground, DRAWN)]:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             difference, tied = _compared(reference, form, batch, name)

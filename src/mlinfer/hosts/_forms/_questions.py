@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer import finite
-from mlinfer.hosts._feeding import is_text
+from mlinfer.hosts._feeding import is_plain_number, is_text
 from mlinfer.hosts._forms._columns import Choice, Column, Number
 
 UNSEEN = "a category that nobody has seen"
@@ -102,9 +102,9 @@ class _Draw:
         return [self._column(place, count, beyond, gaps=gaps) for place in range(len(self._fields))]
 
     def _column(self, place: int, count: int, beyond: float, *, gaps: bool) -> np.ndarray:
-        field, shown = self._fields[place], self._shown[place] or [0]
+        field, shown = self._fields[place], self._shown[place] or [_stand_in(self._fields[place].type)]
         picked = np.array([*shown, None], object)[self._rng.integers(0, len(shown), count)]
-        if not (is_text(field.type) or pt.is_boolean(field.type)):
+        if pt.is_integer(field.type) or pt.is_floating(field.type):
             low, high = float(min(shown)), float(max(shown))
             reach = beyond * ((high - low) or 1.0)
             drawn = self._rng.uniform(low - reach, high + reach, count)
@@ -154,6 +154,11 @@ class _Draw:
         for number, place in enumerate(self.texts):
             records[place][number :: len(self.texts)] = UNSEEN
         return records
+
+
+def _stand_in(kind: pa.DataType) -> Any:
+    """A value for a field of which the example shows none."""
+    return 0 if is_plain_number(kind) else "" if is_text(kind) else None
 
 
 def _before(values: np.ndarray, column: Number) -> np.ndarray:

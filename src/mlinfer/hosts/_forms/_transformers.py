@@ -6,15 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer.hosts._feeding import is_text
-from mlinfer.hosts._forms._columns import Choice, Column, Lookup, Number
+from mlinfer.hosts._feeding import is_plain_number, is_text
+from mlinfer.hosts._forms._columns import Choice, Lookup, Number
 from mlinfer.hosts._forms._source import NotCompiled, Source
 from mlinfer.hosts._forms._vectorizers import Weighted, counts, tfidf, weighted
 
 
-def after(transformer: Any, columns: Sequence[Source | Column]) -> list[Source | Column]:
+def after(transformer: Any, columns: Sequence[Any]) -> list[Any]:
     """The columns that a fitted transformer makes of these. Raises NotCompiled."""
     if transformer is None or transformer == "passthrough":
         return list(columns)
@@ -22,7 +23,10 @@ def after(transformer: Any, columns: Sequence[Source | Column]) -> list[Source |
     if read is not None and type(transformer).__module__.startswith("sklearn."):
         return list(read(transformer, columns))
     if hasattr(transformer, "get_support") and hasattr(transformer, "transform"):  # selectors of every kind
-        return [column for column, kept in zip(columns, transformer.get_support(), strict=True) if kept]
+        kept = transformer.get_support()
+        if len(columns) == 1 and isinstance(columns[0], Weighted):
+            return [columns[0].chosen(kept)]
+        return [column for column, chosen in zip(columns, kept, strict=True) if chosen]
     msg = f"{type(transformer).__name__} has no compiled form"
     raise NotCompiled(msg)
 
@@ -69,7 +73,10 @@ def number(column: Any) -> Any:
     if column.is_text:
         msg = f"the texts of {column.name!r} are used in a way that has no compiled form"
         raise NotCompiled(msg)
-    return Number(column.place)
+    if not is_plain_number(column.type) or isinstance(column.fill, str):
+        msg = f"{column.name!r}: {column.type} as numbers have no compiled form"
+        raise NotCompiled(msg)
+    return Number(column.place, () if column.fill is None else (("fill", float(column.fill)),))
 
 
 def _standard(scaler: Any, place: int) -> list[Any]:
@@ -104,10 +111,15 @@ def _imputer(imputer: Any, columns: Sequence[Any]) -> list[Any]:
         msg = f"a SimpleImputer for {missing!r} has no compiled form"
         raise NotCompiled(msg)
     if texts:
-        return [column.filled(value) for column, value in zip(columns, fills, strict=True)]
+        return [_filled(column, value) for column, value in zip(columns, fills, strict=True)]
     numbers = [number(column) for column in columns]
     filled = [column.then(("fill", float(value))) for column, value in zip(numbers, fills, strict=True)]
     return [*filled, *(numbers[place].then(("isnan",)) for place in marked)]
+
+
+def _filled(column: Any, value: Any) -> Any:
+    """A field stays one, so that it may still be looked up."""
+    return column.filled(value) if isinstance(column, Source) else column.then(("fill", float(value)))
 
 
 def _one_hot(encoder: Any, columns: Sequence[Any]) -> list[Any]:
@@ -167,6 +179,11 @@ def looked_up(column: Any, categories: Any, *, refuses: bool) -> tuple[Lookup, l
     if is_text(column.type) and not all(isinstance(value, str) for value in there):
         msg = f"the categories of {column.name!r} are of several types"
         raise NotCompiled(msg)
+    try:
+        pa.array(there, column.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        msg = f"the categories of {column.name!r} are not all of the type {column.type}"
+        raise NotCompiled(msg) from error
     return Lookup(column.place, tuple(there), refuses), [*(place[value] for value in there), gap, -1]
 
 

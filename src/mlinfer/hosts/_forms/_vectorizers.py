@@ -11,13 +11,38 @@ import numpy as np
 from mlinfer.hosts._forms._source import NotCompiled, Source
 from mlinfer.hosts._forms._words import SKLEARN_WORDS, Bag
 
+WIDE = {np.dtype(np.int64), np.dtype(np.float64)}
+"""Counts of these types are exact; a narrower one begins again at nothing, or is rounded."""
+
 
 @dataclass(frozen=True, eq=False)
 class Weighted:
-    """All the columns that a vectorizer makes of a field: a bag of words, and a factor for each of its terms."""
+    """The columns that a vectorizer makes of a field: a bag of words, and a factor for each of its terms.
+
+    `kept`: the places of the terms that are left of them, None for all.
+    """
 
     bag: Bag
     idf: np.ndarray
+    kept: np.ndarray | None = None
+
+    def chosen(self, kept: np.ndarray) -> Weighted:
+        """Some of its columns; the others still count for the length of a text."""
+        places = np.flatnonzero(kept)
+        return replace(self, kept=places if self.kept is None else self.kept[places])
+
+    @property
+    def width(self) -> int:
+        """How many columns it is."""
+        return len(self.bag.terms) if self.kept is None else len(self.kept)
+
+    def spread(self, weights: np.ndarray) -> np.ndarray:
+        """Weights of its columns as weights of all terms."""
+        if self.kept is None:
+            return weights
+        found = np.zeros((len(self.bag.terms), weights.shape[1]))
+        found[self.kept] = weights
+        return found
 
 
 def counts(vectorizer: Any, columns: Sequence[Any]) -> list[Weighted]:
@@ -31,6 +56,9 @@ def counts(vectorizer: Any, columns: Sequence[Any]) -> list[Weighted]:
         if (found := getattr(vectorizer, name)) != value:
             msg = f"a {type(vectorizer).__name__} with {name}={found!r} has no compiled form"
             raise NotCompiled(msg)
+    if np.dtype(vectorizer.dtype) not in WIDE:
+        msg = f"a {type(vectorizer).__name__} of {np.dtype(vectorizer.dtype)} has no compiled form"
+        raise NotCompiled(msg)
     terms = sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.get)
     bag = Bag(
         columns[0].place, tuple(terms), bool(vectorizer.lowercase), tuple(vectorizer.ngram_range),
@@ -51,6 +79,7 @@ def weighted(transformer: Any, columns: Sequence[Any]) -> list[Weighted]:
         or not isinstance(columns[0], Weighted)
         or columns[0].bag.norm
         or columns[0].bag.sublinear
+        or columns[0].kept is not None
     ):
         msg = "a TfidfTransformer of anything but counted words has no compiled form"
         raise NotCompiled(msg)
