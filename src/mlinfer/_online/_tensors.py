@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import from_numpy, to_numpy
-from mlinfer._casts import cast, compatible, is_bytes, is_list, is_text
+from mlinfer._arrays import from_numpy
+from mlinfer._casts import cast, compatible, is_bytes, is_list
 from mlinfer._errors import RecordErrors
 from mlinfer._online._wire import MOST_ROWS, Refused
 from mlinfer._text import shown
@@ -102,14 +102,6 @@ def _texts(name: str, data: bytes | memoryview, elements: int) -> list[bytes]:
     return found
 
 
-def to_bytes(array: np.ndarray | list[Any]) -> bytes:
-    """The elements of a tensor as they go over the wire."""
-    if isinstance(array, np.ndarray):
-        return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-    pieces = [one if isinstance(one, bytes) else str(one).encode() for one in array]
-    return b"".join(len(one).to_bytes(4, "little") + one for one in pieces)
-
-
 class Column:
     """A column that tensors are read into."""
 
@@ -186,45 +178,3 @@ def _refuse_rows(rows: np.ndarray, field: pa.Field) -> None:
     message = f"field {field.name!r}: wanted {field.type}, found a value that does not fit"
     count = len(rows)
     raise RecordErrors(rows.tolist(), ["wrong_type"] * count, [message] * count)
-
-
-class Answer:
-    """One output of a batch as a tensor, to be cut into those of its requests."""
-
-    def __init__(self, array: pa.Array, field: pa.Field) -> None:
-        self.name = field.name
-        self.datatype = Kind.of(field).datatype
-        if pt.is_dictionary(array.type):
-            array = array.dictionary_decode()
-        self._width, self._flat = _elements(array, self.datatype)
-
-    def cut(self, start: int, rows: int) -> tuple[list[int], np.ndarray | list[Any]]:
-        """The shape and the elements of some rows."""
-        width = self._width
-        if width is None:
-            return [rows], self._flat[start : start + rows]
-        return [rows, width], self._flat[start * width : (start + rows) * width]
-
-
-def _elements(array: pa.Array, datatype: str) -> tuple[int | None, np.ndarray | list[Any]]:
-    width = None
-    if is_list(array.type):
-        sizes = (
-            set(array.value_lengths().drop_null().to_pylist())
-            if not pt.is_fixed_size_list(array.type)
-            else {array.type.list_size}
-        )
-        if len(sizes) > 1 or array.null_count:
-            raise Refused(
-                500, "the answers are lists of several lengths, which no tensor can hold; ask POST /predict"
-            )
-        width = sizes.pop() if sizes else 0
-        array = array.flatten()
-    if datatype == "BYTES":
-        values = (
-            array.to_pylist()
-            if is_text(array.type) or is_bytes(array.type)
-            else array.cast(pa.string()).to_pylist()
-        )
-        return width, ["" if one is None else one for one in values]
-    return width, to_numpy(array)
