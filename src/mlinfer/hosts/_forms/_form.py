@@ -15,6 +15,7 @@ from mlinfer.hosts._forms._columns import (
     Choice,
     Column,
     Lookup,
+    Number,
     column_from_json,
     column_to_json,
     table_of,
@@ -55,7 +56,7 @@ class Form:
         if isinstance(self.core, Words):
             place = self.core.bag.place
             return lambda records: self.core.scores(records.column(place).to_pylist())
-        take = table_of(inputs, _lookups(self.core))
+        take = table_of(inputs, _lookups(self.core), _numbers(self.core))
         return lambda records: self.core.scores(take(records))
 
     def dump(self) -> bytes:
@@ -111,3 +112,10 @@ def _lookups(core: Any) -> Sequence[Lookup]:
     if isinstance(core, Linear):
         return [lookup for lookup, _ in core.tables]
     return list(dict.fromkeys(column.lookup for column in core.columns if isinstance(column, Choice)))
+
+
+def _numbers(core: Any) -> list[int]:
+    """The places of the fields that it computes with."""
+    if isinstance(core, Linear):
+        return [int(place) for place in core.arrays["places"]]
+    return [column.place for column in core.columns if isinstance(column, Number)]

@@ -16,7 +16,7 @@ class NotCompiled(Exception):  # noqa: N818 - not an error: the estimator is ask
 
 @dataclass(frozen=True)
 class Source:
-    """A field as it is; `fill` is the text that stands in for a missing one."""
+    """A field as it is; `fill` is what stands in for a missing one."""
 
     place: int
     name: str
@@ -29,5 +29,5 @@ class Source:
         return is_text(self.type)
 
     def filled(self, value: Any) -> Source:
-        """The same with a text in place of a missing one; the first to fill it counts."""
+        """The same with this in place of a missing one; the first to fill it counts."""
         return self if self.fill is not None else replace(self, fill=value)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.types as pt
 
-from mlinfer.hosts._feeding import is_text
+from mlinfer.hosts._feeding import is_plain_number, is_text
 from mlinfer.hosts._forms._columns import Choice, Column, Lookup, Number
 from mlinfer.hosts._forms._source import NotCompiled, Source
 from mlinfer.hosts._forms._vectorizers import Weighted, counts, tfidf, weighted
@@ -69,7 +69,10 @@ def number(column: Any) -> Any:
     if column.is_text:
         msg = f"the texts of {column.name!r} are used in a way that has no compiled form"
         raise NotCompiled(msg)
-    return Number(column.place)
+    if not is_plain_number(column.type) or isinstance(column.fill, str):
+        msg = f"{column.name!r}: {column.type} as numbers have no compiled form"
+        raise NotCompiled(msg)
+    return Number(column.place, () if column.fill is None else (("fill", float(column.fill)),))
 
 
 def _standard(scaler: Any, place: int) -> list[Any]:
@@ -104,10 +107,15 @@ def _imputer(imputer: Any, columns: Sequence[Any]) -> list[Any]:
         msg = f"a SimpleImputer for {missing!r} has no compiled form"
         raise NotCompiled(msg)
     if texts:
-        return [column.filled(value) for column, value in zip(columns, fills, strict=True)]
+        return [_filled(column, value) for column, value in zip(columns, fills, strict=True)]
     numbers = [number(column) for column in columns]
     filled = [column.then(("fill", float(value))) for column, value in zip(numbers, fills, strict=True)]
     return [*filled, *(numbers[place].then(("isnan",)) for place in marked)]
+
+
+def _filled(column: Any, value: Any) -> Any:
+    """A field stays one, so that it may still be looked up."""
+    return column.filled(value) if isinstance(column, Source) else column.then(("fill", float(value)))
 
 
 def _one_hot(encoder: Any, columns: Sequence[Any]) -> list[Any]:
