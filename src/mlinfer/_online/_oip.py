@@ -12,7 +12,7 @@ import pyarrow as pa
 from msgspec import UNSET
 
 from mlinfer._answering import numbered
-from mlinfer._arrays import from_floats
+from mlinfer._arrays import from_floats, from_numpy, masked
 from mlinfer._batch import Batch
 from mlinfer._layout import Layout
 from mlinfer._online._desk import Ask, Desk
@@ -282,7 +282,7 @@ def _from_json(tensor: Tensor, elements: int, numbers: np.ndarray | None) -> Any
         raise Refused(400, f"input {shown(tensor.name)}: wanted values that fit {tensor.datatype}") from error
     if dtype.kind == "f" and not np.isfinite(made).all():
         raise Refused(400, f"input {shown(tensor.name)}: wanted values that fit {tensor.datatype}")
-    return made if missing is None else pa.array(made, mask=np.array(missing))
+    return made if missing is None else masked(from_numpy(made), np.array(missing))
 
 
 def oip_routes(desk: Desk, layout: Layout, ready: Callable[[], bool], *, renews: bool) -> dict[str, Route]:

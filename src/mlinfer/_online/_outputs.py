@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import elements, to_numpy
+from mlinfer._arrays import elements, to_numpy, with_gaps
 from mlinfer._casts import is_bytes, is_list, is_text, lengths_of
 from mlinfer._online._tensors import DTYPES, Kind
 from mlinfer._online._wire import Refused
@@ -117,8 +117,8 @@ def _numbers(array: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
     """Numbers of their own type, and which of them are null (None: none is, or NaN says so)."""
     if not array.null_count:
         return to_numpy(array), None
-    there = pa.Array.from_buffers(array.type, len(array), [None, array.buffers()[1]], 0, array.offset)
-    values, gaps = to_numpy(there).copy(), to_numpy(array.is_null())
+    values, gaps = with_gaps(array)
+    values = values.copy()
     if values.dtype.kind == "f":
         values[gaps] = np.nan
         return values, None

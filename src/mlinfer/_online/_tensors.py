@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import from_numpy
+from mlinfer._arrays import from_numpy, from_values
 from mlinfer._casts import cast, compatible, is_bytes, is_list
 from mlinfer._errors import RecordErrors
 from mlinfer._online._wire import MOST_ROWS, Refused
@@ -153,11 +153,11 @@ def _flat(name: str, elements: Any, wanted: pa.DataType) -> pa.Array:
     """One Arrow array of all elements, of a type that can stand for the wanted one."""
     try:
         if isinstance(elements, pa.Array | np.ndarray):
-            found = pa.array(elements) if isinstance(elements, np.ndarray) else elements
+            found = from_numpy(elements) if isinstance(elements, np.ndarray) else elements
         elif is_bytes(wanted):
-            found = pa.array([one.encode() if isinstance(one, str) else one for one in elements], pa.binary())
+            found = from_values([one.encode() if isinstance(one, str) else one for one in elements])
         else:
-            found = pa.array([one.decode() if isinstance(one, bytes) else one for one in elements])
+            found = from_values([one.decode() if isinstance(one, bytes) else one for one in elements])
     except UnicodeDecodeError as error:
         raise Refused(400, f"input {shown(name)}: wanted text in UTF-8") from error
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
