@@ -178,6 +178,22 @@ def test_a_missing_value_is_a_bad_record_and_an_absent_column_is_null(plain):
     assert (found.status_code, found.json()["records"][0]["kind"]) == (422, "missing_value")
 
 
+def test_null_stands_for_what_a_client_leaves_out(plain):
+    """As clients write it whose every field has a place of its own."""
+    inputs = [{**one, "parameters": None} for one in GOOD]
+    more = {"id": None, "parameters": None}
+    found = infer(plain, inputs, **more, outputs=None)
+    assert found.status_code == 200
+    assert found.json() == infer(plain, GOOD).json()
+    one = infer(plain, inputs, **more, outputs=[{"name": "y", "parameters": None}])
+    assert [output["name"] for output in one.json()["outputs"]] == ["y"]
+    colon = infer(plain, [GOOD[0], {**GOOD[1], "data": ["a: b"], "parameters": None}, GOOD[2]], **more)
+    assert colon.json()["outputs"][1]["data"] == ["a: b"]
+    twice = json.dumps({"inputs": inputs, **more}).replace('"id": null', '"id": null, "id": null')
+    found = plain.post("/v2/models/duck/infer", content=twice, headers={"Content-Type": "application/json"})
+    assert "twice" in found.json()["error"]
+
+
 def changed(number, **values):
     return [{**one, **values} if n == number else one for n, one in enumerate(GOOD)]
 
