@@ -217,3 +217,42 @@ def test_bytes_that_are_no_text_are_never_changed_into_some():
             assert one == (text if 0 in numbers else ["plain", "ä"])
         else:
             assert one == [values[number].decode("latin-1") for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [("x" * 2**20, 200), ("x" * (2**20 + 1), 400), ("ä" * 2**19 + "x", 400)],
+    ids=["just", "too long", "too many bytes"],
+)
+def test_a_text_has_the_same_most_length_however_it_is_said(text, status):
+    def duck(records):
+        return {"o": pa.array([len(one.encode()) for one in records.column("t").to_pylist()])}
+
+    host = FunctionHost(duck, pa.schema([required("t", pa.string())]), pa.schema([pa.field("o", pa.int64())]))
+    pipeline = InferencePipeline(IterableSource(nothing), host, MemoryDestination())
+    body = {"inputs": [{"name": "t", "shape": [1], "datatype": "BYTES", "data": [text]}]}
+    request = CLASSES["ModelInferRequest"](model_name="duck")
+    request.inputs.add(name="t", datatype="BYTES", shape=[1]).contents.bytes_contents.append(text.encode())
+    with (
+        pipeline.serving(grpc_bind="127.0.0.1:0") as server,
+        grpc.insecure_channel(server.grpc_address) as channel,
+    ):
+        found = httpx.post(f"{server.url}/v2/models/duck/infer", json=body)
+        assert found.status_code == status
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        if status == 200:
+            response = CLASSES["ModelInferResponse"].FromString(
+                infer(request.SerializeToString(), timeout=20)
+            )
+            assert (
+                list(response.outputs[0].contents.int64_contents)
+                == found.json()["outputs"][0]["data"]
+                == [2**20]
+            )
+        else:
+            assert (
+                "wanted BYTES elements of at most 1,048,576 bytes, found one of 1,048,577"
+                in found.json()["error"]
+            )
+            with pytest.raises(grpc.RpcError, match="found one of 1,048,577"):
+                infer(request.SerializeToString(), timeout=20)

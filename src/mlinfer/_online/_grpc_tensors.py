@@ -13,7 +13,7 @@ from mlinfer._online._grpc_messages import CLASSES
 from mlinfer._online._oip import Asked, Tensors
 from mlinfer._online._outputs import Answer, Elements
 from mlinfer._online._routes import path_name
-from mlinfer._online._tensors import DTYPES, MOST_TENSORS, check_shape, from_bytes
+from mlinfer._online._tensors import DTYPES, MOST_TENSORS, check_lengths, check_shape, from_bytes
 from mlinfer._online._wire import Refused
 from mlinfer._text import shown
 
@@ -92,6 +92,7 @@ def _typed(tensor: Any, filled: list[str], elements: int) -> Any:
         raise Refused(400, msg)
     dtype = DTYPES.get(tensor.datatype)
     if dtype is None:
+        check_lengths(tensor.name, values)
         return list(values)
     try:
         return np.array(values, dtype)

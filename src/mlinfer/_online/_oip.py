@@ -21,7 +21,15 @@ from mlinfer._online._numbers import lift
 from mlinfer._online._oip_json import Request, Tensor, codec, keys_of
 from mlinfer._online._outputs import Answer, Elements
 from mlinfer._online._routes import Order, Route, path_name, ready_if, said
-from mlinfer._online._tensors import DTYPES, MOST_TENSORS, Column, Kind, check_shape, from_bytes
+from mlinfer._online._tensors import (
+    DTYPES,
+    MOST_TENSORS,
+    Column,
+    Kind,
+    check_lengths,
+    check_shape,
+    from_bytes,
+)
 from mlinfer._online._wire import BINARY, JSON, Refused
 from mlinfer._text import shown
 
@@ -271,6 +279,7 @@ def _from_json(tensor: Tensor, elements: int, numbers: np.ndarray | None) -> Any
         raise Refused(400, msg)
     dtype = DTYPES.get(tensor.datatype)
     if dtype is None:
+        check_lengths(tensor.name, values)
         return values
     missing = [value is None for value in values] if gaps and None in values else None
     if tensor.datatype == "FP64" and not gaps:  # what is no finite number has been refused

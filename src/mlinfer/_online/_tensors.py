@@ -102,6 +102,17 @@ def _texts(name: str, data: bytes | memoryview, elements: int) -> list[bytes]:
     return found
 
 
+def check_lengths(name: str, values: Sequence[Any]) -> None:
+    """As in binary, so in every other way to say them. Raises Refused: a text is longer than an element may be."""
+    for one in values:
+        if one is None or 4 * len(one) <= LONGEST_ELEMENT:  # a character has at most four bytes
+            continue
+        size = len(one.encode(errors="replace") if isinstance(one, str) else one)
+        if size > LONGEST_ELEMENT:
+            msg = f"input {shown(name)}: wanted BYTES elements of at most {LONGEST_ELEMENT:,} bytes, found one of {size:,}"
+            raise Refused(400, msg)
+
+
 class Column:
     """A column that tensors are read into."""
 
