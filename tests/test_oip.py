@@ -225,6 +225,7 @@ def changed(number, **values):
         (changed(0, datatype="FP32", data=[1e39]), "fit FP32"),
         (changed(0, datatype="BYTES", data=["1"]), "wanted values for double"),
         (changed(1, datatype="INT8", data=[1]), "wanted values for string"),
+        (changed(1, datatype="FP64", data=[1.5]), "wanted values for string"),
         (changed(2, shape=[1, 2], data=[1, 2]), "wanted the shape [-1, 3]"),
         (changed(2, shape=[3], data=[1, 2, 3]), "same number of records"),
         (changed(0, shape=[1, 2], data=[1, 2]), "wanted the shape [-1]"),
