@@ -1,8 +1,11 @@
 """Answers that not every tensor can hold: each request gets its own right values, or a refusal of its own."""
 
+import datetime as dt
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from decimal import Decimal
 
 import grpc
 import httpx
@@ -256,3 +259,30 @@ def test_a_text_has_the_same_most_length_however_it_is_said(text, status):
             )
             with pytest.raises(grpc.RpcError, match="found one of 1,048,577"):
                 infer(request.SerializeToString(), timeout=20)
+
+
+DAY = dt.datetime(2024, 1, 31, 12, 30)  # noqa: DTZ001 - a moment without a zone is meant
+SPELLED = {
+    "a moment": (pa.timestamp("us"), DAY, "2024-01-31T12:30:00.000000"),
+    "a moment in UTC": (pa.timestamp("ms", "UTC"), DAY.replace(tzinfo=dt.UTC), "2024-01-31T12:30:00.000Z"),
+    "a day": (pa.date32(), DAY.date(), "2024-01-31"),
+    "a decimal": (pa.decimal128(9, 2), Decimal("1.25"), "1.25"),
+    "a duration": (pa.duration("ms"), dt.timedelta(seconds=1.5), "PT1.5S"),
+    "parts": (pa.struct({"a": pa.int64(), "b": pa.string()}), {"a": 1, "b": "x"}, '{"a":1,"b":"x"}'),
+}
+
+
+@pytest.mark.parametrize("what", SPELLED)
+def test_what_has_no_datatype_of_its_own_is_spelled_as_predict_spells_it(what):
+    kind, value, text = SPELLED[what]
+    with held(kind, [value, None]) as together:
+        found = together([(way, [0]) for way in WAYS.values()] + [(in_json, [1, 0])])
+    assert found == [[text]] * len(WAYS) + [[None, text]]
+    host = FunctionHost(
+        lambda records: {"o": pa.array([value] * records.num_rows, kind)},
+        pa.schema([required("n", pa.int64())]),
+        pa.schema([pa.field("o", kind)]),
+    )
+    with InferencePipeline(IterableSource(nothing), host, MemoryDestination()).serving() as server:
+        said = httpx.post(f"{server.url}/predict", json={"n": 1}).json()["o"]
+    assert said == (json.loads(text) if what == "parts" else text)

@@ -13,6 +13,7 @@ import pyarrow.types as pt
 
 from mlinfer._arrays import elements, to_numpy, with_gaps
 from mlinfer._casts import is_bytes, is_list, is_text, lengths_of
+from mlinfer._json_text import json_texts, quoted_texts
 from mlinfer._online._tensors import DTYPES, Kind
 from mlinfer._online._wire import Refused
 from mlinfer._text import shown
@@ -107,10 +108,13 @@ def _lengths(lists: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _texts(array: pa.Array) -> list[Any]:
-    if not is_text(array.type) and not is_bytes(array.type):
-        array = array.cast(pa.string())
-    values: list[Any] = array.to_pylist()
-    return values
+    """Texts and bytes as they are, all else as `POST /predict` spells it: what has parts, as JSON."""
+    if is_text(array.type) or is_bytes(array.type):
+        values: list[Any] = array.to_pylist()
+        return values
+    if pt.is_primitive(array.type) or pt.is_decimal(array.type):
+        return list(quoted_texts(array).to_pylist())
+    return [None if text == "null" else text for text in json_texts(array).to_pylist()]
 
 
 def _numbers(array: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
