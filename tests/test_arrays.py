@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from hypothesis.extra import numpy as some_numpy
 
-from mlinfer._arrays import from_numpy, from_values, to_numpy
+from mlinfer._arrays import as_column, from_numpy, from_values, to_numpy
 
 TEXTS = some.text(some.characters(exclude_categories=()))  # halves of characters included
 PLAIN = some.one_of(
@@ -23,6 +23,13 @@ PLAIN = some.one_of(
     some.lists(some.lists(TEXTS)),
     some.lists(some.one_of(some.none(), some.booleans(), some.integers(), some.floats(), TEXTS)),
     some.lists(some.lists(some.one_of(some.none(), some.integers(), some.floats()))),
+    *(
+        some.lists(some.none() | one)
+        for one in (some.integers(-(2**65), 2**65), some.floats(), some.booleans())
+    ),
+    some.lists(some.none() | TEXTS),
+    some.lists(some.none() | some.binary()),
+    some.lists(some.binary()),
 )
 NUMBERS = some_numpy.arrays(
     some.one_of(
@@ -56,7 +63,7 @@ def test_a_column_of_python_values_is_what_arrow_infers(values):
     assert same(made(from_values, values), made(pa.array, values))
 
 
-@given(NUMBERS, some.sampled_from([1, 2, -1]))
+@given(NUMBERS.filter(lambda values: "\0" not in "".join(map(str, values))), some.sampled_from([1, 2, -1]))
 def test_a_column_of_a_numpy_array_is_what_arrow_makes_of_it(values, step):
     assert same(made(from_numpy, values[::step]), made(pa.array, values[::step]))
 
@@ -68,6 +75,92 @@ def test_a_numpy_array_of_a_column_is_what_arrow_makes_of_it(values, start, gap)
     found, wanted = to_numpy(column), column.to_numpy(zero_copy_only=False)
     assert found.dtype == wanted.dtype
     np.testing.assert_array_equal(found, wanted)
+
+
+@given(
+    some.one_of(some.lists(some.none() | some.text()), some.lists(some.none() | some.binary())),
+    some.integers(0, 3),
+)
+def test_a_numpy_array_of_texts_is_what_arrow_makes_of_it(values, start):
+    column = pa.array(values, pa.binary() if bytes in set(map(type, values)) else pa.string()).slice(start)
+    found, wanted = to_numpy(column), column.to_numpy(zero_copy_only=False)
+    assert (found.dtype, found.shape, found.tolist()) == (wanted.dtype, wanted.shape, wanted.tolist())
+
+
+@given(PLAIN, some.sampled_from([pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.int16(), pa.binary()]))
+def test_a_column_of_python_answers_is_what_arrow_reads_as_the_fields_type(values, kind):
+    assert same(
+        made(lambda values: as_column(values, pa.field("a", kind)), values),
+        made(lambda values: pa.array(values, kind), values),
+    )
+
+
+TEXTS_JOB = """
+import sys, httpx, numpy as np, pyarrow as pa, tritonclient.grpc as triton
+from mlinfer import InferencePipeline
+from mlinfer.sources import IterableSource
+from mlinfer.hosts import FunctionHost, SklearnHost
+from mlinfer.destinations import MemoryDestination
+
+def nothing():
+    yield from ()
+
+def echo(records):
+    return {f"{name} too": records.column(name) for name in records.schema.names}
+
+def listed(**columns):
+    return {f"{name} too": column if name == "s" else column.tolist() for name, column in columns.items()}
+
+ROWS = {"carrier": ["UA", None], "delay": [1.5, 90.0], "late": [True, False], "n": [1, 2], "s": [3, 4]}
+KINDS = {"carrier": "BYTES", "delay": "FP64", "late": "BOOL", "n": "INT64", "s": "INT16"}
+TYPES = {"carrier": pa.string(), "delay": pa.float64(), "late": pa.bool_(), "n": pa.int64(), "s": pa.int16()}
+BOTH = pa.schema(TYPES), pa.schema({f"{name} too": kind for name, kind in TYPES.items()})
+for host in (SklearnHost(sys.argv[1]), FunctionHost(echo, *BOTH), FunctionHost(listed, *BOTH, takes="numpy")):
+    with host.open() as model:
+        names, name = model.signature.inputs.names, model.signature.model_id
+    with InferencePipeline(IterableSource(nothing), host, MemoryDestination()).serving(grpc_bind="127.0.0.1:0") as server:
+        rows = [dict(zip(names, values)) for values in zip(*(ROWS[one] for one in names))]
+        tensors = {"inputs": [{"name": one, "shape": [2], "datatype": KINDS[one], "data": ROWS[one]} for one in names]}
+        for path, body in [
+            ("/predict", rows), ("/predict", rows[:1]), (f"/v2/models/{name}/infer", tensors),
+            (f"/v2/models/{name}/infer", {**tensors, "parameters": {"binary_data_output": True}}),
+        ]:
+            assert httpx.post(server.url + path, json=body).status_code == 200, path
+        tensors = []
+        for one in names:
+            tensors.append(triton.InferInput(one, [2], KINDS[one]))
+            values = ["UA", ""] if one == "carrier" else ROWS[one]
+            dtype = {"BYTES": object, "INT16": "i2"}.get(KINDS[one])
+            tensors[-1].set_data_from_numpy(np.array(values, dtype))
+        with triton.InferenceServerClient(server.grpc_address) as client:
+            client.infer(name, tensors)
+    print("pandas" in sys.modules)
+"""
+
+
+def test_texts_and_booleans_are_served_without_importing_pandas(tmp_path):
+    import pandas as pd
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    import mlinfer
+
+    records = pd.DataFrame({"carrier": ["UA", "AA", "DL"] * 20, "delay": np.arange(60.0), "n": np.arange(60)})
+    encoded = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), ["carrier"]), remainder="passthrough"
+    )
+    estimator = make_pipeline(encoded, LogisticRegression(max_iter=500))
+    estimator.fit(records, np.where(records.delay > 30, "late", "on time"))
+    mlinfer.save(estimator, tmp_path / "late.mlinfer", example=records)
+    done = subprocess.run(
+        [sys.executable, "-c", TEXTS_JOB, tmp_path / "late.mlinfer"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["False"] * 3, done.stderr
 
 
 JOB = """

@@ -172,10 +172,26 @@ def infer(plain, inputs, **more):
 
 def test_a_missing_value_is_a_bad_record_and_an_absent_column_is_null(plain):
     found = infer(plain, [GOOD[0], {**GOOD[1], "data": [None]}, GOOD[2]])
-    assert found.json()["outputs"][1]["data"] == [""], "a text that is null has no other spelling in a tensor"
+    assert found.json()["outputs"][1]["data"] == [None]
     assert infer(plain, [GOOD[0], GOOD[2]]).status_code == 200
     found = infer(plain, [{**GOOD[0], "data": [None]}, *GOOD[1:]])
     assert (found.status_code, found.json()["records"][0]["kind"]) == (422, "missing_value")
+
+
+def test_null_stands_for_what_a_client_leaves_out(plain):
+    """As clients write it whose every field has a place of its own."""
+    inputs = [{**one, "parameters": None} for one in GOOD]
+    more = {"id": None, "parameters": None}
+    found = infer(plain, inputs, **more, outputs=None)
+    assert found.status_code == 200
+    assert found.json() == infer(plain, GOOD).json()
+    one = infer(plain, inputs, **more, outputs=[{"name": "y", "parameters": None}])
+    assert [output["name"] for output in one.json()["outputs"]] == ["y"]
+    colon = infer(plain, [GOOD[0], {**GOOD[1], "data": ["a: b"], "parameters": None}, GOOD[2]], **more)
+    assert colon.json()["outputs"][1]["data"] == ["a: b"]
+    twice = json.dumps({"inputs": inputs, **more}).replace('"id": null', '"id": null, "id": null')
+    found = plain.post("/v2/models/duck/infer", content=twice, headers={"Content-Type": "application/json"})
+    assert "twice" in found.json()["error"]
 
 
 def changed(number, **values):
@@ -209,6 +225,7 @@ def changed(number, **values):
         (changed(0, datatype="FP32", data=[1e39]), "fit FP32"),
         (changed(0, datatype="BYTES", data=["1"]), "wanted values for double"),
         (changed(1, datatype="INT8", data=[1]), "wanted values for string"),
+        (changed(1, datatype="FP64", data=[1.5]), "wanted values for string"),
         (changed(2, shape=[1, 2], data=[1, 2]), "wanted the shape [-1, 3]"),
         (changed(2, shape=[3], data=[1, 2, 3]), "same number of records"),
         (changed(0, shape=[1, 2], data=[1, 2]), "wanted the shape [-1]"),

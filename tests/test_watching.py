@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pyarrow.parquet as pq
 import pytest
+import tritonclient.grpc as triton_grpc
+import tritonclient.http as triton_http
 from sklearn.linear_model import LinearRegression
 
 import mlinfer
@@ -17,6 +19,8 @@ from mlinfer import ChangedError, ConfigError, InferencePipeline, Workers, obser
 from mlinfer.destinations import MemoryDestination, ParquetDestination, SqlDestination
 from mlinfer.hosts import Chain, Selected, SklearnHost
 from mlinfer.sources import IterableSource
+
+ASKED = {"inputs": [{"name": "x", "shape": [3, 1], "datatype": "FP64", "data": [0.0, 1.0, 2.0]}]}
 
 
 def publish(path: Path, number: int, *, fields: int = 1) -> str:
@@ -138,7 +142,6 @@ def test_a_version_that_cannot_be_taken_is_told_once_and_the_next_one_is_taken(t
 def test_requests_under_load_all_succeed_and_their_version_is_the_one_that_answered(tmp_path: Path) -> None:
     path = tmp_path / "m"
     answers = {publish(path, 1): 1.0}
-    body = {"inputs": [{"name": "x", "shape": [3, 1], "datatype": "FP64", "data": [0.0, 1.0, 2.0]}]}
     pipeline = InferencePipeline(
         IterableSource(nothing), SklearnHost(path, watch=True), MemoryDestination(), name="p"
     )
@@ -149,7 +152,7 @@ def test_requests_under_load_all_succeed_and_their_version_is_the_one_that_answe
         def ask() -> None:
             with httpx.Client(base_url=server.url) as client:
                 while not ended.is_set():
-                    reply = client.post("/v2/models/m/infer", json=body)
+                    reply = client.post("/v2/models/m/infer", json=ASKED)
                     replies.append((reply.status_code, reply.json()))
 
         threads = [threading.Thread(target=ask) for _ in range(4)]
@@ -170,6 +173,39 @@ def test_requests_under_load_all_succeed_and_their_version_is_the_one_that_answe
     assert {status for status, _ in replies} == {200}
     for _, said in replies:
         assert [round(one, 6) for one in said["outputs"][0]["data"]] == [answers[said["model_version"]]] * 3
+
+
+def test_a_server_tells_of_the_version_that_answers_by_both_protocols(tmp_path: Path) -> None:
+    """Asked by clients that others wrote, before and after a change, and again on a connection that is open."""
+    path = tmp_path / "m"
+    versions = [publish(path, 1)]
+    pipeline = InferencePipeline(
+        IterableSource(nothing), SklearnHost(path, watch=True), MemoryDestination(), name="p"
+    )
+    with pipeline.serving(grpc_bind="127.0.0.1:0") as server:
+        rest = triton_http.InferenceServerClient(server.url.removeprefix("http://"))
+        by_grpc = triton_grpc.InferenceServerClient(server.grpc_address)
+        client = httpx.Client(base_url=server.url)
+
+        def told(version: str) -> list[Any]:
+            page = f"/v2/models/m/versions/{version}"
+            infer = client.post(f"{page}/infer", json=ASKED)
+            return [
+                rest.is_model_ready("m", version), by_grpc.is_model_ready("m", version),
+                client.get(page).status_code, infer.status_code, infer.json().get("model_version"),
+                client.get("/openapi.json").json()["info"]["version"], f"<small>{version}<" in client.get("/docs").text,
+            ]  # fmt: skip
+
+        assert told(versions[0]) == [True, True, 200, 200, versions[0], versions[0], True]
+        versions.append(publish(path, 2))
+        until(lambda: client.post("/v2/models/m/infer", json=ASKED).json()["model_version"] == versions[1])
+        assert told(versions[1]) == [True, True, 200, 200, versions[1], versions[1], True]
+        assert client.get("/v2/models/m/versions/*").status_code == 404
+        assert client.post(f"/v2/models/m/versions/{versions[0]}/infer", json=ASKED).status_code == 404
+        assert not rest.is_model_ready("m", versions[0])
+        by_grpc.close()
+        rest.close()
+        client.close()
 
 
 def test_wrappers_hand_newer_versions_on(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FEW = 32
 """So many numbers are looked at one by one in less time than numpy takes to begin."""
+FEW_TEXTS = 4096
+"""So many texts are made a column before Arrow has imported pandas; of more it makes one twice as fast."""
 MOST_TEXT = 2**31 - 1
 """Bytes that a column of type string can hold."""
 _NUMBERS = {
@@ -25,6 +27,10 @@ _NUMBERS = {
 }
 """What Arrow calls the numbers of numpy; those in another order of bytes are not among them."""
 _NUMBER_IDS = frozenset(kind.id for kind in _NUMBERS.values())
+_PIECES = {pa.string(), pa.binary()}
+_READ_AS = {pa.string(): str, pa.int64(): int, pa.float64(): float, pa.bool_(): bool}
+"""What `pa.array` takes values for by itself."""
+_PLAIN = (str, bytes, float, int, bool)
 
 
 def as_numpy(array: pa.Array) -> np.ndarray:
@@ -44,12 +50,32 @@ def to_numpy(array: pa.Array) -> np.ndarray:
     Arrow imports pandas, where that is installed, for any conversion, which takes longer than a small job. A view of the
     memory, here and in `from_numpy`, is none.
     """
-    if array.type.id in _NUMBER_IDS and not array.null_count:
-        return np.from_dlpack(array)
-    if pa.types.is_boolean(array.type) and not array.null_count:
-        return _unpacked(array)
+    kind = array.type
+    if kind.id in _NUMBER_IDS or pa.types.is_boolean(kind):
+        if not array.null_count:
+            return _unpacked(array) if pa.types.is_boolean(kind) else np.from_dlpack(array)
+        return _holed(array)
+    if kind in _PIECES:
+        return np.array(array.to_pylist(), object)
     values: np.ndarray = array.to_numpy(zero_copy_only=False)
     return values
+
+
+def _holed(array: pa.Array) -> np.ndarray:
+    values, gaps = with_gaps(array)
+    if values.dtype == bool:
+        found: np.ndarray = values.astype(object)
+        found[gaps] = None
+        return found
+    found = values.astype(values.dtype if values.dtype.kind == "f" else np.float64)
+    found[gaps] = np.nan
+    return found
+
+
+def with_gaps(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers or booleans as they lie in memory, and which of them are null: there may lie anything."""
+    there = pa.Array.from_buffers(array.type, len(array), [None, array.buffers()[1]], 0, array.offset)
+    return to_numpy(there), _unpacked(array.is_null())
 
 
 def from_numpy(values: np.ndarray) -> pa.Array:
@@ -58,9 +84,17 @@ def from_numpy(values: np.ndarray) -> pa.Array:
         bits = pa.py_buffer(np.packbits(values, bitorder="little"))
         return pa.Array.from_buffers(pa.bool_(), len(values), [None, bits], null_count=0)
     kind = _NUMBERS.get(values.dtype)
+    if values.dtype.kind in "OU" and len(values) <= FEW_TEXTS:
+        return _from_objects(values)
     if kind is None or not values.flags.c_contiguous:
         return pa.array(values)
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)], 0)
+
+
+def _from_objects(values: np.ndarray) -> pa.Array:
+    """Texts whole: Arrow ends some of numpy's at a NUL."""
+    texts = values.tolist()
+    return _from_texts(texts) if set(map(type, texts)) == {str} else pa.array(values)
 
 
 def from_floats(values: Sequence[float]) -> np.ndarray:
@@ -78,12 +112,13 @@ def _unpacked(array: pa.Array) -> np.ndarray:
 
 
 def from_values(values: list[Any]) -> pa.Array:
-    """What `pa.array` makes of Python values; without pandas (see `to_numpy`) where they are all of one plain type."""
+    """What `pa.array` makes of Python values; without pandas (see `to_numpy`) where they are all of one plain type, or None."""
     kinds = set(map(type, values))
     if len(kinds) != 1:
-        return pa.array(values)
+        some = type(None) in kinds and any(kinds == {type(None), kind} for kind in _PLAIN)
+        return _from_some(values) if some else pa.array(values)
     kind = kinds.pop()
-    if kind is str:
+    if kind in {str, bytes}:
         return _from_texts(values)
     if kind is float:
         return from_numpy(from_floats(values))
@@ -101,16 +136,30 @@ def from_values(values: list[Any]) -> pa.Array:
     return pa.array(values)
 
 
-def _from_texts(values: list[str]) -> pa.Array:
+def _from_texts(values: list[Any]) -> pa.Array:
+    kind = pa.binary() if isinstance(values[0], bytes) else pa.string()
     try:
-        pieces = [value.encode() for value in values]
+        pieces = values if kind == pa.binary() else [value.encode() for value in values]
     except UnicodeEncodeError:  # half of a character; Arrow has words of its own for it
         return pa.array(values)
     ends = np.cumsum([0, *map(len, pieces)])
     if ends[-1] > MOST_TEXT:
         return pa.array(values)
     offsets, text = pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(pieces))
-    return pa.StringArray.from_buffers(len(values), offsets, text, null_count=0)
+    return pa.Array.from_buffers(kind, len(values), [None, offsets, text], 0)
+
+
+def _from_some(values: list[Any]) -> pa.Array:
+    """Of values some of which are None: those of another in their places, and a mask."""
+    other = next(value for value in values if value is not None)
+    whole = from_values([other if value is None else value for value in values])
+    return masked(whole, np.array([value is None for value in values]))
+
+
+def masked(whole: pa.Array, gaps: np.ndarray) -> pa.Array:
+    """A plain column without nulls, as it is, with some."""
+    there = pa.py_buffer(np.packbits(~gaps, bitorder="little"))
+    return pa.Array.from_buffers(whole.type, len(whole), [there, *whole.buffers()[1:]])
 
 
 def elements(array: pa.Array) -> pa.Array:
@@ -161,4 +210,7 @@ def as_column(values: Any, field: pa.Field) -> pa.Array:
     if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
         msg = f"wanted answers {field.name!r}, one per record, found a single value ({type(values).__name__})"
         raise ComponentError(msg)
-    return pa.array(list(values), field.type)
+    items = list(values)
+    if set(map(type, items)) - {type(None)} == {_READ_AS.get(field.type)}:
+        return from_values(items)
+    return pa.array(items, field.type)

@@ -127,7 +127,7 @@ def _misfit(number: int, value: Any, field: pa.Field) -> BadRow:
 def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
     """Let Arrow see what the values are, rather than force a type: forcing would cut 1.5 to 1 and take True for 1."""
     if is_moment(wanted):
-        return _moments(pa.array(values), wanted)
+        return _moments(from_values(values), wanted)
     if pt.is_struct(wanted) or pt.is_map(wanted):
         return pa.array(values, wanted)
     if is_bytes(wanted):

@@ -11,8 +11,9 @@ import numpy as np
 from mlinfer._online._desk import Ask
 from mlinfer._online._grpc_messages import CLASSES
 from mlinfer._online._oip import Asked, Tensors
+from mlinfer._online._outputs import Answer, Elements
 from mlinfer._online._routes import path_name
-from mlinfer._online._tensors import DTYPES, MOST_TENSORS, Answer, check_shape, from_bytes, to_bytes
+from mlinfer._online._tensors import DTYPES, MOST_TENSORS, check_lengths, check_shape, from_bytes
 from mlinfer._online._wire import Refused
 from mlinfer._text import shown
 
@@ -41,7 +42,7 @@ class GrpcTensors(Tensors):
         names = self.names([output.name for output in request.outputs])
         return AskedByGrpc(columns, request.id or None, names, raw=raw), rows
 
-    def _answer(self, ask: Ask, asked: Asked, tensors: list[tuple[Answer, list[int], Any]]) -> None:
+    def _answer(self, ask: Ask, asked: Asked, tensors: list[tuple[Answer, list[int], Elements]]) -> None:
         raw = getattr(asked, "raw", False) or any(one.datatype == "FP16" for one, _, _ in tensors)
         response = CLASSES["ModelInferResponse"](
             model_name=self.model, model_version=path_name(ask.version), id=asked.id or ""
@@ -49,17 +50,10 @@ class GrpcTensors(Tensors):
         for one, shape, elements in tensors:
             output = response.outputs.add(name=one.name, datatype=one.datatype, shape=shape)
             if raw:
-                response.raw_output_contents.append(to_bytes(elements))
+                response.raw_output_contents.append(one.in_bytes(elements))
             else:
-                getattr(output.contents, CONTENTS[one.datatype]).extend(_listed(elements))
+                getattr(output.contents, CONTENTS[one.datatype]).extend(one.typed(elements))
         ask.caller.answer(response.SerializeToString())
-
-
-def _listed(elements: Any) -> list[Any]:
-    if isinstance(elements, np.ndarray):
-        found: list[Any] = elements.tolist()
-        return found
-    return [one if isinstance(one, bytes) else str(one).encode() for one in elements]
 
 
 def _inputs(request: Any) -> dict[str, tuple[Sequence[int], Any]]:
@@ -98,6 +92,7 @@ def _typed(tensor: Any, filled: list[str], elements: int) -> Any:
         raise Refused(400, msg)
     dtype = DTYPES.get(tensor.datatype)
     if dtype is None:
+        check_lengths(tensor.name, values)
         return list(values)
     try:
         return np.array(values, dtype)

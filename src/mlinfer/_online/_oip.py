@@ -12,7 +12,7 @@ import pyarrow as pa
 from msgspec import UNSET
 
 from mlinfer._answering import numbered
-from mlinfer._arrays import from_floats
+from mlinfer._arrays import from_floats, from_numpy, masked
 from mlinfer._batch import Batch
 from mlinfer._layout import Layout
 from mlinfer._online._bulk import Bulk
@@ -20,16 +20,16 @@ from mlinfer._online._desk import Ask, Desk
 from mlinfer._online._json import BadJson, dump, parse
 from mlinfer._online._numbers import lift
 from mlinfer._online._oip_json import Request, Tensor, codec, keys_of
+from mlinfer._online._outputs import Answer, Elements
 from mlinfer._online._routes import Order, Route, path_name, ready_if, said
 from mlinfer._online._tensors import (
     DTYPES,
     MOST_TENSORS,
-    Answer,
     Column,
     Kind,
+    check_lengths,
     check_shape,
     from_bytes,
-    to_bytes,
 )
 from mlinfer._online._wire import BINARY, JSON, Refused
 from mlinfer._text import shown
@@ -60,8 +60,8 @@ class Tensors:
         self._inputs = len(layout.signature.inputs)
         self._names = self.wanted.names
         self._columns = [Column(field) for field in self.wanted]
-        self._outputs = layout.signature.outputs
-        self.outputs = tuple(self._outputs.names)
+        self._kinds = [Kind.of(field) for field in layout.signature.outputs]
+        self.outputs = tuple(kind.name for kind in self._kinds)
         self.fields = [self.wanted.field(number) for number in range(self._inputs)]
         self.model = model
 
@@ -126,31 +126,34 @@ class Tensors:
     def names(self, asked: Sequence[str] | None) -> tuple[str, ...] | None:
         """The outputs asked for. Raises Refused: there is no such output."""
         for name in asked or ():
-            if name not in self._outputs.names:
-                names = ", ".join(self._outputs.names)
+            if name not in self.outputs:
+                names = ", ".join(self.outputs)
                 raise Refused(400, f"output {shown(name)}: there is no such output; wanted {names}")
         return tuple(asked) if asked else None
 
     def answer(self, answered: Sequence[tuple[Ask, pa.RecordBatch]], records: pa.RecordBatch) -> None:
-        """Give every request its tensors."""
-        outputs = [Answer(records.column(field.name), field) for field in self._outputs]
+        """Give every request its tensors, or the reason why its answers are none."""
+        outputs = [Answer(records.column(kind.name), kind) for kind in self._kinds]
         start = 0
         for ask, _ in answered:
             asked: Asked = ask.content
             chosen = [one for one in outputs if asked.outputs is None or one.name in asked.outputs]
-            self._answer(ask, asked, [(one, *one.cut(start, ask.rows)) for one in chosen])
+            try:
+                self._answer(ask, asked, [(one, *one.cut(start, ask.rows)) for one in chosen])
+            except Refused as refused:
+                ask.caller.refuse(refused)
             start += ask.rows
 
-    def _answer(self, ask: Ask, asked: Asked, tensors: list[tuple[Answer, list[int], Any]]) -> None:
+    def _answer(self, ask: Ask, asked: Asked, tensors: list[tuple[Answer, list[int], Elements]]) -> None:
         outputs: list[dict[str, Any]] = []
         blobs: list[bytes] = []
         for one, shape, elements in tensors:
             output: dict[str, Any] = {"name": one.name, "shape": shape, "datatype": one.datatype}
             if one.name in asked.binary:
-                blobs.append(to_bytes(elements))
+                blobs.append(one.in_bytes(elements))
                 output["parameters"] = {"binary_data_size": len(blobs[-1])}
             else:
-                output["data"] = _listed(elements)
+                output["data"] = one.in_json(elements)
             outputs.append(output)
         said = {"model_name": self.model, "model_version": path_name(ask.version)}
         if asked.id is not None:
@@ -161,13 +164,6 @@ class Tensors:
         else:
             more = (f"Inference-Header-Content-Length: {len(text)}",)
             ask.caller.answer(b"".join([text, *blobs]), BINARY, more)
-
-
-def _listed(elements: Any) -> list[Any]:
-    if isinstance(elements, np.ndarray):
-        found: list[Any] = elements.tolist()
-        return found
-    return [one.decode("utf-8", "replace") if isinstance(one, bytes) else one for one in elements]
 
 
 class Infer:
@@ -296,6 +292,7 @@ def _from_json(tensor: Tensor, elements: int, numbers: np.ndarray | None) -> Any
         raise Refused(400, msg)
     dtype = DTYPES.get(tensor.datatype)
     if dtype is None:
+        check_lengths(tensor.name, values)
         return values
     missing = [value is None for value in values] if gaps and None in values else None
     if tensor.datatype == "FP64" and not gaps:  # what is no finite number has been refused
@@ -307,7 +304,7 @@ def _from_json(tensor: Tensor, elements: int, numbers: np.ndarray | None) -> Any
         raise Refused(400, f"input {shown(tensor.name)}: wanted values that fit {tensor.datatype}") from error
     if dtype.kind == "f" and not np.isfinite(made).all():
         raise Refused(400, f"input {shown(tensor.name)}: wanted values that fit {tensor.datatype}")
-    return made if missing is None else pa.array(made, mask=np.array(missing))
+    return made if missing is None else masked(from_numpy(made), np.array(missing))
 
 
 def oip_routes(desk: Desk, layout: Layout, ready: Callable[[], bool], *, renews: bool) -> dict[str, Route]:

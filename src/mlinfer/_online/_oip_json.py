@@ -18,7 +18,7 @@ class Tensor(msgspec.Struct, gc=False):
     name: str
     shape: list[int]
     datatype: str
-    parameters: dict[str, Any] | UnsetType = UNSET
+    parameters: dict[str, Any] | UnsetType | None = UNSET
     data: Raw | UnsetType = UNSET
 
 
@@ -26,21 +26,21 @@ class Output(msgspec.Struct, gc=False):
     """An output that is asked for."""
 
     name: str
-    parameters: dict[str, Any] | UnsetType = UNSET
+    parameters: dict[str, Any] | UnsetType | None = UNSET
 
 
 class Request(msgspec.Struct, gc=False):
-    """An inference request."""
+    """An inference request; some clients write null for what they leave out."""
 
     inputs: list[Tensor]
-    id: str | UnsetType = UNSET
-    parameters: dict[str, Any] | UnsetType = UNSET
-    outputs: list[Output] | UnsetType = UNSET
+    id: str | UnsetType | None = UNSET
+    parameters: dict[str, Any] | UnsetType | None = UNSET
+    outputs: list[Output] | UnsetType | None = UNSET
 
     def binary_outputs(self, names: tuple[str, ...]) -> frozenset[str]:
         """Which outputs the client wants in binary."""
-        every = self.parameters is not UNSET and self.parameters.get("binary_data_output") is True
-        asked = {} if self.outputs is UNSET else {one.name: one.parameters for one in self.outputs}
+        every = isinstance(self.parameters, dict) and self.parameters.get("binary_data_output") is True
+        asked = {one.name: one.parameters for one in self.outputs or ()}
         return frozenset(
             name for name in names if (dict(asked.get(name) or {}).get("binary_data", every) is True)
         )
@@ -54,13 +54,13 @@ def keys_of(request: Request) -> int:
         *((o.parameters for o in request.outputs) if request.outputs else ()),
     ):
         if parameters is not UNSET:
-            count += 1 + len(parameters)
+            count += 1 + len(parameters or ())
     if request.outputs is not UNSET:
-        count += 1 + len(request.outputs)
+        count += 1 + len(request.outputs or ())
     for tensor in request.inputs:
         count += 3 + (tensor.data is not UNSET)
         if tensor.parameters is not UNSET:
-            count += 1 + len(tensor.parameters)
+            count += 1 + len(tensor.parameters or ())
     return count
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer._answering import numbered, rows_batch
-from mlinfer._arrays import from_floats, from_numpy
+from mlinfer._arrays import from_floats, from_numpy, from_values
 from mlinfer._batch import Batch
 from mlinfer._json_few import json_rows
 from mlinfer._online._bulk import SMALL, Bulk
@@ -233,4 +233,4 @@ def _maker(kind: pa.DataType) -> Callable[[list[Any]], pa.Array]:
             return pa.FixedSizeListArray.from_arrays(from_numpy(numbers), type=kind)
 
         return vectors
-    return lambda values: pa.array(values, kind)
+    return from_values

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import from_numpy, to_numpy
-from mlinfer._casts import cast, compatible, is_bytes, is_list, is_text
+from mlinfer._arrays import from_numpy, from_values
+from mlinfer._casts import cast, compatible, is_bytes, is_list
 from mlinfer._errors import RecordErrors
 from mlinfer._online._wire import MOST_ROWS, Refused
 from mlinfer._text import shown
@@ -102,12 +102,15 @@ def _texts(name: str, data: bytes | memoryview, elements: int) -> list[bytes]:
     return found
 
 
-def to_bytes(array: np.ndarray | list[Any]) -> bytes:
-    """The elements of a tensor as they go over the wire."""
-    if isinstance(array, np.ndarray):
-        return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-    pieces = [one if isinstance(one, bytes) else str(one).encode() for one in array]
-    return b"".join(len(one).to_bytes(4, "little") + one for one in pieces)
+def check_lengths(name: str, values: Sequence[Any]) -> None:
+    """As in binary, so in every other way to say them. Raises Refused: a text is longer than an element may be."""
+    for one in values:
+        if one is None or 4 * len(one) <= LONGEST_ELEMENT:  # a character has at most four bytes
+            continue
+        size = len(one.encode(errors="replace") if isinstance(one, str) else one)
+        if size > LONGEST_ELEMENT:
+            msg = f"input {shown(name)}: wanted BYTES elements of at most {LONGEST_ELEMENT:,} bytes, found one of {size:,}"
+            raise Refused(400, msg)
 
 
 class Column:
@@ -118,9 +121,8 @@ class Column:
         self._width = Kind.of(field).shape
         self._scalar = field.type.value_type if self._width else field.type
         self._dtype = DTYPES.get(_BY_TYPE.get(self._scalar, ""))
-        self._as_is = self._scalar == field.type or (
-            bool(pt.is_fixed_size_list(field.type)) and self._dtype is not None
-        )
+        plain = self._scalar == field.type or bool(pt.is_fixed_size_list(field.type))
+        self._as_is = plain and self._dtype is not None  # to numpy, None is a name for float64
 
     def of(self, elements: Any, shape: Sequence[int]) -> pa.Array | np.ndarray:
         """Elements in row-major order, an array of Arrow or numpy or a list, as values of this column.
@@ -166,11 +168,11 @@ def _flat(name: str, elements: Any, wanted: pa.DataType) -> pa.Array:
     """One Arrow array of all elements, of a type that can stand for the wanted one."""
     try:
         if isinstance(elements, pa.Array | np.ndarray):
-            found = pa.array(elements) if isinstance(elements, np.ndarray) else elements
+            found = from_numpy(elements) if isinstance(elements, np.ndarray) else elements
         elif is_bytes(wanted):
-            found = pa.array([one.encode() if isinstance(one, str) else one for one in elements], pa.binary())
+            found = from_values([one.encode() if isinstance(one, str) else one for one in elements])
         else:
-            found = pa.array([one.decode() if isinstance(one, bytes) else one for one in elements])
+            found = from_values([one.decode() if isinstance(one, bytes) else one for one in elements])
     except UnicodeDecodeError as error:
         raise Refused(400, f"input {shown(name)}: wanted text in UTF-8") from error
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
@@ -191,45 +193,3 @@ def _refuse_rows(rows: np.ndarray, field: pa.Field) -> None:
     message = f"field {field.name!r}: wanted {field.type}, found a value that does not fit"
     count = len(rows)
     raise RecordErrors(rows.tolist(), ["wrong_type"] * count, [message] * count)
-
-
-class Answer:
-    """One output of a batch as a tensor, to be cut into those of its requests."""
-
-    def __init__(self, array: pa.Array, field: pa.Field) -> None:
-        self.name = field.name
-        self.datatype = Kind.of(field).datatype
-        if pt.is_dictionary(array.type):
-            array = array.dictionary_decode()
-        self._width, self._flat = _elements(array, self.datatype)
-
-    def cut(self, start: int, rows: int) -> tuple[list[int], np.ndarray | list[Any]]:
-        """The shape and the elements of some rows."""
-        width = self._width
-        if width is None:
-            return [rows], self._flat[start : start + rows]
-        return [rows, width], self._flat[start * width : (start + rows) * width]
-
-
-def _elements(array: pa.Array, datatype: str) -> tuple[int | None, np.ndarray | list[Any]]:
-    width = None
-    if is_list(array.type):
-        sizes = (
-            set(array.value_lengths().drop_null().to_pylist())
-            if not pt.is_fixed_size_list(array.type)
-            else {array.type.list_size}
-        )
-        if len(sizes) > 1 or array.null_count:
-            raise Refused(
-                500, "the answers are lists of several lengths, which no tensor can hold; ask POST /predict"
-            )
-        width = sizes.pop() if sizes else 0
-        array = array.flatten()
-    if datatype == "BYTES":
-        values = (
-            array.to_pylist()
-            if is_text(array.type) or is_bytes(array.type)
-            else array.cast(pa.string()).to_pylist()
-        )
-        return width, ["" if one is None else one for one in values]
-    return width, to_numpy(array)

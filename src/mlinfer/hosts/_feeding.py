@@ -96,7 +96,7 @@ def _array_of(inputs: pa.Schema) -> Callable[[pa.RecordBatch], np.ndarray]:
     def fill(records: pa.RecordBatch) -> np.ndarray:
         matrix = np.empty((records.num_rows, records.num_columns), dtype, order="F")
         for place, column in enumerate(records.columns):
-            matrix[:, place] = column.cast(pa.uint8()) if pt.is_boolean(column.type) else column
+            matrix[:, place] = as_numpy(column.cast(pa.uint8()) if pt.is_boolean(column.type) else column)
         return matrix
 
     return fill

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer import RecordErrors
+from mlinfer import RecordErrors, as_column, as_numpy
 from mlinfer.hosts._feeding import Feed, feeder, is_plain_number
 
 Op = tuple[Any, ...]
@@ -133,7 +133,7 @@ def table_of(
         return lambda records: Table(matrix(records))
     numeric = sorted(set(numbers))
     matrix = feeder(Feed("array"), pa.schema([inputs.field(place) for place in numeric]))
-    sets = {lookup: pa.array(list(lookup.categories), inputs.field(lookup.place).type) for lookup in lookups}
+    sets = {lookup: as_column(list(lookup.categories), inputs.field(lookup.place)) for lookup in lookups}
 
     def table(records: pa.RecordBatch) -> Table:
         found = np.full((records.num_rows, len(inputs)), np.nan, order="F")
@@ -152,9 +152,14 @@ def _codes(column: pa.Array, known: pa.Array, lookup: Lookup) -> np.ndarray:
     import pyarrow.compute as pc
 
     absent, other = len(known), len(known) + 1
-    codes: np.ndarray = pc.fill_null(pc.index_in(column, known), other).to_numpy(zero_copy_only=False)
+    places = pc.index_in(column, known)
+    if places.null_count:  # a bare number would let Arrow import pandas
+        places = pc.fill_null(
+            places, as_column(np.array([other], np.int32), pa.field("place", pa.int32()))[0]
+        )
+    codes = as_numpy(places)
     if column.null_count:
-        codes = np.where(np.asarray(column.is_null()), absent, codes)
+        codes = np.where(as_numpy(column.is_null()), absent, codes)
     if lookup.refuses and (rows := np.flatnonzero(codes == other)).size:
         shown = ", ".join(repr(value) for value in lookup.categories[:5])
         found = [repr(column[int(row)].as_py())[:100] for row in rows]
