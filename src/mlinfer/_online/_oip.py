@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -307,11 +307,10 @@ def _from_json(tensor: Tensor, elements: int, numbers: np.ndarray | None) -> Any
     return made if missing is None else masked(from_numpy(made), np.array(missing))
 
 
-def oip_routes(desk: Desk, layout: Layout, ready: Callable[[], bool], *, renews: bool) -> dict[str, Route]:
-    """All paths of the protocol for one model; a model that `renews` itself cannot be asked for by its version."""
-    model, version = path_name(layout.signature.model_id), path_name(layout.signature.version)
+def oip_routes(desk: Desk, layout: Layout, ready: Callable[[], bool]) -> dict[str, Route]:
+    """All paths of the protocol for one model, with `*` for the version that answers."""
+    model = path_name(layout.signature.model_id)
     form = Tensors(layout, model)
-    infer = Route("POST", Infer(desk, form), (JSON, BINARY, ""))
     metadata = {
         "name": model,
         "platform": "mlinfer",
@@ -319,19 +318,33 @@ def oip_routes(desk: Desk, layout: Layout, ready: Callable[[], bool], *, renews:
         "outputs": [Kind.of(field).described() for field in layout.signature.outputs],
     }
     server = {"name": "mlinfer", "version": "2", "extensions": ["binary_tensor_data"]}
-    routes = {
-        "/v2": Route("GET", said(dump(server))),
-        "/v2/health/live": Route("GET", said(dump({"live": True})), open=True),
-        "/v2/health/ready": Route("GET", ready_if(ready, dump({"ready": True})), open=True),
-    }
 
     def describe(order: Order, body: bytes) -> None:
         del body
         order.answer(dump({**metadata, "versions": [path_name(desk.signature.version)]}))
 
-    paths = [f"/v2/models/{model}", *([] if renews else [f"/v2/models/{model}/versions/{version}"])]
-    for path in paths:
-        routes[path] = Route("GET", describe)
-        routes[f"{path}/ready"] = Route("GET", ready_if(ready, dump({"name": model, "ready": True})))
-        routes[f"{path}/infer"] = infer
-    return routes
+    path = f"/v2/models/{model}"
+    of_model = {
+        "": Route("GET", describe),
+        "/ready": Route("GET", ready_if(ready, dump({"name": model, "ready": True}))),
+        "/infer": Route("POST", Infer(desk, form), (JSON, BINARY, "")),
+    }
+    return {
+        "/v2": Route("GET", said(dump(server))),
+        "/v2/health/live": Route("GET", said(dump({"live": True})), open=True),
+        "/v2/health/ready": Route("GET", ready_if(ready, dump({"ready": True})), open=True),
+        **{f"{path}{end}": route for end, route in of_model.items()},
+        **{f"{path}/versions/*{end}": _of_version(desk, route) for end, route in of_model.items()},
+    }
+
+
+def _of_version(desk: Desk, route: Route) -> Route:
+    """The same for the version that answers: a client may repeat a head that it sent when another one did."""
+
+    def handle(order: Order, body: bytes) -> None:
+        there = path_name(desk.signature.version)
+        if order.head.path.split("/")[5] != there:
+            raise Refused(404, f"there is no such version here any more; wanted {there}")
+        route.handle(order, body)
+
+    return replace(route, handle=handle)

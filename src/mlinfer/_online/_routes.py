@@ -78,10 +78,15 @@ class Order:
 
 
 class Routes:
-    """The paths there are, the names under which this server may be asked, and the keys of those who may ask."""
+    """The paths there are, the names under which this server may be asked, and the keys of those who may ask.
 
-    def __init__(self, names: set[str], routes: Mapping[str, Route], keys: Keys | None = None) -> None:
-        self._names, self._routes, self._keys = names, routes, keys
+    In a path, `*` stands for the `version` of the model that answers at that moment.
+    """
+
+    def __init__(
+        self, names: set[str], routes: Mapping[str, Route], keys: Keys | None, version: Callable[[], str]
+    ) -> None:
+        self._names, self._routes, self._keys, self._version = names, routes, keys, version
 
     def allows(self, order: Order) -> bool:
         """Whether an order of a while ago may be repeated."""
@@ -95,13 +100,18 @@ class Routes:
     def order(self, head: Head, connection: Connection) -> Order:
         """What a head asks for. Raises Refused."""
         self._check_name(head)
-        route = self._routes.get(head.path)
+        route = self._routes.get(head.path) or self._routes.get(self._starred(head.path))
         key = None
         if self._keys is not None and (route is None or not route.open):
             key = self._keys.holder(head.one("authorization"))
         order = self._order(head, route, connection)
         order.key = key
         return order
+
+    def _starred(self, path: str) -> str:
+        before, versions, rest = path.partition("/versions/")
+        version, slash, end = rest.partition("/")
+        return f"{before}{versions}*{slash}{end}" if version == self._version() else path
 
     def _order(self, head: Head, route: Route | None, connection: Connection) -> Order:
         if route is None:

@@ -11,6 +11,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
@@ -33,11 +34,10 @@ from mlinfer._online._log import Stored, prediction_log
 from mlinfer._online._openapi import openapi, record_schema
 from mlinfer._online._page import HTML, page, policy
 from mlinfer._online._predict import Predict
-from mlinfer._online._routes import Route, Routes, path_name, ready_if, said
+from mlinfer._online._routes import Order, Route, Routes, path_name, ready_if, said
 from mlinfer._online._serving import Serving
 from mlinfer._online._wire import MOST_ROWS, Patience
 from mlinfer._protocols import Exemplifies, Model, Stateful
-from mlinfer._watching import watches
 
 if TYPE_CHECKING:
     from mlinfer._online._grpc import GrpcServer
@@ -177,10 +177,12 @@ def serving_here(
                 neighbours=how.workers - 1,
             )  # fmt: skip
             paths = {
-                **_routes(server.desk, layout, lambda: server.ready, renews=watches(job.host)),
-                **_pages(layout, example, keys=keys is not None),
+                **_routes(server.desk, layout, lambda: server.ready),
+                **_pages(server.desk, layout, example, keys=keys is not None),
             }
-            server.listener.routes = Routes(how.allowed_names, paths, keys)
+            server.listener.routes = Routes(
+                how.allowed_names, paths, keys, lambda: path_name(server.desk.signature.version)
+            )
             if address is not None:  # first: it is the one that may find its address taken
                 spoken.append(_grpc(server, layout))
                 server.grpc_address = await spoken[0].open(address, how.tls, keys, shared=place.shared)
@@ -215,24 +217,31 @@ def _renewed(event: ModelChanged, counts: Counts) -> None:
         _logger.warning("model %s goes on: %s", event.was, event.problem)
 
 
-def _routes(desk: Desk, layout: Layout, ready: Callable[[], bool], *, renews: bool) -> dict[str, Route]:
+def _routes(desk: Desk, layout: Layout, ready: Callable[[], bool]) -> dict[str, Route]:
     from mlinfer._online._oip import oip_routes
 
     return {
         "/predict": Route("POST", Predict(desk, layout.wanted)),
         "/live": Route("GET", said(dump({"live": True})), open=True),
         "/ready": Route("GET", ready_if(ready, dump({"ready": True})), open=True),
-        **oip_routes(desk, layout, ready, renews=renews),
+        **oip_routes(desk, layout, ready),
     }
 
 
-def _pages(layout: Layout, example: dict[str, Any] | None, *, keys: bool) -> dict[str, Route]:
-    signature = layout.signature
-    form = page(signature.model_id, signature.version, record_schema(layout), example)
-    return {
-        "/openapi.json": Route("GET", said(dump(openapi(layout, example, keys=keys)))),
-        "/docs": Route("GET", said(form, HTML, policy())),
-    }
+def _pages(desk: Desk, layout: Layout, example: dict[str, Any] | None, *, keys: bool) -> dict[str, Route]:
+    """What tells about the version that answers."""
+
+    def document(order: Order, body: bytes) -> None:
+        del body
+        order.answer(dump(openapi(replace(layout, signature=desk.signature), example, keys=keys)))
+
+    def form(order: Order, body: bytes) -> None:
+        del body
+        signature = desk.signature
+        text = page(signature.model_id, signature.version, record_schema(layout), example)
+        order.answer(text, HTML, policy())
+
+    return {"/openapi.json": Route("GET", document), "/docs": Route("GET", form)}
 
 
 def _example(model: Model, layout: Layout) -> dict[str, Any] | None:
