@@ -40,12 +40,14 @@ def main():
     except RejectsError as error:
         print(error)  # budget: wanted at most 2 rejects, found ...
 
-    report = pipeline(price_each, "orders", Budget(count=10)).run()
+    report = pipeline(price_each, "orders", Budget(ratio=0.1)).run()
     print(report)  # 94 delivered, 6 rejected, exactly-once
     print(report.reasons["infer", "model_error"])  # 5
 
     # The same as `mlinfer rejects replay orders.toml --kind model_error`: under their own ids, once.
-    mended = pipeline(repaired, "orders", Budget(count=10), on_change="continue")  # another model, on purpose
+    mended = pipeline(
+        repaired, "orders", Budget(ratio=0.1), on_change="continue"
+    )  # another model, on purpose
     print(mended.replay(Choice(kind="model_error")))  # 5 delivered, 0 rejected, exactly-once
     print(mended.rejected()["kind"].to_pylist())  # ['missing_value']
 

@@ -128,8 +128,8 @@ def rejected():
         ("a.csv", None, 2, "wanted files at 'in/a.csv'", "found no file", "correct the path"),
         ("a.parquet", b"", 4, "a.parquet: wanted a Parquet file", "found an empty file", "restore it"),
         ("a.csv", "", 2, "wanted the names of the columns", "found an empty file", "first line of in/a.csv"),
-        ("a.csv", "x,id\n", 2, "keep: the first records of CsvSource(path='in/a.csv'", "there are none", "keep={'id'"),
-        ("a.csv", LINES.replace(",", ";"), 2, "separated by ','", "found a single column", "delimiter=';'"),
+        ("a.csv", "x,id\n", 2, "keep: the first records of CsvSource(path='in/a.csv'", "there are none", "keep = { id ="),
+        ("a.csv", LINES.replace(",", ";"), 2, "separated by ','", "found a single column", "delimiter = ';'"),
         (
             "a.csv.gz", gzip.compress(LINES.encode())[:-9], 4,
             "a.csv.gz: wanted to read on at byte", "cut or damaged", "restore it",
@@ -206,7 +206,7 @@ def test_a_bad_record_is_named_and_without_a_place_for_it_the_run_ends_with_3(
     assert code == 3
     assert f"no place for them; the first: record {bad[0]} (" in err
     assert reason in err
-    assert "name a destination for them with rejects=" in err
+    assert "name a destination for them with [rejects]" in err
     assert delivered() == []
     define("a.csv", data, model)
     code, err = run(capsys, model=model)

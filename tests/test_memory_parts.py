@@ -124,6 +124,8 @@ def test_beginning_afresh_forgets_records_and_progress_but_not_the_epoch():
         writer.commit(Progress({"a": 1}))
     with memory.open(SCHEMA, Scope("p", fresh=True)) as writer:
         assert (writer.committed().positions, writer.committed().epoch) == ({}, 2)
+        assert memory.table().num_rows == 1, "what was there stays until the first new records are stored"
+        writer.commit(Progress())
     assert memory.table().num_rows == 0
 
 

@@ -223,3 +223,27 @@ def test_a_workers_answers_wait_for_its_parent_in_the_same_room(monkeypatch):
     go.set()
     log.close()
     assert [int(from_bytes(data).column(0)[0].as_py()[-9:]) for *_, data in said] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("log", ["behind", "before_reply"])
+def test_so_many_answers_are_logged_as_were_asked_for_and_all_are_given(tmp_path, log):
+    stored = SqlDestination(f"sqlite:///{tmp_path}/log.db", table="asked")
+    with pipeline(stored).serving(log=log, log_sample=0.25) as server, httpx.Client() as client:
+        for start in range(0, 2000, 100):
+            found = client.post(
+                f"{server.url}/predict", json=[{"x": float(n)} for n in range(start, start + 100)]
+            )
+            assert [row["y"] for row in found.json()] == [n + 1 for n in range(start, start + 100)]
+    with closing(sqlite3.connect(tmp_path / "log.db")) as database:
+        kept = [y for (y,) in database.execute("select y from asked")]
+    assert len(set(kept)) == len(kept)
+    assert 350 < len(kept) < 650, "500 of 2,000 are expected, give or take 19"
+
+
+@pytest.mark.parametrize("share", [0, -1, 1.01, float("nan")])
+def test_a_share_of_the_log_that_is_none_is_refused(share):
+    with (
+        pytest.raises(ConfigError, match="log_sample: wanted a share above 0"),
+        pipeline(Store()).serving(log_sample=share),
+    ):
+        pass

@@ -596,7 +596,7 @@ def test_code_that_is_allowed_is_found_in_the_current_folder(folder, monkeypatch
             LogisticRegression(), {"C": [0.1, 1.0]}, cv=StratifiedKFold(3, shuffle=True, random_state=1)
         ),
     ],
-    ids=str,
+    ids=["pipeline", "search", "columns", "forest", "infinity", "functions", "tuples", "splitter"],
 )
 def test_an_estimator_is_the_same_after_it_was_written_down(model):
     lost = []

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return end.code
 
 
-def _parser(verb: str) -> argparse.ArgumentParser:
+def _parser(verb: str = "") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "mlinfer",
         description=DESCRIPTION,

@@ -74,6 +74,10 @@ def _add_serve(verbs: Any) -> None:
         help="before_reply: give an answer when the destination has made it durable",
     )  # fmt: skip
     parser.add_argument(
+        "--log-sample", type=float, default=1.0, metavar="SHARE",
+        help="log so many of the answers, drawn by chance: 0.01 is one in a hundred",
+    )  # fmt: skip
+    parser.add_argument(
         "--access-log", action="store_true", help="a line on standard error for every request"
     )
     parser.add_argument(
@@ -144,7 +148,7 @@ def _options(asked: argparse.Namespace) -> ServingOptions:
     tls = None if asked.tls_cert is None else (asked.tls_cert, asked.tls_key)
     return {
         "tls": tls, "keys": asked.keys, "names": asked.name, "insecure": asked.insecure_bind,
-        "log": asked.log, "access_log": asked.access_log, "grpc_bind": asked.grpc_bind,
+        "log": asked.log, "log_sample": asked.log_sample, "access_log": asked.access_log, "grpc_bind": asked.grpc_bind,
         "workers": asked.workers,
     }  # fmt: skip
 

@@ -21,7 +21,8 @@ OPTION = re.compile(
         rf" \(in Python: (?:[^()]|{_CALL})*\)",  # what only a program can do
         r"[a-z]+=(?:True)?(?: and [a-z]+=)? \((?P<given>--[^()]*|in a file:[^()]*)\)",  # the message knows it already
         f"(?P<flag>{'|'.join(map(re.escape, FLAGS))})",
-        r"Budget\((?P<budget>ratio=1)\)",
+        r"Budget\((?P<budget>ratio=[^()]*)\)",
+        r"batching=Batching\((?P<batching>\d+)\)",
         r"[A-Z]\w*\(\.\.\., (?P<of_part>[a-z_]+=[^()]*)\)",
         rf"(?P<part>\b[A-Z]\w*{_CALL})",  # how a part shows itself: stays as it is
         rf"(?<![\w.?&/-])(?P<name>{'|'.join([*KEYS, *sorted(TABLES)])})=(?P<value>{VALUE})?",
@@ -40,12 +41,12 @@ def spelled(message: str) -> str:
 
 
 def _spelled(found: re.Match[str]) -> str:
-    if found["given"]:
-        return found["given"].removeprefix("in a file: the table ")
-    if found["flag"]:
-        return FLAGS[found["flag"]]
+    if found["given"] or found["flag"]:
+        return FLAGS[found["flag"]] if found["flag"] else found["given"].removeprefix("in a file: the table ")
     if found["budget"]:
         return f"[budget] {spelled(found['budget'])}"
+    if found["batching"]:
+        return f"batching = {{ max_records = {found['batching']} }}"
     if found["of_part"]:
         return spelled(found["of_part"])
     if found["part"]:

@@ -73,12 +73,10 @@ def demand(job: Job, *, stateful: bool) -> Guarantee:
 
 
 def _refuse_one_place_for_two(outputs: Mapping[str, DataDestination]) -> None:
-    """Raise ConfigError if two outputs are one recipe and it keeps its records: memory and a screen may show both."""
+    """Raise ConfigError if two outputs are one recipe that says `holds_one_output`: others keep theirs apart by the scope."""
     for first, second in combinations(outputs, 2):
         one, other = outputs[first], outputs[second]
-        keeps = one.transactional or one.keyed
-        by_value = type(one).__eq__ is not object.__eq__
-        if keeps and by_value and one == other:
+        if getattr(one, "holds_one_output", False) and one == other:
             msg = f"{second}: wanted a place of its own, found {one!r}, where {first} goes; name another table, file or folder"
             raise ConfigError(msg)
 

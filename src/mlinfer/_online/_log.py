@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
+import numpy as np
+import pyarrow as pa
+
 from mlinfer._clock import SystemClock
 from mlinfer._engine import Answers, Delivery, Job, Outputs, Running, Spending, Tally, fingerprint
 from mlinfer._errors import TransientError
@@ -35,6 +38,25 @@ _dice = random.Random()  # noqa: S311 - jitter, not a secret
 
 Stored = Callable[[Refused | None], None]
 Entry = tuple[Answers, Stored | None]
+
+
+class Sampled:
+    """Hands a share of the answers on to a log, drawn by chance record by record; the others count as stored."""
+
+    def __init__(self, log: Callable[[Answers, Stored | None], None], share: float) -> None:
+        self._log, self._share = log, share
+        self._draw = np.random.default_rng().random
+
+    def __call__(self, answers: Answers, stored: Stored | None = None) -> None:
+        """Remember some of these."""
+        rows = np.flatnonzero(self._draw(len(answers.batch)) < self._share)
+        if len(rows):
+            batch = answers.batch
+            records = batch.records.take(pa.array(rows))
+            chosen = replace(batch, records=records, ids=batch.ids.take(rows))
+            self._log(replace(answers, batch=chosen), stored)
+        elif stored is not None:
+            stored(None)
 
 
 class Backlog:

@@ -30,7 +30,7 @@ from mlinfer._online._desk import Desk
 from mlinfer._online._json import dump
 from mlinfer._online._keys import Keys
 from mlinfer._online._listener import Listener, LoopThread
-from mlinfer._online._log import Stored, prediction_log
+from mlinfer._online._log import Sampled, Stored, prediction_log
 from mlinfer._online._openapi import openapi, record_schema
 from mlinfer._online._page import HTML, page, policy
 from mlinfer._online._predict import Predict
@@ -169,7 +169,7 @@ def serving_here(
 
         async def open_all() -> None:
             server.desk = Desk(
-                step, log, max_rows=MOST_ROWS, counts=server.counts, first=how.log == "before_reply",
+                step, log if how.log_sample == 1 else Sampled(log, how.log_sample), max_rows=MOST_ROWS, counts=server.counts, first=how.log == "before_reply",
                 patience=patience,
             )  # fmt: skip
             server.listener = Listener(

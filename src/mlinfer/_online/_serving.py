@@ -32,6 +32,7 @@ class ServingOptions(TypedDict, total=False):
     names: Sequence[str]
     insecure: bool
     log: Literal["behind", "before_reply"]
+    log_sample: float
     access_log: bool
     grpc_bind: str | None
     workers: int
@@ -49,6 +50,7 @@ class Serving:
         names: host names by which clients ask. The address itself and, on this machine, `localhost` are always among them.
         insecure: listen where others can reach it, without TLS or without keys.
         log: when an answer is given: `before_reply`, once the destination has made it durable; `behind`, at once.
+        log_sample: which share of the answers is logged, drawn by chance record by record; above 0, at most 1.
         access_log: tell the logger `mlinfer.access` about every request: never what a record holds.
         grpc_bind: HOST:PORT for the Open Inference Protocol over gRPC, with the same certificate and keys; None: not spoken.
         workers: how many processes answer at the address, each with a model of its own.
@@ -63,6 +65,7 @@ class Serving:
     names: Sequence[str] = ()
     insecure: bool = False
     log: Literal["behind", "before_reply"] = "behind"
+    log_sample: float = 1.0
     access_log: bool = False
     grpc_bind: str | None = None
     workers: int = 1
@@ -77,6 +80,9 @@ class Serving:
             raise ConfigError(msg)
         if self.log not in {"behind", "before_reply"}:
             msg = f"log: wanted 'behind' or 'before_reply', found {shown(self.log)}"
+            raise ConfigError(msg)
+        if not 0 < self.log_sample <= 1:
+            msg = f"log_sample: wanted a share above 0 and at most 1, such as 0.01, found {shown(self.log_sample)}"
             raise ConfigError(msg)
         if self.workers < 1:
             msg = f"workers: wanted a number of processes of 1 or more, found {shown(self.workers)}"

@@ -48,6 +48,7 @@ class CsvDestination(DataDestination):
     if_exists: IfExists = "fail"
     guard_formulas: bool = False
     transactional = True
+    holds_one_output = True
 
     def __post_init__(self) -> None:
         """Refuse a name that promises compression."""

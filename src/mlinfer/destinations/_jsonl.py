@@ -43,6 +43,7 @@ class JsonLinesDestination(DataDestination):
     path: str | os.PathLike[str]
     if_exists: IfExists = "fail"
     transactional = True
+    holds_one_output = True
 
     def __post_init__(self) -> None:
         """Refuse a name that promises compression."""

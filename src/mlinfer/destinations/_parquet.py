@@ -71,6 +71,7 @@ class ParquetDestination(DataDestination):
     compression: str = "snappy"
     if_exists: IfExists = "fail"
     transactional = True
+    holds_one_output = True
     concurrent = True
 
     def records(self, scope: Scope) -> Iterator[pa.RecordBatch]:

@@ -52,6 +52,7 @@ class SqlDestination(DataDestination):
     key: str | None = None
     if_exists: IfExists = "fail"
     transactional = True
+    holds_one_output = True
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a URL, table or choice that cannot work."""

@@ -90,7 +90,7 @@ def host(
     if bare or inputs is None or outputs is None:
         msg = (
             "@mlinfer.host: wanted the function's inputs and outputs, found none; say which fields it reads and answers: "
-            '@mlinfer.host(inputs={"x": "double"}, outputs={"y": "double"}, takes="numpy")'
+            '@mlinfer.host({"x": "double"}, {"y": "double"})'
         )
         raise ConfigError(msg)
     return lambda function: FunctionHost(function, inputs, outputs, takes, version, shared)
