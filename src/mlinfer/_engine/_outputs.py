@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Output:
     """One open writer. `joined`: the main writer's commit covers it. Shared by lanes under its lock.
 
-    `unsaved`: there is something to commit, at first what the output has to say of itself.
+    `unsaved`: there is something to commit, at first the epoch: where it were not stored, an older run could write on.
     """
 
     writer: Writer
@@ -108,7 +108,6 @@ class Outputs:
         if isinstance(output.writer, Resumes) and not scope.read_only:
             progress = output.writer.committed()
             self._epochs[name] = progress.epoch
-            output.unsaved = scope.fresh or not progress.positions
         return output
 
     def _progress(self) -> Progress:
