@@ -4,28 +4,11 @@ python benchmarks/servers/mlinfer_app.py MODEL PORT [WORKERS]
 """
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from mlinfer import DataDestination, InferencePipeline
+from mlinfer import InferencePipeline
+from mlinfer._online import Nowhere  # the destination of a model that is served alone
 from mlinfer.hosts import SklearnHost
 from mlinfer.sources import MemorySource
-
-
-class Nowhere(DataDestination):
-    """Keeps nothing."""
-
-    @contextmanager
-    def open(self, schema: object, scope: object) -> Iterator["Nowhere"]:  # noqa: ARG002
-        """Be its own writer."""
-        yield self
-
-    def write(self, batch: object) -> None:
-        """Let it go."""
-
-    def commit(self, progress: object) -> None:
-        """Nothing is kept."""
-
 
 if __name__ == "__main__":
     model, port, *workers = sys.argv[1:]

@@ -5,24 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlinfer._batch import Batch
 from mlinfer._cli._ending import stopping
 from mlinfer._cli._loading import debug, pipeline_of, verb
 from mlinfer._cli._logging import logging_to_stderr
 from mlinfer._errors import ConfigError
 from mlinfer._pipeline import InferencePipeline
-from mlinfer._progress import Progress
-from mlinfer._protocols import DataDestination, Scope
 from mlinfer.hosts import SklearnHost
 from mlinfer.sources import IterableSource
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from mlinfer._online import Crew, Server, ServingOptions
 
 
@@ -166,24 +161,10 @@ def new_key(asked: argparse.Namespace) -> None:
     print(line)
 
 
-class Nowhere(DataDestination):
-    """Keeps nothing: a model alone has no log."""
-
-    @contextmanager
-    def open(self, schema: pa.Schema, scope: Scope) -> Iterator[Nowhere]:
-        """Nothing to open."""
-        del schema, scope
-        yield self
-
-    def write(self, batch: Batch) -> None:
-        """Forget it."""
-
-    def commit(self, progress: Progress) -> None:
-        """Nothing to keep."""
-
-
 def _alone(package: Path) -> InferencePipeline:
-    """A saved model without a pipeline around it."""
+    """A saved model without a pipeline around it: there is no log."""
+    from mlinfer._online import Nowhere
+
     return InferencePipeline(IterableSource(_nothing), SklearnHost(package), Nowhere(), name=package.stem)
 
 

@@ -6,6 +6,7 @@ import logging
 import queue
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -29,6 +30,8 @@ LONGEST_QUEUE = 1000
 MOST_BYTES = 64 * 2**20
 """Of answers that wait for the destination; one batch may be larger, if it is alone."""
 LOOK_SECONDS = 0.2
+REST_SECONDS = 0.02
+"""While nobody waits to be stored: a thread that wakes for every batch takes the interpreter from the one that answers."""
 MOST_WAITING = 1000
 """Batches of answers that share a commit, at most."""
 NOT_STORED = Refused(503, "the answer could not be stored; ask again in a moment")
@@ -79,6 +82,11 @@ class Backlog:
         self.dropped += len(answers.batch)
         if stored is not None:
             stored(BUSY)
+
+    @property
+    def empty(self) -> bool:
+        """Whether all has been taken."""
+        return self._queue.empty()
 
     def end(self) -> None:
         """Nothing comes any more."""
@@ -145,6 +153,8 @@ class PredictionLog:
                 self._try(lambda _: self._stack.close())
                 return
             self._write(*entry)
+            if entry[1] is None and self._backlog.empty:
+                time.sleep(REST_SECONDS)
 
     def _write(self, answers: Answers, stored: Stored | None) -> None:
         begun = self._clock.monotonic()

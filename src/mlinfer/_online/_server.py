@@ -31,6 +31,7 @@ from mlinfer._online._json import dump
 from mlinfer._online._keys import Keys
 from mlinfer._online._listener import Listener, LoopThread
 from mlinfer._online._log import Sampled, Stored, prediction_log
+from mlinfer._online._nowhere import NoLog, Nowhere
 from mlinfer._online._openapi import openapi, record_schema
 from mlinfer._online._page import HTML, page, policy
 from mlinfer._online._predict import Predict
@@ -142,7 +143,8 @@ def serving_here(
             raise ConfigError(_REMEMBERS)
         layout = job.lay_out(model.signature)
         run = secrets.token_hex(8)
-        log = stack.enter_context(place.log(job, layout, run))
+        nowhere = isinstance(job.destination, Nowhere)
+        log: Log = NoLog() if nowhere else stack.enter_context(place.log(job, layout, run))
         lineage = Lineage(model.signature, run, SystemClock(), in_hand=True)
         counts = Counts()
         step = Step(
