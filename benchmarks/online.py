@@ -20,7 +20,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -171,7 +171,8 @@ def running(contender: Contender, model: str, folder: Path, python: Path) -> Ite
                 time.sleep(0.01)
         yield port, time.perf_counter() - begun, process.pid
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
@@ -321,9 +322,13 @@ def main() -> int:
         subprocess.run([python, SERVERS / "fit.py", asked.cache.absolute() / name], check=True)
     runs: dict[str, list[Any]] = {one.name: [] for one in contenders}
     for _ in range(asked.runs):
-        for one in contenders:
+        for one in [one for one in contenders if one.name in runs]:
             folder = asked.cache.absolute() / one.environment
-            runs[one.name].append(turn(one, pythons[one.environment], folder, asked.seconds))
+            try:
+                runs[one.name].append(turn(one, pythons[one.environment], folder, asked.seconds))
+            except RuntimeError as error:
+                print(f"{one.name} left out: {error}", file=sys.stderr)
+                del runs[one.name]
     print(f"- Machine: {machine()}; load before the start: {before}")
     print(f"- Versions: Python {sys.version.split()[0]}; {versions(pythons)}; mlinfer at commit {revision()}")
     print(f"- Command: `python {' '.join(sys.argv)}`\n")
