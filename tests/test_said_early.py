@@ -79,7 +79,7 @@ def test_an_end_that_there_is_not_is_refused():
 
 
 def test_a_host_without_fields_says_how_it_is_written():
-    with pytest.raises(ConfigError, match=r"@mlinfer.host\(inputs="):
+    with pytest.raises(ConfigError, match=r"@mlinfer.host\("):
         mlinfer.host(half)
-    with pytest.raises(ConfigError, match=r"@mlinfer.host\(inputs="):
+    with pytest.raises(ConfigError, match=r"@mlinfer.host\("):
         mlinfer.host(takes="numpy")
