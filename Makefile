@@ -89,7 +89,7 @@ audit: $(VENV)/.dev $(AUDIT)/.installed ## compare what is installed with the ad
 	$(BIN)/python -m pip freeze --exclude-editable > $(AUDIT)/installed.txt
 	@$(AUDIT)/bin/pip-audit --requirement $(AUDIT)/installed.txt --no-deps --disable-pip --strict --progress-spinner off || { \
 	  echo "wanted every package audited and none with an advisory; see above. 'not found on PyPI': the service that knows" >&2; \
-	  echo "the advisories (https://pypi.org) is not reached from here, a mirror has none: run this where it is." >&2; exit 1; }
+	  echo "the advisories is not reached from here (a mirror has none): run this where it is." >&2; exit 1; }
 
 .PHONY: sbom
 sbom: $(CORE)/.installed $(AUDIT)/.installed ## write dist/sbom.json: what `pip install mlinfer` brings, in CycloneDX

@@ -1,5 +1,7 @@
 """The short way through a step gives what the whole step gives, or leaves it to that."""
 
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -82,6 +84,7 @@ ODD = {
     "answers text": lambda x: np.full(len(x), "a"),
     "answers nothing": lambda x: None,
     "answers NaN": lambda x: x[:, 0] * np.nan,
+    "exits": lambda x: sys.exit(3),
     "writes into its input": lambda x: x.__setitem__((0, 0), 7.0),
 }
 

@@ -224,7 +224,7 @@ class Memory:
     signature = None
 
     def infer(self, records):
-        raise NotImplementedError
+        raise AssertionError
 
     def snapshot(self):
         return b""

@@ -44,7 +44,7 @@ class AtOnce:
         try:
             found = self._model.infer_arrays({name: _read_only(values) for name, values in columns.items()})
             arrays = [as_column(found[field.name], field) for field in self._fields]
-        except Exception:  # noqa: BLE001 - the usual way asks again, and says what is wrong
+        except (Exception, SystemExit):  # noqa: BLE001 - the usual way asks again, and says what is wrong
             return None
         for array, field in zip(arrays, self._fields, strict=True):
             if len(array) != rows or array.type != field.type:

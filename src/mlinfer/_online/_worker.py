@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from mlinfer._engine import Answers, Job, end_here, leave_signals, portable, to_bytes
-from mlinfer._errors import ConfigError
+from mlinfer._errors import ComponentError, ConfigError
 from mlinfer._layout import Keep, Layout
 from mlinfer._online._counts import Counts
 from mlinfer._online._log import NOT_STORED, Backlog, Stored
@@ -66,8 +66,9 @@ class Elsewhere(DataSource):
         return self.known
 
     def open(self, partition: str, after: Any, wanted: pa.Schema) -> AbstractContextManager[Reader]:
-        """Nobody asks for it."""
-        raise NotImplementedError
+        """Raise ComponentError: a worker of a server reads no records."""
+        msg = f"wanted {self.shown} to be read by the parent of this worker alone"
+        raise ComponentError(msg)
 
     def __repr__(self) -> str:
         return self.shown
@@ -78,8 +79,9 @@ class Parent(DataDestination):
     """A destination that only the parent can open."""
 
     def open(self, schema: pa.Schema, scope: Scope) -> AbstractContextManager[Writer]:
-        """Nobody asks for it."""
-        raise NotImplementedError
+        """Raise ComponentError: a worker hands its answers to its parent, which writes them."""
+        msg = "wanted the log to be opened by the parent of this worker alone"
+        raise ComponentError(msg)
 
 
 def live(pipe: Any, host: Host, task: Task) -> None:
