@@ -67,6 +67,7 @@ class Elsewhere(DataSource):
 
     def open(self, partition: str, after: Any, wanted: pa.Schema) -> AbstractContextManager[Reader]:
         """Raise ComponentError: a worker of a server reads no records."""
+        del partition, after, wanted
         msg = f"wanted {self.shown} to be read by the parent of this worker alone"
         raise ComponentError(msg)
 
@@ -80,6 +81,7 @@ class Parent(DataDestination):
 
     def open(self, schema: pa.Schema, scope: Scope) -> AbstractContextManager[Writer]:
         """Raise ComponentError: a worker hands its answers to its parent, which writes them."""
+        del schema, scope
         msg = "wanted the log to be opened by the parent of this worker alone"
         raise ComponentError(msg)
 
