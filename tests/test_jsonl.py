@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import orjson
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -25,7 +26,7 @@ CORPORA = Path(__file__).parents[2] / "shared/corpora"
 X = pa.schema([pa.field("x", pa.float64())])
 batches = partial(reading.batches, wanted=X)
 written = partial(reading.written, name="a.jsonl")
-ORJSON = pytest.importorskip("orjson").loads
+ORJSON = orjson.loads
 
 
 def standard_library(monkeypatch):

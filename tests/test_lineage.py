@@ -126,7 +126,8 @@ def test_a_run_asks_for_the_columns_it_names_in_their_order_and_for_no_others():
 
 
 def test_a_run_records_in_hand_a_preview_and_a_request_name_the_same_model(tmp_path):
-    httpx = pytest.importorskip("httpx")
+    import httpx
+
     place, log = MemoryDestination(), tmp_path / "log.jsonl"
     source = MemorySource({"x": [1.0, 2.0, 3.0]})
     made = pipeline(source, place)

@@ -7,9 +7,11 @@ import logging
 import re
 import unicodedata
 
+import prometheus_client
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 import mlinfer
 from mlinfer import (
@@ -27,8 +29,7 @@ from mlinfer.hosts import FunctionHost
 from mlinfer.observers import LogObserver, ProgressBar, PrometheusMetrics
 from mlinfer.sources import MemorySource, ParquetSource
 
-prometheus_client = pytest.importorskip("prometheus_client")
-parse = pytest.importorskip("prometheus_client.parser").text_string_to_metric_families
+parse = text_string_to_metric_families
 HOST = FunctionHost(
     lambda x: {"y": x * 2}, {"x": pa.float64()}, {"y": pa.float64()}, takes="numpy", version="1"
 )
