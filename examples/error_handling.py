@@ -45,9 +45,8 @@ def main():
     print(report.reasons["infer", "model_error"])  # 5
 
     # The same as `mlinfer rejects replay orders.toml --kind model_error`: under their own ids, once.
-    mended = pipeline(
-        repaired, "orders", Budget(ratio=0.1), on_change="continue"
-    )  # another model, on purpose
+    # another model, on purpose
+    mended = pipeline(repaired, "orders", Budget(ratio=0.1), on_change="continue")
     print(mended.replay(Choice(kind="model_error")))  # 5 delivered, 0 rejected, exactly-once
     print(mended.rejected()["kind"].to_pylist())  # ['missing_value']
 

@@ -95,9 +95,8 @@ def test_a_place_of_files_for_rejects_gets_none_for_a_commit_without_rejects(tmp
     assert (report.delivered, report.rejected) == (120, 1)
     parts = sorted((tmp_path / "rejects").rglob("*.parquet"))
     assert sum(pq.read_metadata(part).num_rows for part in parts) == 1
-    assert (
-        len(parts) <= 2 < report.commits
-    )  # the first, which says what fields there are, and the one with the reject
+    # the first, which says what fields there are, and the one with the reject
+    assert len(parts) <= 2 < report.commits
     for day in range(4, 7):
         (tmp_path / f"{day}.jsonl").write_text('{"x": 1}\n')
         pipeline.run()

@@ -122,9 +122,8 @@ def test_another_mapping_does_not_go_on_in_silence():
 def test_a_replay_knows_the_function_that_made_its_records():
     destination = MemoryDestination()
     pipeline(destination, 2.0).run()
-    with pytest.raises(
-        RejectsError, match="model_error"
-    ):  # not ChangedError: it is asked again, and refused again
+    # not ChangedError: it is asked again, and refused again
+    with pytest.raises(RejectsError, match="model_error"):
         pipeline(destination, 2.0).replay()
     with pytest.raises(ChangedError, match="function was"):
         pipeline(destination, 3.0).replay()

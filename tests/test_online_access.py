@@ -124,9 +124,8 @@ def test_a_key_is_valid_until_it_expires_also_for_a_connection_that_is_open(keys
     with made().serving(keys=path) as server:
         address = server.url.removeprefix("http://").split(":")
         with socket.create_connection(address) as connection:
-            sent = (
-                PREDICT + f"Authorization: Bearer {key}\r\n\r\n".encode() + b'{"x": 1}'
-            )  # the same head each time
+            # the same head each time
+            sent = PREDICT + f"Authorization: Bearer {key}\r\n\r\n".encode() + b'{"x": 1}'
             file, statuses = connection.makefile("rb"), []
             while not statuses or (statuses[-1] == 200 and len(statuses) < 500):
                 asked = dt.datetime.now(dt.UTC)

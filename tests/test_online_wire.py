@@ -297,9 +297,8 @@ def test_a_client_that_leaves_in_the_middle_costs_nobody(server, client):
 def test_a_body_that_is_too_large_is_refused_before_it_is_sent(server, client):
     head = HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n"
     assert refused(server, head % (MOST_BYTES + 1), 413, end=False)
-    found = client.post(
-        "/predict", content=b" " * (MOST_BYTES + 1), headers=JSON
-    )  # sends all before it listens
+    # sends all before it listens
+    found = client.post("/predict", content=b" " * (MOST_BYTES + 1), headers=JSON)
     assert found.status_code == 413
 
 

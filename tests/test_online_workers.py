@@ -101,9 +101,8 @@ def test_connections_that_stay_are_spread_over_the_workers(server):
 
 def test_grpc_is_spoken_by_all_workers_at_one_address(server):
     def ask(n):
-        own = [
-            ("grpc.use_local_subchannel_pool", 1)
-        ]  # a connection for each, as clients elsewhere would have
+        # a connection for each, as clients elsewhere would have
+        own = [("grpc.use_local_subchannel_pool", 1)]
         with triton.InferenceServerClient(server.grpc_address, channel_args=own) as client:
             x = triton.InferInput("x", [1], "FP64")
             x.set_data_from_numpy(np.array([n], "f8"))

@@ -385,9 +385,8 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_there_twice(self):
-        if (
-            hasattr(self, "outputs") and self.kind is not InJsonLines
-        ):  # what a crash left behind its last commit is visible there
+        # what a crash left behind its last commit is visible there
+        if hasattr(self, "outputs") and self.kind is not InJsonLines:
             counts = Counter(n for n, _ in self.outputs.rows())
             assert max(counts.values(), default=1) == 1
 

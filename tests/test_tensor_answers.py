@@ -160,9 +160,8 @@ def as_said(values, datatype, way):
 @pytest.mark.parametrize("datatype", SCALARS)
 def test_a_null_is_said_or_refused_to_whoever_asked_and_changes_nothing_for_the_others(datatype):
     values = values_of(datatype)
-    asks = [
-        (name, numbers) for name in WAYS for numbers in ([0, 2], [1, 0, 2], [2])
-    ]  # the second of them has a null
+    # the second of them has a null
+    asks = [(name, numbers) for name in WAYS for numbers in ([0, 2], [1, 0, 2], [2])]
     with held(SCALARS[datatype], values) as together:
         found = together([(WAYS[name], numbers) for name, numbers in asks])
     for (name, numbers), one in zip(asks, found, strict=True):

@@ -96,9 +96,8 @@ def answer(
         layout, step = answering.prepared_for_rows(_typed(job, data), job)
         batch = rows_batch(data, layout.wanted)
     table = answered(answering, step, batch, job, on_reject=on_reject, clock=clock)
-    if (
-        on_reject == "null" and batch.bad
-    ):  # rows that could not be put into columns: their kept values may well be
+    # rows that could not be put into columns: their kept values may well be
+    if on_reject == "null" and batch.bad:
         return _with_kept(table, rows_batch(data, layout.keep), layout)
     return table
 

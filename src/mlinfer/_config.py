@@ -164,9 +164,8 @@ class Definition:
         if (role, kind) in WRAPPERS:
             return self.wrapper(role, kind, options, where)
         found = self.imported(kind) if ":" in kind else load(role, kind)
-        if hasattr(found, "open") and not isinstance(
-            found, type
-        ):  # a part that is ready, as @mlinfer.host makes it
+        # a part that is ready, as @mlinfer.host makes it
+        if hasattr(found, "open") and not isinstance(found, type):
             refuse_unknown(options, ["type"], where)
             return found
         if not isinstance(found, Callable):  # type: ignore[arg-type]

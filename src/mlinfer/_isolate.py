@@ -84,9 +84,8 @@ def _divide(found: Isolated[A], work: list[Rows], rows: Rows, error: Exception) 
     elif isinstance(error, MlinferError):
         raise error
     elif len(rows) == 1 and found.calls == 1 and isinstance(error, ChildProcessError):
-        work.append(
-            rows
-        )  # a process may die for reasons of its own, and a larger batch is asked again in any case
+        # a process may die for reasons of its own, and a larger batch is asked again in any case
+        work.append(rows)
     elif len(rows) == 1:
         kind = next(
             (kind for error_type, kind in KINDS.items() if isinstance(error, error_type)), "model_error"

@@ -90,9 +90,8 @@ def _strings(array: pa.Array) -> pa.Array:
     special = (used < _SPACE) | (used == _QUOTE) | (used == _BACKSLASH)
     if special.any():
         present = {chr(code) for code in np.unique(used[special])}
-        for char in sorted(
-            present, key=lambda char: char != "\\"
-        ):  # the backslash first: the others bring new ones
+        # the backslash first: the others bring new ones
+        for char in sorted(present, key=lambda char: char != "\\"):
             texts = pc.replace_substring(texts, char, _ESCAPED[char])
     return _quoted(texts)
 

@@ -75,9 +75,8 @@ def convert(value: Any, hint: Any, where: str, imported: Import) -> Any:
     Raises ConfigError: it is of another type. A type this function knows nothing about is left to the part to check.
     """
     origins = typing.get_args(hint) if typing.get_origin(hint) in {typing.Union, types.UnionType} else (hint,)
-    for one in sorted(
-        origins, key=lambda one: one is pa.Schema
-    ):  # a part that takes both means more by a mapping
+    # a part that takes both means more by a mapping
+    for one in sorted(origins, key=lambda one: one is pa.Schema):
         if (converted := _Value(value, where, imported).as_(one)) is not NO_FIT:
             return converted
     msg = f"{where}: wanted {' or '.join(_named(one) for one in origins if one is not type(None))}, found {_kind(value)} {shown(value, 80)}"

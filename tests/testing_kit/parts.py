@@ -192,9 +192,8 @@ class Mutates(Doubler):
 
 def in_place(records, x):
     column = records.column("x")
-    address = (
-        column.buffers()[1].address + 8 * column.offset
-    )  # as a library does that knows no read-only memory
+    # as a library does that knows no read-only memory
+    address = column.buffers()[1].address + 8 * column.offset
     whole = np.ctypeslib.as_array((ctypes.c_double * len(column)).from_address(address))
     answers = pa.record_batch({"y": pa.array(2 * x)})
     whole[:] = 2 * x

@@ -83,9 +83,8 @@ def sqlite(folder, records):
 def whole_files(folder, records):
     for record in records.to_pylist():
         (folder / record["path"]).write_bytes(record["bytes"])
-    return FilesSource(
-        str(folder), follow=True
-    )  # else a folder without files is an error, not an empty input
+    # else a folder without files is an error, not an empty input
+    return FilesSource(str(folder), follow=True)
 
 
 def counted(after=0):

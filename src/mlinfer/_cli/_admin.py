@@ -108,9 +108,8 @@ class Listener(ThreadingHTTPServer):
     """Answers in threads that never outlive the run, so many at once."""
 
     daemon_threads = True
-    request_queue_size = (
-        2 * MOST_CONNECTIONS
-    )  # the five of the standard library make a burst wait for seconds
+    # the five of the standard library make a burst wait for seconds
+    request_queue_size = 2 * MOST_CONNECTIONS
 
     def __init__(self, address: tuple[str, int], readiness: Ready, metrics: Metrics, pages: Pages) -> None:
         super().__init__(address, Answer)

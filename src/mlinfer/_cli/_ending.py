@@ -128,9 +128,8 @@ def _sentence(error: BaseException) -> str:
     if not isinstance(error, MlinferError):
         return f"{type(error).__name__}: {plain(str(error), LONGEST)}"
     text = plain(spelled(str(error)), LONGEST)
-    if (
-        isinstance(error, ConfigError) or error.__cause__ is None
-    ):  # what you wrote is wrong: the message says it all
+    # what you wrote is wrong: the message says it all
+    if isinstance(error, ConfigError) or error.__cause__ is None:
         return text
     cause = plain(str(error.__cause__))
     return text if cause in text else f"{text} ({type(error.__cause__).__name__}: {cause})"
@@ -142,7 +141,6 @@ def _reader_gone() -> int:
     poll.register(1, select.POLLOUT)
     if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
         return 0
-    os.dup2(
-        os.open(os.devnull, os.O_WRONLY), 1
-    )  # what is still buffered goes nowhere when the interpreter ends
+    # what is still buffered goes nowhere when the interpreter ends
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return READER_GONE

@@ -139,9 +139,8 @@ class Delivery:
         begun = self._run.clock.monotonic()
         while True:
             progress = self._progress()
-            self._commit_beside(
-                progress
-            )  # rejects first: a position must not pass a reject that is not durable
+            # rejects first: a position must not pass a reject that is not durable
+            self._commit_beside(progress)
             try:
                 failpoint("dest.commit.before")
                 with self._main.lock:

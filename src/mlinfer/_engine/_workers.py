@@ -294,9 +294,8 @@ def leave_signals() -> None:
 def _live(pipe: Connection, host: Host) -> None:
     """The child's whole life."""
     threading.Thread(target=_end_with_parent, name="mlinfer-parent", daemon=True).start()
-    with suppress(
-        OSError
-    ):  # the parent closed its end in the middle of a word: it has told what there is to tell
+    # the parent closed its end in the middle of a word: it has told what there is to tell
+    with suppress(OSError):
         _serve(pipe, host)
     end_here()
 

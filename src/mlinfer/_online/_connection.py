@@ -198,9 +198,8 @@ class Connection(asyncio.Protocol):
         return close, (f"X-Request-Id: {listener.access(order, status, listener.now() - self._since)}",)
 
     def _send(self, text: bytes, *, close: bool) -> None:
-        if (
-            self._transport.is_closing()
-        ):  # reset just now: connection_lost comes next, and others share the batch
+        # reset just now: connection_lost comes next, and others share the batch
+        if self._transport.is_closing():
             return
         self._transport.write(text)
         if close:

@@ -252,9 +252,8 @@ def _example(model: Model, layout: Layout) -> dict[str, Any] | None:
     if found is None:
         return None
     record: dict[str, Any] = json.loads(json_rows(found.slice(0, 1))[0])
-    return dict(
-        zip(layout.wanted.names, record.values(), strict=False)
-    )  # callers may know other names for the inputs
+    # callers may know other names for the inputs
+    return dict(zip(layout.wanted.names, record.values(), strict=False))
 
 
 def _warm_up(step: Step, example: dict[str, Any]) -> None:

@@ -137,9 +137,8 @@ def open_appended(
         durable.expect_writable(path.parent)
         durable.expect_writable(path)
         found = _begin(path, schema, scope, if_exists, look=look)
-        nobody = replace(
-            found.progress, epoch=0
-        )  # who writes has locked the file: there is no writing beside it
+        # who writes has locked the file: there is no writing beside it
+        nobody = replace(found.progress, epoch=0)
         yield Appended(path, None, replace(found, progress=nobody))
         return
     with ExitStack() as stack:

@@ -248,9 +248,8 @@ class PartFile:
 
     def abandon(self) -> None:
         """Remove the file."""
-        with suppress(
-            OSError, ValueError, pa.ArrowException
-        ):  # it may fail once more where it has failed before
+        # it may fail once more where it has failed before
+        with suppress(OSError, ValueError, pa.ArrowException):
             self._writer.close()
         with suppress(OSError, ValueError):
             self._stack.close()

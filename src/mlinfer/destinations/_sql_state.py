@@ -160,9 +160,8 @@ class State:
                 positions[partition] = json.loads(position)
             if state is not None:
                 states[partition] = state
-            if (
-                epoch > latest
-            ):  # one run has one fingerprint; with on_change="continue" older rows keep an older one
+            # one run has one fingerprint; with on_change="continue" older rows keep an older one
+            if epoch > latest:
                 latest, fingerprint = epoch, found
         self._miss_none(wanted, len({**positions, **states}))
         return Progress(positions, states, fingerprint)

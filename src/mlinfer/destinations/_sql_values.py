@@ -156,9 +156,8 @@ def _spelled(array: pa.Array) -> pa.Array:
     """Times and decimals as text; texts of one column sort like the times."""
     kind = array.type
     if pt.is_date64(kind):
-        array = array.cast(
-            pa.date32(), safe=False
-        )  # what a dictionary holds beside what is used may be too far away
+        # what a dictionary holds beside what is used may be too far away
+        array = array.cast(pa.date32(), safe=False)
     if not pt.is_timestamp(kind):
         return array.cast(pa.string())
     if kind.tz is not None:

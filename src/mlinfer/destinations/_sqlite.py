@@ -289,9 +289,8 @@ def _takes(declared: str, wanted: str, kind: pa.DataType) -> bool:
     affinity = _affinity(declared.upper())
     if affinity == "BLOB" or wanted == "BLOB":
         return True
-    if (
-        affinity == "NUMERIC"
-    ):  # DATETIME, BOOLEAN, DECIMAL: numbers stay numbers, dates are not mistaken for any
+    # DATETIME, BOOLEAN, DECIMAL: numbers stay numbers, dates are not mistaken for any
+    if affinity == "NUMERIC":
         return wanted != "TEXT" or pa.types.is_temporal(kind)
     return affinity == wanted
 

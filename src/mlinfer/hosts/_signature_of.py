@@ -93,9 +93,8 @@ def _choose(
             returned, clean = _ask_quietly(fed_by(estimator, feed), methods, data)
             said = [*returned, *_said_by(fed_by(estimator, feed), others, _made(feed, example.batch))]
         except (*REFUSALS, ConfigError) as error:
-            problem = (
-                problem if isinstance(problem, ConfigError) else error
-            )  # a missing library explains the rest
+            # a missing library explains the rest
+            problem = problem if isinstance(problem, ConfigError) else error
             continue
         if _rows(returned) != example.batch.num_rows or (
             reference is not None and not alike(said, reference)

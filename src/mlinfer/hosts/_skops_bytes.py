@@ -53,9 +53,8 @@ class _Numbers:
         if name == "file" and "__loader__" in owner and isinstance(item, str):
             suffix = item.rpartition(".")[2]
             return self.files.setdefault(item, f"{len(self.files)}.{suffix}")
-        if (
-            name == "_stop_words_id"
-        ):  # the address of a list that a vectorizer has checked; it checks it once more
+        # the address of a list that a vectorizer has checked; it checks it once more
+        if name == "_stop_words_id":
             return {
                 **item,
                 "content": "0",

@@ -95,9 +95,8 @@ def fitted(estimator: Any, features: Any, truth: np.ndarray, weights: np.ndarray
     options = {} if weights is None else {_weight_name(estimator): weights}
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message="The least populated class"
-            )  # the search says it of its folds
+            # the search says it of its folds
+            warnings.filterwarnings("ignore", message="The least populated class")
             estimator.fit(features, truth, **options)
     except (ValueError, TypeError, AttributeError) as error:
         first = (str(error).splitlines() or [""])[0]

@@ -195,9 +195,8 @@ def _check_promised(case: DestinationCase, destination: DataDestination, killed:
         advice,
     )
     deliver(another(destination), killed.promised, LAST, SECOND)
-    found = sorted(
-        set(case.found(destination))
-    )  # twice is no loss; for a key it is the business of `redelivery`
+    # twice is no loss; for a key it is the business of `redelivery`
+    found = sorted(set(case.found(destination)))
     compare(found, rows(0, LAST), f"every record when the run goes on after a kill at {killed.where}")
 
 

@@ -66,9 +66,8 @@ _hooked: list[bool] = []
 def watched() -> Iterator[list[str]]:
     """The names of what happens to files, sockets and processes in this block, seen by Python's audit hooks."""
     if not _hooked:
-        sys.addaudithook(
-            _note
-        )  # hooks cannot be taken away again, so there is one, and it is silent outside of blocks
+        # hooks cannot be taken away again, so there is one, and it is silent outside of blocks
+        sys.addaudithook(_note)
         _hooked.append(True)
     seen: list[str] = []
     _watching.append(seen)

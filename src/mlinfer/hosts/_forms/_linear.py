@@ -59,9 +59,8 @@ class Linear:
         if self._shifts is not None:
             numbers, fills = numbers - self._shifts, fills - self._shifts
         scores: np.ndarray = numbers @ self._weights
-        if np.isnan(
-            scores.sum()
-        ):  # a number is missing somewhere; finding out beforehand would cost more than the product
+        # a number is missing somewhere; finding out beforehand would cost more than the product
+        if np.isnan(scores.sum()):
             scores = np.where(np.isnan(numbers), fills, numbers) @ self._weights
         scores = scores + self._bias
         for lookup, values in self._tables:
