@@ -114,10 +114,15 @@ class Batch:
 
 def places_of_bad(batch: Batch) -> np.ndarray:
     """The place of each bad record among all of the batch; where it is not known, they are spread evenly."""
-    count, all_of_them = len(batch.bad), len(batch) + len(batch.bad)
-    spread = ((2 * n + 1) * all_of_them // (2 * count) for n in range(count))
-    known = (one if bad.place is None else bad.place for bad, one in zip(batch.bad, spread, strict=True))
+    count = len(batch.bad)
+    guessed = spread(count, len(batch) + count).tolist()
+    known = (one if bad.place is None else bad.place for bad, one in zip(batch.bad, guessed, strict=True))
     return np.fromiter(known, np.int64, count)
+
+
+def spread(count: int, among: int) -> np.ndarray:
+    """Places for so many records among all of them, at equal distances."""
+    return (2 * np.arange(count, dtype=np.int64) + 1) * among // max(2 * count, 1)
 
 
 def _unknown() -> pa.Array:

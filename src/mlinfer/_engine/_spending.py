@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlinfer._batch import spread
 from mlinfer._errors import ComponentError, RejectsError
 from mlinfer._rejects import Rejected
 from mlinfer._text import count
@@ -111,7 +112,7 @@ def _places(group: Rejected, records: int) -> np.ndarray:
     """Where the bad records of a group stood in their batch; spread evenly over it where nobody knows."""
     if group.places is not None:
         return np.asarray(group.places, np.int64)
-    return (2 * np.arange(len(group), dtype=np.int64) + 1) * records // max(2 * len(group), 1)
+    return spread(len(group), records)
 
 
 @dataclass(frozen=True, slots=True)

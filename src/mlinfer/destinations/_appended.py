@@ -165,7 +165,7 @@ def _begin(
     """What the sidecar says when this run begins to write."""
     columns = tuple((field.name, str(field.type)) for field in schema)
     found = stored(path)
-    if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
+    if found is None or not found.is_of(scope):
         kept = _keep_foreign(path, found, if_exists)
         if kept and look is not None:
             look(path)
@@ -190,7 +190,7 @@ def _begin(
 def _before_anew(path: Path, scope: Scope, sidecar: Sidecar) -> Sidecar | None:
     """What stays until the first commit of a run that begins anew; None if there is nothing to replace."""
     found = stored(path) if scope.fresh else None
-    if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
+    if found is None or not found.is_of(scope):
         return None
     if size_of(path) < found.length:
         return None  # it is damaged: nothing worth keeping

@@ -30,6 +30,10 @@ class Sidecar:
     progress: Progress
     shorter: tuple[int, str] | None = None
 
+    def is_of(self, scope: Scope) -> bool:
+        """Whether this output of this pipeline has written the file."""
+        return (self.pipeline, self.output) == (scope.pipeline, scope.output)
+
     def to_bytes(self) -> bytes:
         """A text that `from_bytes` reads back, and that shows every change of a byte."""
         body = {
@@ -62,7 +66,7 @@ def committed_text(path: Path, scope: Scope) -> tuple[bytes, list[tuple[str, str
     Raises ChangedError: the file is gone or shorter, or its progress is damaged.
     """
     found = stored(path)
-    if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
+    if found is None or not found.is_of(scope):
         return b"", []
     check_length(path, found)
     if not found.length:
@@ -75,7 +79,7 @@ def committed_text(path: Path, scope: Scope) -> tuple[bytes, list[tuple[str, str
 def stored_progress(path: Path, scope: Scope) -> Progress:
     """What this pipeline has noted beside a file; nothing if it has not written it."""
     found = stored(path)
-    if found is None or (found.pipeline, found.output) != (scope.pipeline, scope.output):
+    if found is None or not found.is_of(scope):
         return Progress()
     return found.progress
 
