@@ -12,10 +12,8 @@ import pyarrow.types as pt
 
 from mlinfer._arrays import elements
 
-_SMALLEST_PLAIN, _LARGEST_PLAIN = (
-    1e-4,
-    1e10,
-)  # Arrow spells floats between them as Python does, and with a point
+# Arrow spells floats between them as Python does, and with a point
+_SMALLEST_PLAIN, _LARGEST_PLAIN = 1e-4, 1e10
 FEW = 64
 """Values, up to which going through them one by one takes less time than to begin with columns."""
 _in_json = json.JSONEncoder(ensure_ascii=False).encode

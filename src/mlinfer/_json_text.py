@@ -17,13 +17,7 @@ from mlinfer._casts import is_bytes, is_list, is_text
 
 TEXT = pa.large_string()
 _SPACE, _QUOTE, _BACKSLASH = 32, 34, 92
-_SMALLEST_PLAIN, _LARGEST_PLAIN = (
-    1e-4,
-    1e10,
-)  # Arrow spells floats between them as Python does, and with a point
-FEW = 64
-"""Values, up to which going through them one by one takes less time than to begin with columns."""
-_in_json = json.JSONEncoder(ensure_ascii=False).encode
+_LARGEST_PLAIN = 1e10  # from here on Arrow spells a float with an exponent
 _ESCAPED = {"\\": "\\\\", **{chr(code): json.dumps(chr(code))[1:-1] for code in (*range(32), _QUOTE)}}
 
 

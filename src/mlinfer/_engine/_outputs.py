@@ -106,8 +106,7 @@ class Outputs:
         role = "destination" if name == "main" else name
         output = Output(self._stack.enter_context(Closing(opening, role, destination)), joined)
         if isinstance(output.writer, Resumes) and not scope.read_only:
-            progress = output.writer.committed()
-            self._epochs[name] = progress.epoch
+            self._epochs[name] = output.writer.committed().epoch
         return output
 
     def _progress(self) -> Progress:

@@ -31,9 +31,9 @@ def memory_limit(groups: Path = _GROUPS, own: Path = _OWN) -> int | None:
     return min(found, default=None)
 
 
-def memory_taken(statm: Path = _TAKEN) -> int:
+def memory_taken() -> int:
     """Bytes of this process that are in memory; 0 where the system does not tell."""
     try:
-        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(_TAKEN.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
         return 0

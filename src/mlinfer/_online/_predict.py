@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from operator import attrgetter
@@ -17,7 +17,7 @@ from mlinfer._answering import numbered, rows_batch
 from mlinfer._arrays import from_floats, from_numpy, from_values
 from mlinfer._batch import Batch
 from mlinfer._json_few import json_rows
-from mlinfer._online._bulk import SMALL, Bulk
+from mlinfer._online._bulk import Bulk
 from mlinfer._online._desk import Ask, Desk
 from mlinfer._online._json import BadJson, parse
 from mlinfer._online._numbers import lift
@@ -41,8 +41,7 @@ class Predict:
 
     def __call__(self, order: Order, body: bytes) -> None:
         """Ask the model. Raises Refused."""
-        if len(body) > SMALL:
-            self._bulk.check(body)
+        self._bulk.check(body)
         order.ask = self._quickly(order, body) or self._thoroughly(order, body)
         self._desk.put(order.ask, order.within)
 
@@ -113,7 +112,7 @@ class Columns(Rows):
         if self._vector is not None:
             self._key = wanted.field(self._vector).name.encode()
             self._size = wanted.field(self._vector).type.list_size
-            self._bare = typed_decoder(wanted, bare=self._vector)
+            self._bare: Any = typed_decoder(wanted, bare=self._vector)
         self._columns = [
             None if place == self._vector else (attrgetter(f"f{place}"), _maker(field.type))
             for place, field in enumerate(wanted)
@@ -130,8 +129,8 @@ class Columns(Rows):
             if lifted is None:
                 found = _given(self._typed(body))
                 lists = map(attrgetter(f"f{self._vector}"), found.structs)
-                return replace(found, numbers=from_floats(list(chain.from_iterable(lists))))
-            found = _given(self._bare(lifted.text)) if self._bare is not None else Given([], single=False)
+                return replace(found, numbers=_flat(lists))
+            found = _given(self._bare(lifted.text))
         except (ValueError, RecursionError):  # whatever it is, the thorough way says it better
             return None
         if lifted.lists != len(found.structs) or lifted.length != self._size:
@@ -187,8 +186,8 @@ def rows_of(body: bytes) -> tuple[list[Any], bool]:
 def typed_decoder(wanted: pa.Schema, *, bare: int | None = None) -> Callable[[bytes], Any] | None:
     """Decodes JSON into structs with a field `f0`, `f1`, ... for each column; None if some column is of another kind.
 
-    The `bare` one is a list without elements. It raises ValueError for everything that is not a record, or a list of records, with a value of the right type in every
-    field.
+    The `bare` one is a list without elements. It raises ValueError for everything that is not a record, or a list of records,
+    with a value of the right type in every field.
     """
     import msgspec
 
@@ -227,10 +226,9 @@ def _maker(kind: pa.DataType) -> Callable[[list[Any]], pa.Array]:
     if pt.is_float64(kind):
         return lambda values: from_numpy(from_floats(values))
     if _is_vector(kind):
-
-        def vectors(values: list[list[float]]) -> pa.Array:
-            numbers = from_floats(list(chain.from_iterable(values)))
-            return pa.FixedSizeListArray.from_arrays(from_numpy(numbers), type=kind)
-
-        return vectors
+        return lambda values: pa.FixedSizeListArray.from_arrays(from_numpy(_flat(values)), type=kind)
     return from_values
+
+
+def _flat(lists: Iterable[list[float]]) -> np.ndarray:
+    return from_floats(list(chain.from_iterable(lists)))

@@ -139,12 +139,12 @@ def path_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip("._-")[:128] or "model"
 
 
-def said(data: bytes, kind: str = JSON, more: tuple[str, ...] = ()) -> Callable[[Order, bytes], None]:
+def said(data: bytes) -> Callable[[Order, bytes], None]:
     """Always the same answer."""
 
     def handle(order: Order, body: bytes) -> None:
         del body
-        order.answer(data, kind, more)
+        order.answer(data)
 
     return handle
 

@@ -71,9 +71,9 @@ class Ground:
         return pa.RecordBatch.from_arrays(arrays, schema=self.inputs)
 
 
-def questions(ground: Ground, count: int, seed: int = SEED) -> Iterator[tuple[str, pa.RecordBatch]]:
+def questions(ground: Ground, count: int) -> Iterator[tuple[str, pa.RecordBatch]]:
     """Groups of records by name; `count` in each that is drawn at random."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     draw = _Draw(ground, rng)
     yield "within", ground.batch(draw.records(count, 0))
     yield "beyond", ground.batch(draw.records(count, 2))

@@ -119,10 +119,10 @@ class Words:
         scores: np.ndarray = (found[0] if len(found) == 1 else np.column_stack(found)) + self._bias
         return scores
 
-    def questions(self, count: int = 1000, seed: int = 20131) -> list[str]:
+    def questions(self) -> list[str]:
         """Texts to compare two models on: of known words, repeated or not, of unknown ones and of none."""
-        rng = np.random.default_rng(seed)
-        lengths = rng.integers(0, 30, count)
+        rng = np.random.default_rng(20131)
+        lengths = rng.integers(0, 30, 1000)
         picked = [rng.choice(np.array(self.bag.terms, object), length) for length in lengths]
         texts = [" ".join([*words, *words[: len(words) // 3]]) for words in picked]
         return [
