@@ -54,7 +54,8 @@ def load_pipeline(path: str | os.PathLike[str], allow: Collection[str] = ()) -> 
     Top-level keys are arguments of InferencePipeline; the tables `[source]`, `[host]`, `[destination]`, `[rejects]` and
     `[side.NAME]` name a part with `type` and give its parameters; `[checkpoint]`, `[budget]`, `[batching]`, `[retry]` and
     `[workers]` give the fields of the classes so called. `keep` is a list of names or a table of `name = "arrow type"`;
-    `observers` is a list of names. The wrappers `mapped`, `selected`, `chain` and `tee` hold the tables of other parts. Relative paths are relative to the current directory, wherever the file lies.
+    `observers` is a list of names. The wrappers `mapped`, `selected`, `chain` and `tee` hold the tables of other parts.
+    Relative paths are relative to the current directory, wherever the file lies.
 
     Args:
         path: the file, at most 1 MiB.

@@ -277,9 +277,10 @@ class InferencePipeline:
             options: `tls=("cert.pem", "key.pem")`: speak HTTPS. `keys="keys.toml"`: answer those who show a key that this
                 file names. `names=["scores.example"]`: the host names by which clients ask. `insecure=True`: listen where
                 others can reach it, without TLS or keys. `log="before_reply"`: give an answer only when the destination has
-                made it durable. `log_sample=0.01`: log so many of the answers, drawn by chance. `access_log=True`: tell the logger `mlinfer.access` about every request.
-                `grpc_bind="127.0.0.1:8081"`: speak the Open Inference Protocol over gRPC there, too. `workers=4`: so many
-                processes answer at the address, each with a model of its own; on Linux.
+                made it durable. `log_sample=0.01`: log so many of the answers, drawn by chance. `access_log=True`: tell the
+                logger `mlinfer.access` about every request. `grpc_bind="127.0.0.1:8081"`: speak the Open Inference Protocol
+                over gRPC there, too. `workers=4`: so many processes answer at the address, each with a model of its own; on
+                Linux.
 
         Raises ConfigError: the address is taken, or others can reach it and it lacks what that needs; the host cannot be
         sent to workers. Raises ComponentError: workers ended again and again.

@@ -9,9 +9,10 @@ import secrets
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
@@ -142,18 +143,10 @@ def serving_here(
         if place.shared and isinstance(model, Stateful):
             raise ConfigError(_REMEMBERS)
         layout = job.lay_out(model.signature)
-        run = secrets.token_hex(8)
+        run, counts = secrets.token_hex(8), Counts()
         nowhere = isinstance(job.destination, Nowhere)
         log: Log = NoLog() if nowhere else stack.enter_context(place.log(job, layout, run))
-        lineage = Lineage(model.signature, run, SystemClock(), in_hand=True)
-        counts = Counts()
-        step = Step(
-            model,
-            layout,
-            job.batching.max_records,
-            lineage=lineage,
-            renewed=lambda event: _renewed(event, counts),
-        )
+        step = _step(job, model, layout, run=run, counts=counts)
         example = _example(model, layout)
         if example is not None and not isinstance(model, Stateful):
             _warm_up(step, example)
@@ -162,8 +155,8 @@ def serving_here(
         thread = LoopThread("mlinfer-http")
         stack.callback(thread.close)
         server = Server(url_of(listening, secure=tls is not None), log, counts)
-        log.counts = server.counts
-
+        log.counts = counts
+        logged = log if how.log_sample == 1 else Sampled(log, how.log_sample)
         spoken: list[GrpcServer] = []
 
         async def close_all() -> None:
@@ -171,20 +164,12 @@ def serving_here(
 
         async def open_all() -> None:
             server.desk = Desk(
-                step, log if how.log_sample == 1 else Sampled(log, how.log_sample), max_rows=MOST_ROWS, counts=server.counts, first=how.log == "before_reply",
-                patience=patience,
+                step, logged, max_rows=MOST_ROWS, counts=counts, first=how.log == "before_reply", patience=patience
             )  # fmt: skip
             server.listener = Listener(
-                patience or Patience(), server.counts, access if how.access_log else None,
-                neighbours=how.workers - 1,
-            )  # fmt: skip
-            paths = {
-                **_routes(server.desk, layout, lambda: server.ready),
-                **_pages(server.desk, layout, example, keys=keys is not None),
-            }
-            server.listener.routes = Routes(
-                how.allowed_names, paths, keys, lambda: path_name(server.desk.signature.version)
+                patience or Patience(), counts, access if how.access_log else None, neighbours=how.workers - 1
             )
+            server.listener.routes = _routes(server, layout, example, names=how.allowed_names, keys=keys)
             if address is not None:  # first: it is the one that may find its address taken
                 spoken.append(_grpc(server, layout))
                 server.grpc_address = await spoken[0].open(address, how.tls, keys, shared=place.shared)
@@ -219,15 +204,30 @@ def _renewed(event: ModelChanged, counts: Counts) -> None:
         _logger.warning("model %s goes on: %s", event.was, event.problem)
 
 
-def _routes(desk: Desk, layout: Layout, ready: Callable[[], bool]) -> dict[str, Route]:
+def _step(job: Job, model: Model, layout: Layout, *, run: str, counts: Counts) -> Step:
+    lineage = Lineage(model.signature, run, SystemClock(), in_hand=True)
+    renewed = partial(_renewed, counts=counts)
+    return Step(model, layout, job.batching.max_records, lineage=lineage, renewed=renewed)
+
+
+def _routes(
+    server: Server, layout: Layout, example: dict[str, Any] | None, *, names: set[str], keys: Keys | None
+) -> Routes:
     from mlinfer._online._oip import oip_routes
 
-    return {
+    desk = server.desk
+
+    def ready() -> bool:
+        return server.ready
+
+    paths = {
         "/predict": Route("POST", Predict(desk, layout.wanted)),
         "/live": Route("GET", said(dump({"live": True})), open=True),
         "/ready": Route("GET", ready_if(ready, dump({"ready": True})), open=True),
         **oip_routes(desk, layout, ready),
+        **_pages(desk, layout, example, keys=keys is not None),
     }
+    return Routes(names, paths, keys, lambda: path_name(desk.signature.version))
 
 
 def _pages(desk: Desk, layout: Layout, example: dict[str, Any] | None, *, keys: bool) -> dict[str, Route]:

@@ -16,8 +16,8 @@ SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 def read(path: Path | str, *, within: int | None = None, most: int | None = None) -> bytes:
     """The bytes of a regular file.
 
-    `within` is the descriptor of the folder that holds it: then links are not followed, and it has no other name. `most` bounds its size. Raises
-    ConfigError: it is absent, not a regular file, or too large.
+    `within` is the descriptor of the folder that holds it: then links are not followed, and it has no other name. `most`
+    bounds its size. Raises ConfigError: it is absent, not a regular file, or too large.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if within is None else os.O_NOFOLLOW)
     try:

@@ -39,7 +39,8 @@ class SqlSource(DataSource):
     therefore come with growing keys: a row that is committed late with a smaller key than one already read is missed
     (two writers that take their keys first and commit later, in the other order), and a row that changes after it was
     read is not read again. The last row that was delivered must stay as it is, or go together with all before it: by the
-    columns of it that were read the table is known again. Without a key the query runs once, to its end, and a run that dies cannot go on.
+    columns of it that were read the table is known again. Without a key the query runs once, to its end, and a run that
+    dies cannot go on.
 
     Integers, floats, texts and bytes come as such; dates are texts in SQLite and stay texts. A value that is not of the
     type of its column (SQLite allows that) makes its record a reject.
