@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import importlib
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Set before numpy is imported: the threads of two test processes would wait for each other on two cores, and the models are small.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Nothing is timed in tests: the first example pays for imports, and the machine may be busy.
 settings.register_profile("mlinfer", deadline=None)
 settings.load_profile("mlinfer")
