@@ -48,7 +48,7 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 import mlinfer
-from mlinfer import ConfigError, InferencePipeline
+from mlinfer import STAGES, ConfigError, InferencePipeline
 from mlinfer._cli import main
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import Selected, SklearnHost, manifest
@@ -297,6 +297,7 @@ def test_a_category_that_the_encoder_refuses_is_a_reject_and_the_others_are_answ
     ) as pipeline:
         table = pipeline.infer(asked, on_reject="null")
     assert table["status"].to_pylist() == ["ok", "unknown_category", "ok", "unknown_category"]
+    assert "unknown_category" in STAGES["infer"].kinds
     assert table["y_pred"].to_pylist()[::2] == fitted("one-hot, refusing").predict(asked[::2]).tolist()
     assert "found 'Paris'" in table["status_detail"][1].as_py()
 

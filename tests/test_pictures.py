@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
 import mlinfer
-from mlinfer import ConfigError, InferencePipeline, RecordErrors
+from mlinfer import STAGES, ConfigError, InferencePipeline, RecordErrors
 from mlinfer._cli import main
 from mlinfer.destinations import MemoryDestination, ParquetDestination, SqlDestination
 from mlinfer.hosts import Chain, OnnxHost, Pictures, Png, Selected, SklearnHost, manifest
@@ -388,6 +388,7 @@ def test_damaged_bytes_are_answered_or_refused_and_nothing_else(content, changes
     except RecordErrors as error:
         found = error.kinds
     assert found in ((1, 105), ["no_picture"], ["too_large"])
+    assert {"no_picture", "too_large"} <= {*STAGES["infer"].kinds}
 
 
 # --- and with batches ---------------------------------------------------------------------------------------------------

@@ -252,4 +252,5 @@ def test_a_run_sets_aside_records_with_such_times(tmp_path):
     report = pipeline.run()
     assert (report.delivered, report.rejected) == (2, 1)
     assert rejects.table("rejects")["kind"].to_pylist() == ["bad_time"]
+    assert "bad_time" in mlinfer.STAGES["write"].kinds
     assert [json.loads(line)["o"] for line in (tmp_path / "a.jsonl").read_text().splitlines()] == [1, 3]

@@ -70,12 +70,22 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         ),
         "infer": Stage(
             "the model could not answer it",
-            ("model_error", "timeout", "model_died", "out_of_memory"),
+            (
+                "model_error",
+                "timeout",
+                "model_died",
+                "out_of_memory",
+                "unknown_category",
+                "too_large",
+                "no_picture",
+            ),
             more=True,
         ),
         "answer": Stage("the answer is NaN, infinite or null where that has no meaning", ("bad_answer",)),
         "write": Stage(
-            "the destination refused it", ("refused", "missing_key", "too_large", "bad_text"), more=True
+            "the destination refused it",
+            ("refused", "missing_key", "too_large", "bad_text", "bad_time"),
+            more=True,
         ),
         REPLAY: Stage("no reject: the mark that a replay has delivered the record since", (DELIVERED,)),
     }
