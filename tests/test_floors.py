@@ -7,6 +7,7 @@ under TYPE_CHECKING: neighbours may name each other in annotations.
 import ast
 import re
 import tomllib
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -86,17 +87,13 @@ def test_both_tables_of_floors_are_the_same():
 def test_every_import_respects_the_floors():
     files = sources()
     assert "_errors" in files, f"nothing was read below {ROOT}"
-    complaints = [text for name, source in files.items() for text in broken(name, source, set(files))]
+    complaints = [text for name, tree in files.items() for text in broken(name, tree, set(files))]
     assert not complaints, "\n" + "\n".join(complaints)
 
 
 def test_modules_do_not_import_each_other_in_a_circle():
     files = sources()
-    graph = {
-        name: imported(name, without_types(source), set(files)) - {name, ""}
-        for name, source in files.items()
-        if name
-    }
+    graph = {name: imported(name, run(tree), set(files)) - {name, ""} for name, tree in files.items() if name}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -132,7 +129,7 @@ def test_a_planted_import_is_caught(name, source, complaint):
         "sources",
         "sources._csv",
     }
-    [text] = broken(name, source, modules)
+    [text] = broken(name, ast.parse(source), modules)
     assert complaint in text
 
 
@@ -154,14 +151,14 @@ def test_a_planted_import_is_caught(name, source, complaint):
 )
 def test_a_lawful_import_is_left_alone(name, source):
     modules = {"", "_batch", "_engine", "_engine._loop", "_engine._state", "_pipeline", "durable", "sources"}
-    assert broken(name, source, modules | {"sources._csv", "sources._paths"}) == []
+    assert broken(name, ast.parse(source), modules | {"sources._csv", "sources._paths"}) == []
 
 
-def broken(name, source, modules):
+def broken(name, tree, modules):
     """Tell in words which of the module's imports are not allowed. Names are relative to mlinfer."""
     return [
         f"mlinfer.{name} imports mlinfer.{target}: {why}".replace(".:", ":")
-        for target in sorted(imported(name, source, modules))
+        for target in sorted(imported(name, ast.walk(tree), modules))
         if (why := objection(name, target))
     ]
 
@@ -184,11 +181,11 @@ def objection(name, target):
     return f"floor {floor} may not know floor {FLOOR[there]}" if FLOOR[there] > floor else None
 
 
-def imported(name, source, modules):
-    """Return the modules of mlinfer that the source imports, relative to mlinfer; "" is mlinfer itself."""
+def imported(name, nodes, modules):
+    """Return the modules of mlinfer that a module's nodes import, relative to mlinfer; "" is mlinfer itself."""
     package = name if any(other.startswith(f"{name}.") for other in modules) else name.rpartition(".")[0]
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -202,25 +199,25 @@ def imported(name, source, modules):
     return {full[len("mlinfer.") :] for full in found if full == "mlinfer" or full.startswith("mlinfer.")}
 
 
-def without_types(source):
-    return ast.unparse(DropTypes().visit(ast.parse(source)))
+def run(tree):
+    """Yield the nodes of a module, but for the blocks that run for type checkers only."""
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        yield node
+        todo += ast.iter_child_nodes(node)
 
 
-class DropTypes(ast.NodeTransformer):
-    """Empty the blocks that run for type checkers only."""
-
-    def visit_If(self, node):
-        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            return ast.Pass()
-        return self.generic_visit(node)
-
-
+@cache
 def sources():
-    """Map each module's name, relative to mlinfer, to its source."""
+    """Map each module's name, relative to mlinfer, to its syntax."""
     files = {}
     for path in ROOT.rglob("*.py"):
         steps = path.relative_to(ROOT).with_suffix("").parts
-        files[".".join(step for step in steps if step != "__init__")] = path.read_text(encoding="utf-8")
+        name = ".".join(step for step in steps if step != "__init__")
+        files[name] = ast.parse(path.read_text(encoding="utf-8"))
     return files
 
 
