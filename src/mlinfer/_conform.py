@@ -135,7 +135,7 @@ class Wanted:
         if array.type != self.type:
             array = self._cast(array, troubles)
         if self._required and array.null_count:
-            self._note(troubles, to_numpy(array.is_null()), "missing_value", _missing(self.field))
+            troubles.append(Trouble(to_numpy(array.is_null()), "missing_value", _missing(self.field)))
         if self._looks:
             (self._look_into if self._list else self._look_at)(array, troubles)
         return array
@@ -150,7 +150,7 @@ class Wanted:
                 if length
                 else f"a value of {array.type} that does not fit"
             )
-            self._note(troubles, unfit, kind, f"{self._who}: wanted {self.type}, found {found}")
+            troubles.append(Trouble(unfit, kind, f"{self._who}: wanted {self.type}, found {found}"))
         return made
 
     def _look_at(self, array: pa.Array, troubles: list[Trouble]) -> None:
@@ -158,11 +158,11 @@ class Wanted:
         if array.null_count == 0 and finite_in_all(values):
             return  # one pass over the values settles the usual case
         if self._finite and (infinite := np.isinf(values)).any():
-            self._note(
-                troubles, infinite, "not_finite", f"{self._who}: wanted a finite number, found infinity"
+            troubles.append(
+                Trouble(infinite, "not_finite", f"{self._who}: wanted a finite number, found infinity")
             )
         if self._required and (absent := np.isnan(values)).any():
-            self._note(troubles, absent, "missing_value", _missing(self.field))
+            troubles.append(Trouble(absent, "missing_value", _missing(self.field)))
 
     def _look_into(self, array: pa.Array, troubles: list[Trouble]) -> None:
         """Elements that are missing where the list's own type says they must not be, or infinite where they must not be."""
@@ -174,19 +174,15 @@ class Wanted:
             return
         if self._finite and (infinite := np.isinf(numbers)).any():
             message = f"{self._who}: wanted finite numbers, found an element that is infinite"
-            self._note(troubles, _rows(array, infinite), "not_finite", message)
+            troubles.append(Trouble(_rows(array, infinite), "not_finite", message))
         absent = to_numpy(values.is_null(nan_is_null=True))
         if self._full and absent.any():
             message = f"{self._who}: wanted a value in every element, found an element without one"
-            self._note(troubles, _rows(array, absent), "missing_value", message)
+            troubles.append(Trouble(_rows(array, absent), "missing_value", message))
 
     @property
     def _who(self) -> str:
         return f"field {self.field.name!r}"
-
-    @staticmethod
-    def _note(troubles: list[Trouble], mask: np.ndarray, kind: str, message: str) -> None:
-        troubles.append(Trouble(mask, kind, message))
 
 
 def _rows(array: pa.Array, elements: np.ndarray) -> np.ndarray:
