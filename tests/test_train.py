@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, loguniform
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.dummy import DummyClassifier
@@ -582,6 +583,19 @@ def test_code_that_is_allowed_is_found_in_the_current_folder(folder, monkeypatch
     assert main(["train", "train.toml", "--allow", "own_model:Own"]) == 0
 
 
+def test_the_file_names_the_types_that_are_trusted(folder, monkeypatch, capsys):
+    (folder / "own_step.py").write_text(
+        "from sklearn.preprocessing import StandardScaler\nclass Own(StandardScaler): pass\n"
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    text = FILE.replace("BAR", "0.7").replace("sklearn.preprocessing.StandardScaler", "own_step:Own")
+    (folder / "train.toml").write_text(text)
+    assert main(["train", "train.toml", "--allow", "own_step:Own"]) == 2
+    assert "found own_step.Own; if you trust whoever made the file" in capsys.readouterr().err
+    (folder / "train.toml").write_text('trusted = ["own_step.Own"]\n' + text)
+    assert main(["train", "train.toml", "--allow", "own_step:Own"]) == 0
+
+
 @pytest.mark.parametrize(
     "model",
     [
@@ -612,6 +626,45 @@ def test_a_choice_of_columns_is_the_same_after_it_was_written_down():
     written = described(model)
     assert described(estimator(json.loads(json.dumps(written)))) == written
     assert "0x" not in json.dumps(written)
+
+
+class Doubled(BaseEstimator, TransformerMixin):
+    """A step of the user's own."""
+
+    def fit(self, x, y=None):
+        """Learn nothing."""
+        return self
+
+    def transform(self, x):
+        """Twice of it."""
+        return 2 * x
+
+
+def test_a_type_of_the_users_own_is_saved_and_opened_where_it_is_named(train, tmp_path):
+    name = f"{Doubled.__module__}.Doubled"
+    model = make_pipeline(Doubled(), LogisticRegression(max_iter=1000))
+    with pytest.raises(ConfigError, match=rf"trusted=\['{name}'\]"):
+        train(model=model)
+    assert list(tmp_path.iterdir()) == []
+    found = train(model=model, trusted=[name])
+    with pytest.raises(ConfigError, match=name), SklearnHost(found.path).open():
+        pass
+    with SklearnHost(found.path, trusted=[name]).open() as opened:
+        assert opened.signature.inputs.names == FEATURES
+        assert opened.infer(opened.example()).num_rows == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "numpy.memmap", "numpy.nditer", "numpy.load", "sklearn.utils.discovery.import_module", "sklearn.utils.discovery.Path",
+        "sklearn.datasets.load_files", "sklearn.base.warnings",
+    ],
+)  # fmt: skip
+def test_a_manifest_names_no_function_that_reaches_outside(name):
+    written = {"class": "sklearn.preprocessing.FunctionTransformer", "func": {"$name": name}}
+    with pytest.raises(ConfigError, match="as a manifest has it"):
+        estimator(written)
 
 
 def test_what_cannot_be_written_down_is_said(train):

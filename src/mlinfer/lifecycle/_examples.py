@@ -32,6 +32,7 @@ class Plan:
     perfect: tuple[str, ...]
     seed: int
     path: Path
+    trusted: tuple[str, ...]
 
     @property
     def columns(self) -> list[str]:

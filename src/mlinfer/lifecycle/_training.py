@@ -40,6 +40,7 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
     sample_weight: str | None = None,
     perfect: Sequence[str] = (),
     seed: int = 0,
+    trusted: Sequence[str] = (),
 ) -> Training:
     """Fit an estimator, measure it on records that it has not seen, and save it as a package if it holds.
 
@@ -59,6 +60,8 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
         sample_weight: a column of weights for fitting and measuring.
         perfect: features that are known to tell the outcome by themselves and that are no leak.
         seed: where all random choices come from that the estimator leaves open, and the resamples.
+        trusted: names of the types in the estimator that are neither scikit-learn's nor numpy's nor scipy's; whoever opens
+            the package must name them too.
 
     Returns what was found; `print` shows it as a table. The first metric must beat a baseline that knows only the outcomes
     of training (`DummyClassifier`, `DummyRegressor`) by more than the margin: the interval of the difference, over resamples
@@ -89,7 +92,7 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
     check_names(named, target)
     plan = Plan(
         estimator, target, named, split, (*metrics, *(name for name in accept if name not in metrics)) if metrics else (),
-        accept, groups, sample_weight, tuple(perfect), seed, path,
+        accept, groups, sample_weight, tuple(perfect), seed, path, tuple(trusted),
     )  # fmt: skip
     return _carried_out(plan, source)
 
