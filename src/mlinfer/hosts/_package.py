@@ -26,7 +26,6 @@ from mlinfer.hosts._feeding import Feed
 from mlinfer.hosts._forms import Form
 from mlinfer.hosts._manifest_shape import misfit
 from mlinfer.hosts._model_files import check_digest, read
-from mlinfer.hosts._onnx_session import NoRuntime
 from mlinfer.hosts._pictures import TAKEN, Pictures
 from mlinfer.hosts._pillow import pillow
 
@@ -216,10 +215,7 @@ def _form(
     absent = [method for method in methods if method not in compiled["methods"]]
     if absent:
         return None, f"{SKLEARN}: the compiled form does not answer {absent[0]!r}"
-    try:
-        return Form.load(contents[FORM], f"{where}/{FORM}"), described(compiled)
-    except NoRuntime as error:
-        return None, f"{SKLEARN}: {error}"
+    return Form.load(contents[FORM], f"{where}/{FORM}"), described(compiled)
 
 
 def _package(facts: Mapping[str, Any]) -> Package:
