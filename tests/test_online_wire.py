@@ -237,19 +237,60 @@ def test_garbage_gets_one_answer_as_json(server, client, sent, status):
     refused(server, sent, status)
 
 
-@pytest.mark.parametrize("method", ["PUT", "OPTIONS", "DELETE", "PATCH", "TRACE", "BREW"])
-def test_methods_that_there_are_not(client, method):
-    found = client.request(method, "/predict", content=b"body", headers=JSON)
-    assert found.status_code == 501
-    assert "wanted" in found.json()["error"]
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "BREW", "PROPFIND", "QUERY"])
+def test_methods_that_there_are_not(server, client, method):
+    sent = f"{method} /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+    assert "wanted" in refused(server, sent.encode(), 501)
 
 
-def test_head_gets_a_status_without_a_body(server, client):
+@pytest.mark.parametrize("method", ["PUT", "OPTIONS", "DELETE", "PATCH"])
+def test_a_method_that_a_path_has_not_is_told_which_it_has(client, method):
+    for path, allowed in (
+        ("/predict", "POST"),
+        ("/live", "GET, HEAD"),
+        ("/docs", "GET, HEAD"),
+        ("/v2", "GET, HEAD"),
+    ):
+        found = client.request(method, path, content=b"body", headers=JSON)
+        assert (found.status_code, found.headers["Allow"]) == (405, allowed), path
+        assert "wanted" in found.json()["error"]
+        assert client.request(method, f"{path}/nothing").status_code == 404, path
+
+
+def test_head_gets_what_get_would_get_without_its_body(server, client):
+    model = f"/v2/models/{path_name(server.desk.signature.model_id)}"
+    paths = ("/live", "/ready", "/docs", "/openapi.json", "/v2", "/v2/health/live", model, f"{model}/ready")
     with connected(server) as connection:
-        connection.sendall(b"HEAD /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        file = connection.makefile("rb")
+        for (
+            path
+        ) in paths:  # one connection for all: a body that came all the same would be taken for the next head
+            lines = []
+            for method in ("HEAD", "GET"):
+                connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+                lines.append(list(iter(file.readline, b"\r\n")))
+            assert lines[0] == lines[1], path
+            assert lines[0][0] == b"HTTP/1.1 200 OK\r\n", path
+            assert file.read(int(re.search(rb"Length: (\d+)", b"".join(lines[1]))[1])), path
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"HEAD /predict HTTP/1.1\r\nHost: localhost\r\n\r\n", b"405"),
+        (b"HEAD /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n", b"404"),
+        (b"HEAD /live HTTP/1.1\r\nHost: evil.example\r\n\r\n", b"400"),
+        (b"HEAD /live HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n", b"400"),
+    ],
+)
+def test_a_refusal_of_head_has_no_body(server, client, sent, status):
+    with connected(server) as connection:
+        connection.sendall(sent)
         text = connection.makefile("rb").read()
-    assert text.startswith(b"HTTP/1.1 501 ")
+    assert text.startswith(b"HTTP/1.1 " + status)
     assert text.endswith(b"\r\n\r\n")
+    assert text.count(b"\r\n\r\n") == 1
+    assert int(re.search(rb"Content-Length: (\d+)", text)[1]) > 0
 
 
 def test_paths_that_there_are_not_and_methods_that_a_path_has_not(client):

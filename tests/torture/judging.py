@@ -7,7 +7,7 @@ import json
 import math
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 MOST_BYTES = 16 * 2**20
@@ -32,6 +32,7 @@ class Owed:
 
     answers: Any = None
     sure: bool = True
+    bodiless: bool = False
 
 
 REFUSAL = Owed()
@@ -275,7 +276,7 @@ def owed(stream):
         try:
             answer, stream, goes_on = _request(stream)
         except Bad:
-            return [*found, REFUSAL]
+            return [*found, Owed(bodiless=stream[:5] == b"HEAD ")]
         found.append(answer)
         if not goes_on:
             break
@@ -294,8 +295,8 @@ def _request(stream):
         if not colon or not TOKEN.fullmatch(name) or re.search(rb"[\x00-\x08\x0a-\x1f\x7f]", value):
             raise Bad
         headers.setdefault(name.decode().lower(), []).append(value.strip(b" \t").decode("latin-1"))
-    if asked[1] == b"GET":
-        return ANYTHING, b"", False
+    if asked[1] in {b"GET", b"HEAD"}:
+        return replace(ANYTHING, bodiless=asked[1] == b"HEAD"), b"", False
     path = asked[2].decode()
     if asked[1] != b"POST" or path not in {PREDICT, *INFER}:
         raise Bad

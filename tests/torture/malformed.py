@@ -199,7 +199,7 @@ def _asked(port, data, dice):
 def _good(judge, port, dice):
     data = damage.good(dice)
     (owed,), answer = judging.owed(data), _asked(port, data, dice)
-    found = list(_responses(data, answer))
+    found = list(_responses([owed], answer))
     if not (len(found) == 1 and found[0][0] == 200 and _given(*found[0][1:]) == _listed(owed.answers)):
         judge.blame(f"a good request failed with {answer[:300]!r}", "good", data)
 
@@ -207,7 +207,7 @@ def _good(judge, port, dice):
 def _judge(judge, kind, data, answer):
     owed = judging.owed(data)
     try:
-        found = list(_responses(data, answer))
+        found = list(_responses(owed, answer))
     except (ValueError, IndexError, KeyError):
         judge.blame(f"no HTTP came: {answer[:300]!r}", kind, data)
         return
@@ -243,9 +243,9 @@ def _clear(body, *, bodiless):
     return bool(said["error"]) and not SECRETS.search(body) and len(body) < 20_000
 
 
-def _responses(data, answer):
+def _responses(owed, answer):
     """The responses in a stream: status, headers and body of each. Raises ValueError: it is none."""
-    bodiless = data[:5] == b"HEAD "
+    asked = iter(owed)
     while answer:
         head, end, answer = answer.partition(b"\r\n\r\n")
         line, *lines = head.decode().split("\r\n")
@@ -255,12 +255,12 @@ def _responses(data, answer):
         if found[1] == "100":
             continue
         headers = {name.lower(): value.strip() for name, _, value in (one.partition(":") for one in lines)}
-        bodiless = bodiless or (b"HEAD " in data and found[1] == "501" and not answer)
+        bodiless = getattr(next(asked, None), "bodiless", False)
         size = 0 if bodiless else int(headers["content-length"])
         if len(answer) < size:
             raise ValueError(size)
         yield int(found[1]), {**headers, **({"bodiless": ""} if bodiless else {})}, answer[:size]
-        answer, bodiless = answer[size:], False
+        answer = answer[size:]
 
 
 def _listed(answers):

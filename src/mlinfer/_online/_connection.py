@@ -173,14 +173,16 @@ class Connection(asyncio.Protocol):
         """
         if self._answering and self._order is order:
             close, named = self._told(200)
-            self._send(reply(200, data, close=close, kind=kind, more=more + named), close=close)
+            text = reply(200, data, close=close, kind=kind, more=more + named)
+            self._send(text[: len(text) - len(data)] if order.head.bodiless else text, close=close)
 
     def refuse(self, order: Order, refused: Refused) -> None:
         """Send why there is no answer, and look at the next request."""
         if self._answering and self._order is order:
             self._listener.rejected(refused)
             close, named = self._told(refused.status)
-            self._send(refusal(refused, close=close, more=named), close=close)
+            bodiless = order.head.bodiless
+            self._send(refusal(refused, close=close, bodiless=bodiless, more=named), close=close)
 
     def _told(self, status: int) -> tuple[bool, tuple[str, ...]]:
         """The request is over: whether the connection is, too, and further headers of the answer."""

@@ -14,7 +14,8 @@ from mlinfer._online._wire import LONGEST_REQUEST_LINE, MOST_BYTES, MOST_HEADER_
 END = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"[A-Z]+ [!-~]+ HTTP/(\d)\.\d\r\n")
 _HEADERS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n")
-_METHODS = {"GET", "POST"}
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+"""Those that a path may refuse to take; all others are unknown here, also where a parser knows them."""
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
@@ -31,6 +32,11 @@ class Head:
         """The value of a header, None unless it is there exactly once."""
         values = self.headers.get(name, ())
         return values[0] if len(values) == 1 else None
+
+    @property
+    def bodiless(self) -> bool:
+        """Whether the answer goes without its body."""
+        return self.method == "HEAD"
 
     @property
     def waits(self) -> bool:
@@ -61,7 +67,7 @@ def read(raw: bytes) -> Head:
         raise Refused(400, "wanted header lines of the form NAME: VALUE")
     method, path, _ = raw[: start - 2].decode().split(" ")
     if method not in _METHODS:
-        raise Refused(501, "wanted GET or POST")
+        raise Refused(501, "wanted GET, HEAD or POST")
     found = _Found()
     parser = HttpRequestParser(found)
     try:
