@@ -311,10 +311,38 @@ def test_pipelined_requests_are_answered_in_order(server, client):
     assert answers(server, sent) == [(200, {"y": n + 1.0}) for n in range(50)]
 
 
+@pytest.mark.parametrize("said", ["close", "Close", "keep-alive, close", "keep-alive\r\nConnection: close"])
+@pytest.mark.parametrize("line", ["GET /live", "HEAD /live", "GET /v2", "POST /predict"])
+def test_a_client_that_wants_no_further_answer_sees_the_end_of_the_connection(server, client, line, said):
+    """It may read until then, and would wait for as long as a connection may be idle."""
+    body = (
+        f"Content-Type: application/json\r\nContent-Length: 8\r\n\r\n{GOOD.decode()}"
+        if "POST" in line
+        else "\r\n"
+    )
+    with connected(server) as connection:
+        connection.sendall(f"{line} HTTP/1.1\r\nHost: localhost\r\nConnection: {said}\r\n{body}".encode())
+        text = connection.makefile("rb").read()
+    assert text.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nConnection: close\r\n" in text
+
+
+def test_a_request_behind_the_last_one_is_not_answered(server, client):
+    live = b"GET /live HTTP/1.1\r\nHost: localhost\r\n%b\r\n"
+    assert [status for status, _ in answers(server, live % b"Connection: close\r\n" + live % b"")] == [200]
+    empty = HEAD + b"Connection: close\r\nContent-Length: 0\r\n\r\n"
+    assert [status for status, _ in answers(server, empty + live % b"")] == [400]
+
+
 def test_a_refused_record_keeps_the_connection(server, client):
     bad = HEAD + b'Content-Length: 11\r\n\r\n{"x": null}'
     good = HEAD + b"Content-Length: 8\r\n\r\n" + GOOD
     assert [status for status, _ in answers(server, bad + good + bad + good)] == [422, 200, 422, 200]
+
+
+def test_blanks_around_the_value_of_a_header_are_no_part_of_it(server, client):
+    head = b"Host:  localhost \t\r\nContent-Type: application/json \r\nContent-Length:\t8 \r\nConnection: close \r\n\r\n"
+    assert answers(server, POST + head + GOOD, end=False) == [(200, {"y": 2.0})]
 
 
 def test_a_body_shorter_than_announced_is_refused(server, client):

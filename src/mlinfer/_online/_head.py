@@ -76,8 +76,7 @@ def read(raw: bytes) -> Head:
         pass  # an offer that need not be taken
     except HttpParserError as error:
         raise Refused(400, "wanted an HTTP/1.1 request") from error
-    keeps = raw[start - 3 : start - 2] == b"1" and parser.should_keep_alive()
-    return Head(method, path, keeps, found.headers)
+    return Head(method, path, raw[start - 3 : start - 2] == b"1" and not found.parts, found.headers)
 
 
 def body_length(head: Head) -> int:
@@ -116,8 +115,16 @@ class _Found:
     def __init__(self) -> None:
         self.headers: dict[str, list[str]] = {}
 
+    @property
+    def parts(self) -> bool:
+        """Whether the client wants no further answer here; at the end of a head without a body the parser has forgotten it."""
+        said = ",".join(self.headers.get("connection", ())).lower()
+        return "close" in (one.strip() for one in said.split(","))
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.setdefault(name.decode("ascii").lower(), []).append(value.decode("latin-1"))
+        self.headers.setdefault(name.decode("ascii").lower(), []).append(
+            value.strip(b" \t").decode("latin-1")
+        )
 
 
 def _judge_line(line: bytes) -> None:
