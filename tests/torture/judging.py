@@ -8,6 +8,7 @@ import math
 import re
 import struct
 from dataclasses import dataclass, replace
+from types import NoneType
 from typing import Any
 
 MOST_BYTES = 16 * 2**20
@@ -152,10 +153,11 @@ def of_infer(body, text_length):
         tensors.append((one["name"], one["datatype"], one["shape"], values))
     if rest:
         raise Bad
-    for one in asked.get("outputs", []):
+    wanted = asked.get("outputs") or []
+    for one in wanted:
         _typed(one, dict, name=str)
         _optional(one, parameters=dict)
-    return of_tensors(tensors, [one["name"] for one in asked.get("outputs", [])])
+    return of_tensors(tensors, [one["name"] for one in wanted])
 
 
 def of_tensors(tensors, outputs):
@@ -262,7 +264,8 @@ def _typed(value, kind, **fields):
 
 
 def _optional(value, **fields):
-    if not all(type(value[name]) is one for name, one in fields.items() if name in value):
+    """Some clients write null for what they leave out."""
+    if not all(type(value.get(name)) in {one, NoneType} for name, one in fields.items()):
         raise Bad
 
 

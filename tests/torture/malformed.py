@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from torture import damage, judging
+from torture import collected, damage, judging
 from torture.figures import Figures
 from torture.oracle import Verdict
 
@@ -135,11 +135,13 @@ def _megabytes(child, what="VmRSS:"):
 def over_http(seed, requests):
     """So many requests that are damaged, each on a connection of its own; a good one after every hundred."""
     dice = random.Random(seed)
+    texts = collected.over_http(dice)
     with served() as (child, port, _, said):
         judge = Judge(child, seed)
         for number in range(requests):
-            kind, data = damage.request(dice)
-            if dice.random() < 0.03:
+            text = next(texts) if number % collected.EVERY == 0 else None
+            kind, data = text or damage.request(dice)
+            if text is None and dice.random() < 0.03:
                 _abort(port, data[: dice.randrange(len(data) + 1)])
             else:
                 _judge(judge, kind, data, _asked(port, data, dice))
@@ -147,7 +149,7 @@ def over_http(seed, requests):
                 _good(judge, port, dice)
                 judge.look(number + 1)
         figures = judge.figures(requests, said)
-        figures.notes.append(_much(child, port))
+        figures.notes += [_much(child, port), collected.note()]
         return figures
 
 
