@@ -37,6 +37,7 @@ class Connection(asyncio.Protocol):
             None  # what the head asked for, while its body comes in or it is being answered
         )
         self._held = 0  # bytes of the listener's room
+        self._holder: str | None = None  # by which key
         self._last_head: tuple[bytes, Order] | None = None
         self._answering = self._unread = self._ended = self._stuck = False
         self.phase, self.until = "idle", 0.0
@@ -139,7 +140,8 @@ class Connection(asyncio.Protocol):
             self._last_head = (raw, order)
         self._buffer = buffer[end + 4 :]
         self._order = order
-        self._held = self._listener.hold(order.length)
+        self._holder = order.key.name if order.key is not None else None
+        self._held = self._listener.hold(order.length, self._holder)
         if order.head.waits and len(self._buffer) < order.length:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return True
@@ -271,7 +273,7 @@ class Connection(asyncio.Protocol):
 
     def _free(self) -> None:
         if self._held:
-            self._listener.hold(-self._held)
+            self._listener.hold(-self._held, self._holder)
             self._held = 0
 
     def _enter(self, phase: str) -> None:

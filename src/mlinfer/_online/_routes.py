@@ -97,6 +97,11 @@ class Routes:
         """Whether an order of a while ago may be repeated."""
         return order.key is None or self._keys is None or self._keys.holds(order.key)
 
+    @property
+    def shared(self) -> bool:
+        """Whether several may ask, each by a key of its own."""
+        return self._keys is not None and self._keys.several
+
     def look(self) -> None:
         """Notice keys that have changed."""
         if self._keys is not None:

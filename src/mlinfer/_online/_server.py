@@ -178,6 +178,8 @@ def serving_here(
                 patience or Patience(), server.counts, access if how.access_log else None,
                 neighbours=how.workers - 1,
             )  # fmt: skip
+            most = server.listener.patience.queue / 2
+            server.listener.crowded = lambda: server.desk.wait > most
             paths = {
                 **_routes(server.desk, layout, lambda: server.ready),
                 **_pages(server.desk, layout, example, keys=keys is not None),
