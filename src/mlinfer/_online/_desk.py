@@ -124,6 +124,12 @@ class Desk:
         """How many records these are."""
         return self._rows
 
+    @property
+    def wait(self) -> float:
+        """Seconds that what waits will take, as far as the latest batches tell."""
+        full, rest = divmod(self._rows, self._step.max_records)
+        return self._pace.seconds(rest) + (full and full * self._pace.seconds(self._step.max_records))
+
     def put(self, ask: Ask, within: float | None = None) -> None:
         """Take a request; its form answers it, or its caller is refused.
 

@@ -152,7 +152,7 @@ class GrpcServer:
                 if self.keys is not None and not is_open:
                     call_.key = self.keys.holder(_said(context, "authorization")).name
                 data = await messages.read(context)
-                held = listener.hold(len(data))
+                held = listener.hold(len(data), call_.key)
                 found: bytes = await call(_parsed(message, data), context, call_)
             except Exception as error:  # noqa: BLE001 - told in our own words, and logged where they are not enough
                 refused = refusal(error)
@@ -163,7 +163,7 @@ class GrpcServer:
                 status = 200
                 return found
             finally:
-                listener.hold(-held)
+                listener.hold(-held, call_.key)
                 status = status or 499  # the caller has gone
                 listener.told(path, status)
                 if listener.access is not None:
