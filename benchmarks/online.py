@@ -58,6 +58,8 @@ class Contender:
     needs: tuple[str, ...] = ()
     suffix: str = "joblib"
     pinned: bool = True
+    learned: bool = True
+    """Whether it has a model: what it answers is checked, and 100 records take longer than one."""
 
 
 OURS = ("--editable", f"{HOME}[serve]", f"{HOME / 'packages' / 'mlinfer-fast'}", SHARED)
@@ -72,6 +74,7 @@ CONTENDERS = (
         "mlinfer with a log", "{python} {servers}/mlinfer_logged.py {model} {port}",
         suffix="mlinfer", needs=OURS,
     ),
+    Contender("constant answers", "{python} {servers}/constant.py {port}", needs=OURS, learned=False),
     Contender(
         "FastAPI, uvicorn",
         "{bin}/uvicorn --app-dir {servers} fastapi_app:app --port {port} --no-access-log",
@@ -249,8 +252,11 @@ def turn(contender: Contender, python: Path, folder: Path, seconds: float) -> di
     records = json.loads((folder / "asked.json").read_text())["records"]
     for model, loads in LOADS.items():
         with running(contender, model, folder, python) as (port, cold, process):
-            check(contender, model, folder, port)
+            if contender.learned:
+                check(contender, model, folder, port)
             for rows, connections in loads:
+                if rows > 1 and not contender.learned:
+                    continue  # its answer is not theirs
                 (folder / "body.json").write_bytes(body(contender, records[:rows]))
                 url = f"http://127.0.0.1:{port}{path_of(contender, model)}"
                 one = load(url, folder / "body.json", connections=connections, seconds=seconds)
@@ -270,6 +276,9 @@ def table(runs: dict[str, list[dict[Any, dict[str, float]]]]) -> str:
     for name, turns in runs.items():
         cells = []
         for column in COLUMNS:
+            if column not in turns[0]:
+                cells.append("")
+                continue
             rate = median(one[column]["requests"] / one[column]["seconds"] for one in turns)
             errors = sum(one[column]["errors"] for one in turns)
             told = f", {errors:.0f} errors" if errors else ""

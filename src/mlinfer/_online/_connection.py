@@ -166,6 +166,11 @@ class Connection(asyncio.Protocol):
         order.begin(body)
         return True
 
+    @property
+    def alone(self) -> bool:
+        """Whether this is the only connection."""
+        return self._listener.connections == 1
+
     # --- answers ---------------------------------------------------------------------------------------------------
 
     def answer(self, order: Order, data: bytes, kind: str, more: tuple[str, ...] = ()) -> None:

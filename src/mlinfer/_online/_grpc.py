@@ -66,6 +66,11 @@ class Waiting:
         self.answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     @property
+    def alone(self) -> bool:
+        """Nobody knows."""
+        return False
+
+    @property
     def trace(self) -> str | None:
         """The trace to which the call belongs, if it says so."""
         return trace_id(_said(self._context, "traceparent"))

@@ -61,6 +61,11 @@ class Order:
         """The trace to which the request belongs, if it says so."""
         return trace_id(self.head.one("traceparent"))
 
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else is there who could ask at the same time."""
+        return self._connection.alone
+
     def begin(self, body: bytes) -> None:
         """The body is there."""
         try:
