@@ -149,6 +149,13 @@ class Torture:
 
     def start(self, failpoints="", *, rows=5, pause=0.001):
         """A child at work."""
+        return self._child(["torture.job", str(self.folder), self.kind, str(rows), str(pause)], failpoints)
+
+    def start_command(self, pause):
+        """The same, as the command line runs it."""
+        return self._child(["torture.command", str(self.folder), self.kind, str(pause)])
+
+    def _child(self, module, failpoints=""):
         path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
         environment = {
             **os.environ,
@@ -158,7 +165,7 @@ class Torture:
             "TORTURE_CHILD": "1",
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "torture.job", str(self.folder), self.kind, str(rows), str(pause)],
+            [sys.executable, "-m", *module],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -208,14 +215,6 @@ class Torture:
         self.feed_until_dead(child, self.dice.random() * longest, signal.SIGKILL)
         return self._count(child, "any time", before)
 
-    def terminate_at_any_time(self, longest=0.3):
-        """New input, and a run that is asked to stop at some moment. Says whether it left records for later."""
-        self.feed(200)
-        child = self.start(pause=0.02)  # slowly, or there is nothing left to stop
-        self.feed_until_dead(child, self.dice.random() * longest, signal.SIGTERM)
-        self.end(child)
-        return self.stored() < self.due()
-
     def kill(self, times):
         """Kill at every place in turn; a hit that never comes is tried again nearer to the start."""
         places = points(self.kind)
@@ -228,12 +227,12 @@ class Torture:
                     msg = f"{self.kind}, seed {self.seed}: no run came to {point}"
                     raise AssertionError(msg)
                 hit //= 2
+
     def _most_hits(self, point):
         """How often a run comes to a place, nearly always."""
         if "followed" not in self.kind:
             return HITS.get(point, MOST_HITS)
         return FOLLOWED_HITS.get(point) or HITS.get(point, FOLLOWED_MOST_HITS)
-
 
     def feed_until_dead(self, child, seconds, number):
         """Feed a child from its first read on; after so many seconds it gets a signal."""
