@@ -12,6 +12,7 @@ from torture import (
     controls,
     cost,
     database,
+    io_faults,
     killing,
     malformed,
     malformed_grpc,
@@ -130,6 +131,7 @@ LANES = [
     Lane("slow sockets", "requests", asking.slow_sockets, 20_000, 20_000, 0, alone=True),
     Lane("overload 2x", "requests", overload.at(2), 10_000, 10_000, 0, alone=True),
     Lane("overload 4x", "requests", overload.at(4), 20_000, 20_000, 0, alone=True),
+    *(Lane(f"disk faults {kind}", "operations", partial(io_faults.one_by_one, kind), floor, floor, 0, io_faults.FAULTS, floor // 4) for kind, floor in io_faults.FLOORS.items()),  # the short ones have tests of their own
     Lane("power loss", "states", after_power_loss, 10_000, 10_000, 0),  # the short one has a test of its own
     Lane("cost of safety", "runs", cost.of_safety, cost.RUNS, cost.RUNS, 0, alone=True),
 ]  # fmt: skip
