@@ -16,7 +16,25 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Nothing is timed in tests: the first example pays for imports, and the machine may be busy.
 settings.register_profile("mlinfer", deadline=None)
 settings.load_profile("mlinfer")
+LONGEST = [
+    "test_lanes.py",
+    "test_kill_lanes.py",
+    "test_builtin_parts.py",
+    "test_examples.py",
+    "test_docs.py",
+    "test_compiled.py",
+    "test_train.py",
+    "test_online_workers.py",
+    "test_demo.py",
+    "test_plugin_example.py",
+]
+"""Begun first: many of them are few tests, and at the end one process would be left alone with one of them."""
 FAST = Path(__file__).resolve().parents[1] / "packages" / "mlinfer-fast"
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ import re
 import shlex
 import shutil
 import sqlite3
-import subprocess
 import sys
 import tokenize
 import tomllib
@@ -41,7 +40,7 @@ import mlinfer.destinations
 import mlinfer.hosts
 import mlinfer.observers
 import mlinfer.sources
-from mlinfer._cli import _parser
+from mlinfer._cli import _parser, main
 from mlinfer._cli._ending import CODES
 from mlinfer._cli._train import trained
 from mlinfer._config import OTHERS, PARTS, PLAIN_KEYS, TABLES, load_pipeline
@@ -271,14 +270,15 @@ def test_every_link_leads_somewhere(page):
             assert anchor in slugs, f"{name_of(page)}: {link}"
 
 
-def test_the_readme_shows_what_the_demo_prints(tmp_path):
+def test_the_readme_shows_what_the_demo_prints(tmp_path, monkeypatch, capsys):
     shown = next(b.text for b in blocks(ROOT / "README.md") if b.text.startswith("$ mlinfer demo\n"))
-    command = [sys.executable, "-m", "mlinfer", "demo"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo"]) == 0
+    printed = capsys.readouterr().out
     wanted, found = (
-        [masked(line) for line in text.splitlines()] for text in (shown.partition("\n")[2], done.stdout)
+        [masked(line) for line in text.splitlines()] for text in (shown.partition("\n")[2], printed)
     )
-    assert matches(wanted, found), done.stdout
+    assert matches(wanted, found), printed
 
 
 def masked(line: str) -> str:
