@@ -20,6 +20,7 @@ from mlinfer import (
     Position,
     RecordIds,
     SchemaError,
+    as_column,
     batch_from_rows,
 )
 from mlinfer.sources._files import file_of, list_files
@@ -192,9 +193,8 @@ def _named(names: list[Any], places: RecordIds) -> RecordIds:
 
     def make() -> pa.Array:
         where = places.array()
-        return pa.array(
-            [where[n].as_py() if name is None else str(name) for n, name in enumerate(names)], pa.string()
-        )
+        ids = [where[n].as_py() if name is None else str(name) for n, name in enumerate(names)]
+        return as_column(ids, pa.field("", pa.string()))
 
     return RecordIds(make)
 
