@@ -74,7 +74,14 @@ CONTENDERS = (
         "mlinfer with a log", "{python} {servers}/mlinfer_logged.py {model} {port}",
         suffix="mlinfer", needs=OURS,
     ),
-    Contender("constant answers", "{python} {servers}/constant.py {port}", needs=OURS, learned=False),
+    *(
+        Contender(f"constant answers, {name}", command, "constant", needs=(SHARED, "uvicorn[standard]", "granian"), learned=False)
+        for name, command in (
+            ("protocol class", "{python} {servers}/constant.py {port}"),
+            ("uvicorn", "{bin}/uvicorn --app-dir {servers} constant:asgi --port {port} --no-access-log --log-level warning"),
+            ("granian", "{bin}/granian --interface rsgi --working-dir {servers} --port {port} constant:rsgi"),
+        )
+    ),
     Contender(
         "FastAPI, uvicorn",
         "{bin}/uvicorn --app-dir {servers} fastapi_app:app --port {port} --no-access-log",
@@ -296,7 +303,7 @@ def versions(pythons: dict[str, Path]) -> str:
         listed = subprocess.run(
             [python, "-m", "pip", "list", "--format=json"], check=True, capture_output=True
         )
-        wanted = {"numpy", "scikit-learn", "uvloop", "uvicorn", "fastapi", "mlserver", "litserve", "bentoml", "nvidia-pytriton", "mlinfer-fast"}  # fmt: skip
+        wanted = {"numpy", "scikit-learn", "uvloop", "uvicorn", "fastapi", "mlserver", "litserve", "bentoml", "nvidia-pytriton", "mlinfer-fast", "granian"}  # fmt: skip
         have = [
             f"{one['name']} {one['version']}" for one in json.loads(listed.stdout) if one["name"] in wanted
         ]
