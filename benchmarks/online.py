@@ -43,6 +43,7 @@ SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "BENTOML_DO_NOT_TRACK": "True",
     "MLSERVER_MODEL_PARALLEL_WORKERS": "0",
+    "PYTHONDONTWRITEBYTECODE": "",  # see measure.py
 }
 
 
