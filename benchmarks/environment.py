@@ -14,7 +14,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 VENV = HERE / ".venv-bench"
 PEERS = ("orjson", "pandas", "polars", "daft", "bytewax")
-PACKAGES = ("mlinfer", "numpy", "scikit-learn", "pyarrow", *PEERS)
+FAST = HERE.parent / "packages" / "mlinfer-fast"  # an extension, where a C compiler is
+PACKAGES = ("mlinfer", "mlinfer-fast", "numpy", "scikit-learn", "pyarrow", *PEERS)
 
 
 def requirements() -> tuple[list[str], list[str]]:
@@ -36,7 +37,7 @@ def bench_python() -> Path:
     needed, peers = requirements()
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, *needed, "--editable", HERE.parent], check=True)
-    for peer in peers:
+    for peer in [str(FAST), *peers]:
         if subprocess.run([*pip, peer], check=False).returncode:
             print(f"{peer} can't be installed here; its rows will be missing.", file=sys.stderr)
     stamp.write_text(recipe)

@@ -17,6 +17,7 @@ SETTINGS = {
     "OPENBLAS_NUM_THREADS": "1",
     "DAFT_ANALYTICS_ENABLED": "0",
     "DO_NOT_TRACK": "1",
+    "PYTHONDONTWRITEBYTECODE": "",  # as after an installation; a checkout would compile all of mlinfer in every run
 }
 
 

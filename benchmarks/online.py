@@ -43,6 +43,7 @@ SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "BENTOML_DO_NOT_TRACK": "True",
     "MLSERVER_MODEL_PARALLEL_WORKERS": "0",
+    "PYTHONDONTWRITEBYTECODE": "",  # see measure.py
 }
 
 
@@ -58,6 +59,8 @@ class Contender:
     needs: tuple[str, ...] = ()
     suffix: str = "joblib"
     pinned: bool = True
+    learned: bool = True
+    """Whether it has a model: what it answers is checked, and 100 records take longer than one."""
 
 
 OURS = ("--editable", f"{HOME}[serve]", f"{HOME / 'packages' / 'mlinfer-fast'}", SHARED)
@@ -71,6 +74,14 @@ CONTENDERS = (
     Contender(
         "mlinfer with a log", "{python} {servers}/mlinfer_logged.py {model} {port}",
         suffix="mlinfer", needs=OURS,
+    ),
+    *(
+        Contender(f"constant answers, {name}", command, "constant", needs=(SHARED, "uvicorn[standard]", "granian"), learned=False)
+        for name, command in (
+            ("protocol class", "{python} {servers}/constant.py {port}"),
+            ("uvicorn", "{bin}/uvicorn --app-dir {servers} constant:asgi --port {port} --no-access-log --log-level warning"),
+            ("granian", "{bin}/granian --interface rsgi --working-dir {servers} --port {port} constant:rsgi"),
+        )
     ),
     Contender(
         "FastAPI, uvicorn",
@@ -249,8 +260,11 @@ def turn(contender: Contender, python: Path, folder: Path, seconds: float) -> di
     records = json.loads((folder / "asked.json").read_text())["records"]
     for model, loads in LOADS.items():
         with running(contender, model, folder, python) as (port, cold, process):
-            check(contender, model, folder, port)
+            if contender.learned:
+                check(contender, model, folder, port)
             for rows, connections in loads:
+                if rows > 1 and not contender.learned:
+                    continue  # its answer is not theirs
                 (folder / "body.json").write_bytes(body(contender, records[:rows]))
                 url = f"http://127.0.0.1:{port}{path_of(contender, model)}"
                 one = load(url, folder / "body.json", connections=connections, seconds=seconds)
@@ -270,6 +284,9 @@ def table(runs: dict[str, list[dict[Any, dict[str, float]]]]) -> str:
     for name, turns in runs.items():
         cells = []
         for column in COLUMNS:
+            if column not in turns[0]:
+                cells.append("")
+                continue
             rate = median(one[column]["requests"] / one[column]["seconds"] for one in turns)
             errors = sum(one[column]["errors"] for one in turns)
             told = f", {errors:.0f} errors" if errors else ""
@@ -287,7 +304,7 @@ def versions(pythons: dict[str, Path]) -> str:
         listed = subprocess.run(
             [python, "-m", "pip", "list", "--format=json"], check=True, capture_output=True
         )
-        wanted = {"numpy", "scikit-learn", "uvloop", "uvicorn", "fastapi", "mlserver", "litserve", "bentoml", "nvidia-pytriton", "mlinfer-fast"}  # fmt: skip
+        wanted = {"numpy", "scikit-learn", "uvloop", "uvicorn", "fastapi", "mlserver", "litserve", "bentoml", "nvidia-pytriton", "mlinfer-fast", "granian"}  # fmt: skip
         have = [
             f"{one['name']} {one['version']}" for one in json.loads(listed.stdout) if one["name"] in wanted
         ]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -456,7 +457,7 @@ def raw(url, *lines, body=b""):
         return int(connection.makefile("rb").readline().split()[1])
 
 
-class Echo:
+class Echo(NoPages):
     """A page, and something that takes a body."""
 
     def get(self, path):
@@ -491,13 +492,47 @@ def test_only_pages_of_the_admin_port_may_send_it_anything():
         assert raw(url, "GET / HTTP/1.1") == 421
         assert raw(url, "GET / HTTP/1.1", "Host: localhost") == 200
         assert raw(url, "GET / HTTP/1.1", "Host: LOCALHOST:1") == 200
-        assert raw(url, "DELETE / HTTP/1.1", f"Host: {host}") == 501
+        assert raw(url, "TRACE / HTTP/1.1", f"Host: {host}") == 501
         assert raw(url, "GET / HTTP/1.1", *(f"A{n}: 1" for n in range(200))) == 431
         assert b"PURGE" not in _get(url, method="PURGE")[1], "what was sent is not said back"
         with urlopen(url, timeout=5) as found:
             assert found.headers["X-Content-Type-Options"] == "nosniff"
             assert "frame-ancestors 'none'" in found.headers["Content-Security-Policy"]
             assert found.headers["Cache-Control"] == "no-store"
+
+
+def test_the_admin_port_answers_head_as_get_and_tells_which_methods_a_path_has():
+    class Two(NoPages):
+        @property
+        def takes(self):
+            return {"/": "GET", "/try": "POST"}
+
+        def get(self, path):
+            return (200, "text/html", b"page") if path == "/" else None
+
+    with admin("127.0.0.1:0", Readiness(), PrometheusMetrics(), anywhere=False, pages=Two()) as url:
+
+        def ask(method, path):
+            with closing(HTTPConnection(url.removeprefix("http://"), timeout=5)) as connection:
+                connection.request(method, path)
+                found = connection.getresponse()
+                return found.status, found.headers["Allow"], found.headers["Content-Length"], found.read()
+
+        for path, status in (
+            ("/live", 200),
+            ("/ready", 503),
+            ("/metrics", 200),
+            ("/", 200),
+            ("/nothing", 404),
+        ):
+            assert ask("HEAD", path)[0] == status
+            assert ask("HEAD", path) == (*ask("GET", path)[:3], b"")
+        for method in ("PUT", "PATCH", "DELETE", "OPTIONS"):
+            for path in ("/live", "/"):
+                assert ask(method, path)[:2] == (405, "GET, HEAD"), method
+            assert ask(method, "/try")[:2] == (405, "POST")
+            assert ask(method, "/nothing")[0] == 404
+        assert ask("HEAD", "/try") == (405, "POST", ask("GET", "/try")[2], b"")
 
 
 def test_a_client_of_the_admin_port_that_leaves_is_not_told_about(capfd):

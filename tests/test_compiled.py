@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import (
+    ExtraTreesClassifier,
     ExtraTreesRegressor,
     GradientBoostingClassifier,
     GradientBoostingRegressor,
@@ -113,6 +114,10 @@ KINDS = {
     "words and pairs": (COUNTED, make_pipeline(BIGRAMS, LogisticRegression()), TEXTS, THREE),
     "words that are there": (COUNTED, make_pipeline(CountVectorizer(binary=True, lowercase=False), LinearSVC()), TEXTS, THREE),
     "words weighted apart": (COUNTED, make_pipeline(CountVectorizer(), TfidfTransformer(norm=None), Ridge()), TEXTS, SCORE),
+    "extra trees": (MASKS, ExtraTreesClassifier(9, **small), GAPPY, THREE),
+    "boosting behind one-hot": (MASKS, make_pipeline(mixed(ONE_HOT), GradientBoostingClassifier(n_estimators=5, random_state=0)), MIXED, TWO),
+    "extra trees behind one-hot": (MASKS, make_pipeline(mixed(ONE_HOT), ExtraTreesRegressor(5, **small)), MIXED, SCORE),
+    "large extra trees": (WALKS, ExtraTreesClassifier(5, random_state=0), GAPPY, TWO),
     "large forest": (WALKS, RandomForestClassifier(9, random_state=0), GAPPY, THREE),
     "large regression forest": (WALKS, ExtraTreesRegressor(5, random_state=0), X, SCORE),
     "large histograms": (WALKS, HistGradientBoostingClassifier(max_iter=4, max_leaf_nodes=99, min_samples_leaf=2, random_state=0), GAPPY, THREE),

@@ -249,7 +249,7 @@ def test_a_source_is_asked_only_for_the_columns_that_are_wanted():
 
 def test_a_source_that_knows_no_columns_needs_types_for_the_kept_ones():
     source = Script({"a": 4}, known=None)
-    with pytest.raises(ConfigError, match=r"so 'id' needs a type: keep=\{'id': pa.string\(\)\}"):
+    with pytest.raises(ConfigError, match=r"or give the type: keep=\{'id': pa.string\(\)\}"):
         run(source, Book())
     book = Book()
     run(source, book, keep={"id": pa.int64()})

@@ -129,16 +129,30 @@ LAYOUT = lay_out(
 )
 
 
-def asked(text):
-    """What a request of the protocol becomes: columns, or why not."""
+def asked(*texts):
+    """What the last of these requests of the protocol becomes, asked of one model after the others: all of it, or why not."""
     desk = Desk()
+    infer = Infer(desk, Tensors(LAYOUT, "model"))
+    for text in texts:
+        found = _asked(infer, desk, text)
+    return found
+
+
+def _asked(infer, desk, text):
     try:
-        Infer(desk, Tensors(LAYOUT, "model"))(Order(), text)
-        return desk.ask.form.batch([desk.ask]).records.to_pydict(), desk.ask.rows
+        infer(Order(), text)
     except Refused as refused:
         return refused.data
     except RecordErrors as error:
         return str(error)
+    said = desk.ask.content
+    return (
+        desk.ask.form.batch([desk.ask]).records.to_pydict(),
+        desk.ask.rows,
+        said.id,
+        said.outputs,
+        said.binary,
+    )
 
 
 @given(
@@ -155,3 +169,26 @@ def test_a_request_is_read_alike_with_and_without_it(data, datatype, more):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_numbers, "_library", lambda: None)
         assert asked(text) == found
+
+
+REQUESTS = some.builds(
+    lambda name, shape, data, more: json.dumps(
+        {"inputs": [{"name": name, "shape": shape, "datatype": "FP64", "data": data}], **more}
+    ).encode(),
+    some.sampled_from(["x", "x", "z"]),
+    some.sampled_from([[1, 2], [1, 2], [2, 2], [2]]),
+    some.lists(some.floats(-9, 9), min_size=2, max_size=4) | some.just([[1.0, 2.0]]) | some.just([]),
+    some.sampled_from(
+        [{}, {}, {"id": "a"}, {"id": ""}, {"outputs": [{"name": "y"}]}, {"outputs": [{"name": "?"}]}]
+    )
+    | some.just({"parameters": {"binary_data_output": True}}),
+)
+USUAL = b'{"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [%s]}]}'
+
+
+@given(some.lists(REQUESTS, min_size=1, max_size=4), REQUESTS)
+@example([USUAL % b"1.5, 2.5"], USUAL % b"1.5, 2.5, 3.5")
+@example([USUAL % b"1.5, 2.5"], USUAL % b"1.5, [2.5]")
+@example([USUAL % b"1.5, 2.5"], USUAL % b"1.5, 2.5" + b" ")
+def test_a_request_means_the_same_whatever_was_asked_before(before, text):
+    assert asked(*before, text) == asked(text)

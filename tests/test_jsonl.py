@@ -14,7 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reading
-from mlinfer import Batch, ChangedError, ComponentError, InferencePipeline, MlinferError, SchemaError, Scope
+from mlinfer import (
+    Batch,
+    ChangedError,
+    ComponentError,
+    ConfigError,
+    InferencePipeline,
+    MlinferError,
+    SchemaError,
+    Scope,
+)
 from mlinfer._conform import Conform
 from mlinfer.destinations import CsvDestination, JsonLinesDestination, MemoryDestination
 from mlinfer.destinations._jsonl import json_lines
@@ -471,6 +480,19 @@ def test_naughty_strings_go_out_and_come_in_unchanged(tmp_path):
     assert [json.loads(line)["text"] for line in path.read_bytes().split(b"\n")[:-1]] == texts
     found = list(batches(JsonLinesSource(path), wanted=schema))
     assert [row["text"] for row in rows(found)] == texts
+
+
+@pytest.mark.parametrize("text", ['[{"id": 1, "x": 1.0}]', "[\n 1\n]", '{\n "id": 1\n}', "id,x\n1,2\n", ""])
+def test_a_file_of_no_records_says_so_where_the_type_of_a_kept_column_is_asked(tmp_path, text):
+    path = tmp_path / "in.json"
+    path.write_text(text)
+    host = FunctionHost(lambda x: x, {"x": pa.float64()}, {"y": pa.float64()}, "numpy")
+    pipeline = InferencePipeline(JsonLinesSource(path), host, MemoryDestination(), name="p", keep=["id"])
+    with pytest.raises(ConfigError) as raised:
+        pipeline.check()
+    assert "wanted the type of 'id', found nothing in JsonLinesSource" in str(raised.value)
+    assert "in.json" in str(raised.value)
+    assert "in JSON lines each is one object, not a list" in str(raised.value)
 
 
 def test_a_pipeline_from_lines_to_lines_keeps_what_it_should(tmp_path):

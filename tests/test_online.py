@@ -113,6 +113,8 @@ def test_nobody_gets_a_neighbours_answer_while_requests_share_batches():
 class Caller(Future):
     """Whoever asked the desk: what it was answered, or refused."""
 
+    alone = False
+
     def answer(self, data, kind=None, more=()):
         self.set_result(json.loads(data))
 

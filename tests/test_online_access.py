@@ -11,8 +11,11 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
-from contextlib import contextmanager
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -25,11 +28,12 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
 import mlinfer
-from mlinfer import ConfigError, InferencePipeline
+from mlinfer import Batching, ConfigError, InferencePipeline
 from mlinfer._cli import main
-from mlinfer._online import new_key
+from mlinfer._online import new_key, serving
 from mlinfer._online._keys import Keys
 from mlinfer._online._serving import Serving
+from mlinfer._online._wire import MOST_BYTES, MOST_BYTES_AT_ONCE, Patience
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
@@ -181,6 +185,85 @@ def test_a_date_ends_a_key_with_its_beginning_and_a_time_without_a_zone_is_utc(t
     path.write_text("\n".join(lines))
     moment = dt.datetime(2030, 1, 2, tzinfo=dt.UTC).timestamp()
     assert [key.until for key in Keys(path)._keys] == [moment] * 3
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A file with the keys of `ann` and `bob`, and both keys."""
+    (ann, first), (bob, second) = new_key("ann"), new_key("bob")
+    path = tmp_path / "keys.toml"
+    path.write_text(f"{first}\n{second}\n")
+    return path, ann, bob
+
+
+def announced(server, key, stack):
+    """The first line that comes of a body of 16 MiB that was told of and is not sent yet."""
+    host, port = server.url.removeprefix("http://").split(":")
+    connection = stack.enter_context(socket.create_connection((host, int(port)), 10))
+    head = PREDICT.replace(b": 8\r\n", b": %d\r\n" % MOST_BYTES) + b"Expect: 100-continue\r\n"
+    connection.sendall(head + f"Authorization: Bearer {key}\r\n\r\n".encode())
+    return connection.makefile("rb").readline()
+
+
+def test_one_key_alone_may_have_all_the_room(keys):
+    path, ann = keys
+    with made().serving(keys=path) as server, ExitStack() as stack:
+        for _ in range(MOST_BYTES_AT_ONCE // MOST_BYTES):
+            assert b"100" in announced(server, ann, stack)
+        assert b"503" in announced(server, ann, stack)
+
+
+def test_of_several_keys_none_has_the_room_of_the_others(two):
+    path, ann, bob = two
+    with made().serving(keys=path) as server, ExitStack() as stack:
+        got = [announced(server, ann, stack) for _ in range(MOST_BYTES_AT_ONCE // MOST_BYTES)]
+        assert [b"100" in one for one in got] == [True] * 5 + [False] * 3  # beyond the half, no more
+        assert b"503" in got[-1]
+        assert b"100" in announced(server, bob, stack)
+        assert b"503" in announced(server, ann, stack)
+        assert b"100" in announced(server, bob, stack)
+
+
+def test_a_key_that_floods_the_server_leaves_time_for_another(two):
+    """The model takes 20 records a second, and nobody waits for more than a second because of others."""
+    path, ann, bob = two
+
+    def slow(x):
+        time.sleep(0.05)
+        return x
+
+    host = FunctionHost(slow, {"x": pa.float64()}, {"y": pa.float64()}, takes="numpy", version="1")
+    pipeline = InferencePipeline(
+        MemorySource({"x": [0.0]}), host, MemoryDestination(), batching=Batching(max_records=1)
+    )
+    over = threading.Event()
+    with serving(pipeline.job, Serving("127.0.0.1:0", keys=path), Patience(queue=1.0)) as server:
+
+        def flood():
+            found = Counter()
+            with httpx.Client(base_url=server.url, headers=shows(ann), timeout=20, verify=False) as client:
+                while not over.is_set():
+                    found[client.post("/predict", json={"x": 1.0}).status_code] += 1
+            return found
+
+        with (
+            ThreadPoolExecutor(40) as pool,
+            httpx.Client(base_url=server.url, headers=shows(bob), timeout=20) as client,
+        ):
+            for _ in range(5):  # by which the server knows how long the model takes
+                client.post("/predict", json={"x": 1.0})
+            floods = [pool.submit(flood) for _ in range(40)]
+            try:
+                while server.waiting < 5:
+                    time.sleep(0.01)
+                got = [client.post("/predict", json={"x": 1.0}).status_code for _ in range(8)]
+            finally:
+                over.set()
+            told = sum((one.result() for one in floods), Counter())
+    assert got == [200] * 8
+    assert told[503] > 0, "there was no flood"
+    assert told[200] > 0
+    assert set(told) == {200, 503}
 
 
 def test_a_new_key_is_printed_once_and_its_line_lets_it_in(tmp_path, capsys):

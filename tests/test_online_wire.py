@@ -237,19 +237,60 @@ def test_garbage_gets_one_answer_as_json(server, client, sent, status):
     refused(server, sent, status)
 
 
-@pytest.mark.parametrize("method", ["PUT", "OPTIONS", "DELETE", "PATCH", "TRACE", "BREW"])
-def test_methods_that_there_are_not(client, method):
-    found = client.request(method, "/predict", content=b"body", headers=JSON)
-    assert found.status_code == 501
-    assert "wanted" in found.json()["error"]
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "BREW", "PROPFIND", "QUERY"])
+def test_methods_that_there_are_not(server, client, method):
+    sent = f"{method} /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+    assert "wanted" in refused(server, sent.encode(), 501)
 
 
-def test_head_gets_a_status_without_a_body(server, client):
+@pytest.mark.parametrize("method", ["PUT", "OPTIONS", "DELETE", "PATCH"])
+def test_a_method_that_a_path_has_not_is_told_which_it_has(client, method):
+    for path, allowed in (
+        ("/predict", "POST"),
+        ("/live", "GET, HEAD"),
+        ("/docs", "GET, HEAD"),
+        ("/v2", "GET, HEAD"),
+    ):
+        found = client.request(method, path, content=b"body", headers=JSON)
+        assert (found.status_code, found.headers["Allow"]) == (405, allowed), path
+        assert "wanted" in found.json()["error"]
+        assert client.request(method, f"{path}/nothing").status_code == 404, path
+
+
+def test_head_gets_what_get_would_get_without_its_body(server, client):
+    model = f"/v2/models/{path_name(server.desk.signature.model_id)}"
+    paths = ("/live", "/ready", "/docs", "/openapi.json", "/v2", "/v2/health/live", model, f"{model}/ready")
     with connected(server) as connection:
-        connection.sendall(b"HEAD /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        file = connection.makefile("rb")
+        for (
+            path
+        ) in paths:  # one connection for all: a body that came all the same would be taken for the next head
+            lines = []
+            for method in ("HEAD", "GET"):
+                connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+                lines.append(list(iter(file.readline, b"\r\n")))
+            assert lines[0] == lines[1], path
+            assert lines[0][0] == b"HTTP/1.1 200 OK\r\n", path
+            assert file.read(int(re.search(rb"Length: (\d+)", b"".join(lines[1]))[1])), path
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"HEAD /predict HTTP/1.1\r\nHost: localhost\r\n\r\n", b"405"),
+        (b"HEAD /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n", b"404"),
+        (b"HEAD /live HTTP/1.1\r\nHost: evil.example\r\n\r\n", b"400"),
+        (b"HEAD /live HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n", b"400"),
+    ],
+)
+def test_a_refusal_of_head_has_no_body(server, client, sent, status):
+    with connected(server) as connection:
+        connection.sendall(sent)
         text = connection.makefile("rb").read()
-    assert text.startswith(b"HTTP/1.1 501 ")
+    assert text.startswith(b"HTTP/1.1 " + status)
     assert text.endswith(b"\r\n\r\n")
+    assert text.count(b"\r\n\r\n") == 1
+    assert int(re.search(rb"Content-Length: (\d+)", text)[1]) > 0
 
 
 def test_paths_that_there_are_not_and_methods_that_a_path_has_not(client):
@@ -270,10 +311,38 @@ def test_pipelined_requests_are_answered_in_order(server, client):
     assert answers(server, sent) == [(200, {"y": n + 1.0}) for n in range(50)]
 
 
+@pytest.mark.parametrize("said", ["close", "Close", "keep-alive, close", "keep-alive\r\nConnection: close"])
+@pytest.mark.parametrize("line", ["GET /live", "HEAD /live", "GET /v2", "POST /predict"])
+def test_a_client_that_wants_no_further_answer_sees_the_end_of_the_connection(server, client, line, said):
+    """It may read until then, and would wait for as long as a connection may be idle."""
+    body = (
+        f"Content-Type: application/json\r\nContent-Length: 8\r\n\r\n{GOOD.decode()}"
+        if "POST" in line
+        else "\r\n"
+    )
+    with connected(server) as connection:
+        connection.sendall(f"{line} HTTP/1.1\r\nHost: localhost\r\nConnection: {said}\r\n{body}".encode())
+        text = connection.makefile("rb").read()
+    assert text.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nConnection: close\r\n" in text
+
+
+def test_a_request_behind_the_last_one_is_not_answered(server, client):
+    live = b"GET /live HTTP/1.1\r\nHost: localhost\r\n%b\r\n"
+    assert [status for status, _ in answers(server, live % b"Connection: close\r\n" + live % b"")] == [200]
+    empty = HEAD + b"Connection: close\r\nContent-Length: 0\r\n\r\n"
+    assert [status for status, _ in answers(server, empty + live % b"")] == [400]
+
+
 def test_a_refused_record_keeps_the_connection(server, client):
     bad = HEAD + b'Content-Length: 11\r\n\r\n{"x": null}'
     good = HEAD + b"Content-Length: 8\r\n\r\n" + GOOD
     assert [status for status, _ in answers(server, bad + good + bad + good)] == [422, 200, 422, 200]
+
+
+def test_blanks_around_the_value_of_a_header_are_no_part_of_it(server, client):
+    head = b"Host:  localhost \t\r\nContent-Type: application/json \r\nContent-Length:\t8 \r\nConnection: close \r\n\r\n"
+    assert answers(server, POST + head + GOOD, end=False) == [(200, {"y": 2.0})]
 
 
 def test_a_body_shorter_than_announced_is_refused(server, client):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mlinfer import ConfigError, InferencePipeline
+from mlinfer import Budget, ConfigError, InferencePipeline, RecordErrors
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import OnnxHost
 from mlinfer.sources import MemorySource
@@ -138,6 +138,29 @@ def test_a_record_that_the_graph_refuses_is_a_reject_and_the_others_are_answered
     )
     assert table["name"].to_pylist() == ["a", None, "b", None]
     assert table["status"].to_pylist()[3] == "missing_value"
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_an_answer_that_is_no_finite_number_is_a_reject_as_with_every_host(tmp_path, width):
+    ends = [tensor("x", TensorProto.DOUBLE, "n", width)], [tensor("y", TensorProto.DOUBLE, "n", width)]
+    log = OnnxHost(saved(tmp_path / "log.onnx", [helper.make_node("Log", ["x"], ["y"])], *ends))
+    x = np.ones((5, width))
+    x[1, -1], x[3, -1] = -1, 0  # NaN and -inf
+    records = {"x": x if width > 1 else x[:, 0], "id": np.arange(5)}
+    destination, rejects = MemoryDestination(), MemoryDestination()
+    source = MemorySource(records)
+    report = InferencePipeline(
+        source, log, destination, name="log", keep=["id"], rejects=rejects, budget=Budget(ratio=1)
+    ).run()
+    assert (report.delivered, report.rejected) == (3, 2)
+    assert destination.table()["id"].to_pylist() == [0, 2, 4]
+    found = rejects.table("rejects")
+    assert found["kind"].to_pylist() == 2 * ["bad_answer"]
+    assert found["stage"].to_pylist() == 2 * ["answer"]
+    with pytest.raises(RecordErrors, match="'y' is missing or not a finite number"):
+        infer(log, records)
+    answered = infer(log, records, on_reject="null")["y"].to_pylist()
+    assert [value is None for value in answered] == [False, True, False, True, False]
 
 
 # --- refused when it is opened -----------------------------------------------------------------------------------------

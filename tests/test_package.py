@@ -1,6 +1,9 @@
 """A saved model is data: it is there whole or not at all, opened only if every byte is meant, and never run as code."""
 
 import base64
+import contextlib
+import copy
+import functools
 import hashlib
 import io
 import json
@@ -17,6 +20,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import skops.io
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import uniform
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
@@ -43,6 +48,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 import mlinfer
 from mlinfer import ConfigError
+from mlinfer._cli import main
 from mlinfer.hosts import SklearnHost
 from mlinfer.hosts._package import sealed
 
@@ -354,6 +360,62 @@ def test_a_manifest_that_lacks_something_is_damaged(package, key):
     edit_manifest(package, **{key: None})
     with pytest.raises(ConfigError, match="damaged or foreign"):
         opened(package)
+
+
+def parts_of(value, at=()):
+    """The path of every value in a manifest: keys, and places in lists."""
+    for name in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield (*at, name)
+        yield from parts_of(value[name], (*at, name))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    frame = load_iris(as_frame=True).frame.reset_index(names="flower")
+    path = tmp_path_factory.mktemp("trained") / "iris.mlinfer"
+    mlinfer.train(
+        frame, LogisticRegression(max_iter=500), target="target", split=mlinfer.lifecycle.ByKey("flower"), to=path,
+        features=list(FRAME),
+    )  # fmt: skip
+    return path, json.loads((path / "manifest.json").read_text())
+
+
+FOREIGN = [None, 0, -1.5, True, "x", [], ["x"], {}, {"x": 1}, [{"x": 1}], 10**30]
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_manifest_without_any_one_part_or_with_a_foreign_one_works_or_is_a_clear_error(trained, data):
+    path, facts = trained
+    *way, last = data.draw(st.sampled_from(list(parts_of(facts))))
+    facts = copy.deepcopy(facts)
+    holder = functools.reduce(lambda one, name: one[name], way, facts)
+    if data.draw(st.booleans(), "removed"):
+        del holder[last]
+    else:
+        holder[last] = data.draw(st.sampled_from(FOREIGN))
+    facts.pop("sealed", None)
+    (path / "manifest.json").write_bytes(sealed(facts))
+    said = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+        code = main(["inspect", str(path)])
+    assert code == 0 or (code == 2 and "wanted" in said.getvalue())
+    for compiled in ("auto", "never"):
+        with (
+            contextlib.suppress(ConfigError),
+            SklearnHost(path, compile=compiled).open() as model,
+        ):
+            model.infer(model.example())
+
+
+def test_inspect_names_what_a_manifest_lacks(package, capsys):
+    compiled = {"form": "folded", "methods": ["predict"]}
+    edit_manifest(package, compiled=compiled)
+    assert main(["inspect", str(package)]) == 2
+    assert "manifest.json: wanted 'compiled.proof' to be an object, found nothing" in capsys.readouterr().err
+    edit_manifest(package, compiled=None, training={"by": "hand"})
+    assert main(["inspect", str(package)]) == 0
+    assert "not by mlinfer.train" in capsys.readouterr().out
 
 
 def test_a_huge_manifest_is_not_read(package):

@@ -260,15 +260,6 @@ def test_damage_in_the_middle_names_the_file_and_the_row(tmp_path):
         read(ParquetSource(path), size=10)
 
 
-def test_text_that_is_not_utf8_is_damage(tmp_path):
-    path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"s": pa.array([b"ok", b"\xff\xfe"])}), path, store_schema=False)
-    plain = pa.table({"s": pa.Array.from_buffers(pa.string(), 2, pa.array([b"ok", b"\xff\xfe"]).buffers())})
-    pq.write_table(plain, path)
-    with pytest.raises(ComponentError, match=r"a.parquet: reading failed at row 0: .*[Ii]nvalid UTF8"):
-        read(ParquetSource(path))
-
-
 def test_strings_that_are_dictionaries_in_the_file_stay_so_and_others_do_not(tmp_path):
     path = tmp_path / "a.parquet"
     rows = {"few": ["left", "right"] * 500, "many": [f"a long identifier {n}" for n in range(1000)]}

@@ -56,7 +56,8 @@ def test_nobody_can_load_a_model_over_the_wire(server, channel):
             code(channel, f"/inference.GRPCInferenceService/RepositoryModel{call.title()}") == "UNIMPLEMENTED"
         )
     for method in ("PUT", "DELETE"):
-        assert httpx.request(method, f"{server.url}/v2/models/duck").status_code == 501
+        found = httpx.request(method, f"{server.url}/v2/models/duck")
+        assert (found.status_code, found.headers["Allow"]) == (405, "GET, HEAD")
     assert httpx.post(f"{server.url}/predict", json={"x": 1}).json() == {"y": 1.0}
 
 

@@ -107,6 +107,41 @@ def test_a_restart_that_is_killed_never_mixes_two_models(tmp_path, make, read, k
     assert sorted(read(tmp_path)) == of_model(2)
 
 
+PLACES = "dest.begin dest.anew dest.publish dest.write.partial progress.write.tmp progress.fsync progress.rename dest.commit.before dest.commit.after".split()
+
+
+class Look:
+    """What a test's failpoint calls instead of killing."""
+
+    def __init__(self, look):
+        self._look = look
+
+    def hit(self, dice):
+        self._look()
+
+
+@each_output
+def test_who_reads_while_a_restart_goes_on_sees_the_answers_of_one_model(tmp_path, make, read, monkeypatch):
+    """Old answers become fewer, then new ones more: never both, and never old ones again."""
+    pipeline(tmp_path, make, host("1")).run()
+    seen = []
+
+    def look():
+        found = read(tmp_path)
+        versions = {int(y // 1000) for _, y in found}
+        assert len(versions) <= 1, f"a reader saw answers of the models {versions}"
+        seen.append((*versions, len(found)) if found else ())
+
+    monkeypatch.setattr(failpoints, "_active", dict.fromkeys(PLACES, Look(look)))
+    pipeline(tmp_path, make, host("2"), on_change="restart", workers=1).run()
+    old, new = [[one[1] for one in seen if one and one[0] == version] for version in (1, 2)]
+    assert old == sorted(old, reverse=True)
+    assert old[0] == COUNT
+    assert new == sorted(new)
+    assert new[-1] == COUNT
+    assert [one[0] for one in seen if one] == [1] * len(old) + [2] * len(new)
+
+
 @each_output
 def test_a_restart_replaces_answers_that_have_other_columns(tmp_path, make, read):
     pipeline(tmp_path, make, host("1")).run()

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlinfer import ChangedError, ComponentError, ConfigError, EndOfInput, InferencePipeline, TransientError
+from mlinfer import (
+    Budget,
+    ChangedError,
+    ComponentError,
+    ConfigError,
+    EndOfInput,
+    InferencePipeline,
+    TransientError,
+)
 from mlinfer.destinations import SqlDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import SqlSource
@@ -128,6 +136,31 @@ def test_a_value_of_another_type_than_its_column_is_a_bad_record(path):
     assert batch.ids.array().to_pylist() == ["1", "3"]
     assert [(bad.id, bad.kind) for bad in batch.bad] == [("2", "wrong_type")]
     assert batch.position["key"] == 3
+
+
+@pytest.mark.parametrize("key", ["id", None])
+def test_a_text_that_is_not_utf8_is_a_reject_and_costs_its_neighbours_nothing(path, key):
+    numbers(path)
+    change(path, "UPDATE t SET s = CAST(x'636166e9' AS TEXT) WHERE id IN (6, 12)")
+    batches = read(source(path, key=key))
+    assert [row["id"] for row in rows(batches)] == [0, 2, 4, 8, 10, 14, 16, 18]
+    assert [row["s"] for row in rows(batches)][-1] == "s9"
+    bad = [one for batch in batches for one in batch.bad]
+    assert [(one.kind, b"caf\\xe9" in one.raw) for one in bad] == 2 * [("wrong_type", True)]
+    assert "field 's': wanted string, found b'caf" in bad[0].message
+    if key is not None:  # also where the last one that was delivered is such a record
+        assert batches[0].position["key"] == 6
+        assert rows(read(source(path), batches[0].position)) == rows(batches[1:])
+        database = path.parent / "out.db"
+        report = InferencePipeline(
+            source(path), FunctionHost(lambda x: x * 2, {"x": pa.float64()}, {"y": pa.float64()}, "numpy"),
+            SqlDestination(f"sqlite:///{database}", table="out"), name="texts", keep=["id", "s"],
+            rejects=SqlDestination(f"sqlite:///{database}", table="bad"), budget=Budget(ratio=1),
+        ).run()  # fmt: skip
+        assert (report.delivered, report.rejected) == (8, 2)
+        with closing(sqlite3.connect(database)) as connection:
+            assert connection.execute("SELECT record_id FROM bad ORDER BY 1").fetchall() == [("12",), ("6",)]
+            assert connection.execute("SELECT count(*), sum(y) FROM out").fetchone() == (8, 36.0)
 
 
 def test_without_a_key_it_reads_once_and_cannot_resume(path):

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, loguniform
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.dummy import DummyClassifier
@@ -230,9 +231,9 @@ def test_what_is_unseen_is_later_than_what_was_seen(times, test, calibration):
 
 
 def test_groups_stay_together_and_count_as_one_draw(train):
-    found = train(split=ByGroup("carrier", test=0.3), metrics=["accuracy"])
+    found = train(split=ByGroup("carrier", test=0.6), metrics=["accuracy"])
     assert found["accuracy"].method.startswith("bootstrap of ")
-    alone = train(split=ByKey("flight_id", test=0.3), to=found.path.with_name("b.mlinfer"))["accuracy"]
+    alone = train(split=ByKey("flight_id", test=0.6), to=found.path.with_name("b.mlinfer"))["accuracy"]
     assert found["accuracy"].high - found["accuracy"].low > alone.high - alone.low
 
 
@@ -587,6 +588,19 @@ def test_code_that_is_allowed_is_found_in_the_current_folder(folder, monkeypatch
     assert main(["train", "train.toml", "--allow", "own_model:Own"]) == 0
 
 
+def test_the_file_names_the_types_that_are_trusted(folder, monkeypatch, capsys):
+    (folder / "own_step.py").write_text(
+        "from sklearn.preprocessing import StandardScaler\nclass Own(StandardScaler): pass\n"
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    text = FILE.replace("BAR", "0.7").replace("sklearn.preprocessing.StandardScaler", "own_step:Own")
+    (folder / "train.toml").write_text(text)
+    assert main(["train", "train.toml", "--allow", "own_step:Own"]) == 2
+    assert "found own_step.Own; if you trust whoever made the file" in capsys.readouterr().err
+    (folder / "train.toml").write_text('trusted = ["own_step.Own"]\n' + text)
+    assert main(["train", "train.toml", "--allow", "own_step:Own"]) == 0
+
+
 @pytest.mark.parametrize(
     "model",
     [
@@ -617,6 +631,45 @@ def test_a_choice_of_columns_is_the_same_after_it_was_written_down():
     written = described(model)
     assert described(estimator(json.loads(json.dumps(written)))) == written
     assert "0x" not in json.dumps(written)
+
+
+class Doubled(BaseEstimator, TransformerMixin):
+    """A step of the user's own."""
+
+    def fit(self, x, y=None):
+        """Learn nothing."""
+        return self
+
+    def transform(self, x):
+        """Twice of it."""
+        return 2 * x
+
+
+def test_a_type_of_the_users_own_is_saved_and_opened_where_it_is_named(train, tmp_path):
+    name = f"{Doubled.__module__}.Doubled"
+    model = make_pipeline(Doubled(), LogisticRegression(max_iter=1000))
+    with pytest.raises(ConfigError, match=rf"trusted=\['{name}'\]"):
+        train(model=model)
+    assert list(tmp_path.iterdir()) == []
+    found = train(model=model, trusted=[name])
+    with pytest.raises(ConfigError, match=name), SklearnHost(found.path).open():
+        pass
+    with SklearnHost(found.path, trusted=[name]).open() as opened:
+        assert opened.signature.inputs.names == FEATURES
+        assert opened.infer(opened.example()).num_rows == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "numpy.memmap", "numpy.nditer", "numpy.load", "sklearn.utils.discovery.import_module", "sklearn.utils.discovery.Path",
+        "sklearn.datasets.load_files", "sklearn.base.warnings",
+    ],
+)  # fmt: skip
+def test_a_manifest_names_no_function_that_reaches_outside(name):
+    written = {"class": "sklearn.preprocessing.FunctionTransformer", "func": {"$name": name}}
+    with pytest.raises(ConfigError, match="as a manifest has it"):
+        estimator(written)
 
 
 def test_what_cannot_be_written_down_is_said(train):
@@ -724,6 +777,105 @@ def test_what_cannot_be_trained_on_is_said_in_a_sentence(train, flights):
     place = flights.schema.get_field_index("dep_delay")
     with pytest.raises(ConfigError, match="infinity"):
         train(flights.set_column(place, "dep_delay", pa.array(delays)))
+
+
+def wide(records=600, **columns):
+    """Records whose outcome a number tells mostly, but not always."""
+    dice = np.random.default_rng(0)
+    x = dice.normal(size=records)
+    late = x + dice.normal(size=records) / 2 > 0.8
+    return pd.DataFrame(
+        {"id": range(records), "x": x, "late": late, "time": range(records), "one": 1, **columns}
+    )
+
+
+@pytest.fixture
+def asked(tmp_path):
+    def call(frame, model=None, **changes):
+        given = {
+            "target": "late",
+            "features": ["x"],
+            "split": ByKey("id"),
+            "to": tmp_path / "m.mlinfer",
+        } | changes
+        return mlinfer.train(frame, LogisticRegression() if model is None else model, **given)
+
+    return call
+
+
+def test_a_first_metric_without_a_value_for_the_baseline_is_refused_before_the_fit(asked, tmp_path):
+    class Counted(LogisticRegression):
+        def fit(self, *_, **__):
+            pytest.fail("it was fitted")
+
+    frame = wide()
+    with pytest.raises(ConfigError, match=r"always says False, found 'precision'; put another one first"):
+        asked(frame, Counted(), metrics=["precision"])
+    late = frame.assign(late=frame.late & (frame.time < 300))
+    with pytest.raises(
+        ConfigError, match=r"different outcomes among the 120 unseen records.* found False alone"
+    ):
+        asked(late, Counted(), split=ByTime("time"))
+    with pytest.raises(ConfigError, match=r"different outcomes among .* found 3\.0 alone"):
+        asked(frame.assign(late=3.0), LinearRegression())
+    assert list(tmp_path.iterdir()) == []
+    assert asked(frame, metrics=["roc_auc", "precision"], accept={"precision": 0.5})["precision"].low > 0.5
+
+
+def test_fewer_draws_than_tell_a_margin_confirm_nothing(asked):
+    groups = wide(hospital=np.arange(600) % 8)
+    with pytest.raises(ConfigError, match=r"wanted 6 or more unseen values of 'hospital'.*found [1-5];"):
+        asked(groups, split=ByGroup("hospital", test=0.5, calibration=0))
+    weights = np.r_[np.ones(550), np.zeros(48), 1, 1]
+    with pytest.raises(ConfigError, match=r"wanted 6 or more unseen records.*found 2;"):
+        asked(wide(w=weights), sample_weight="w", split=ByTime("time", test=0.08))
+
+
+def test_an_interval_of_a_few_resampled_records_is_undefined_and_not_narrow(asked):
+    scores = asked(
+        wide(site=[*598 * ["usual"], "rare", "rare"]),
+        groups="site",
+        split=ByTime("time"),
+        metrics=["log_loss"],
+    ).scores
+    rare = next(score for score in scores if score.group == "rare")
+    assert (rare.records, np.isfinite(rare.value), np.isfinite(rare.low)) == (2, True, False)
+
+
+def test_a_share_that_is_all_has_a_margin_with_weights_too(asked):
+    frame = wide(w=2.0)
+    frame["x"] = np.where(frame.late, 9.0, -9.0) + frame.x
+    score = asked(frame, sample_weight="w", metrics=["accuracy"], perfect=["x"])["accuracy"]
+    assert (score.value, score.low) == (1.0, pytest.approx(0.025 ** (1 / score.records)))
+
+
+def test_weights_that_are_zero_on_a_whole_side_are_refused(asked):
+    for side, weights in (
+        ("train", np.r_[np.zeros(480), np.ones(120)]),
+        ("test", np.r_[np.ones(480), np.zeros(120)]),
+    ):
+        with pytest.raises(
+            ConfigError, match=f"sample_weight: wanted some above 0 in 'w' on the side '{side}'"
+        ):
+            asked(wide(w=weights), sample_weight="w", split=ByTime("time", calibration=0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"split": "id"}, r"split: wanted ByKey.* found 'id'"),
+        ({"seed": -1}, "seed: wanted a whole number of 0 or more, found -1"),
+        ({"seed": "7"}, "seed: wanted"),
+        ({"features": "x"}, r"features: wanted a list of names.* write features=\['x'\]"),
+        ({"metrics": "roc_auc"}, "metrics: wanted a list of names"),
+        ({"accept": {"roc_auc": "0.7"}}, "accept: wanted a number as the bar of 'roc_auc', found '0.7'"),
+        ({"accept": {"roc_auc": float("nan")}}, "accept: wanted a number"),
+        ({"accept": ["roc_auc"]}, "accept: wanted bars by metric"),
+    ],
+)
+def test_what_is_asked_for_is_looked_at_before_anything_is_read(asked, changes, why):
+    with pytest.raises(ConfigError, match=why):
+        asked(None, **changes)
 
 
 def test_a_key_is_on_the_same_side_as_a_whole_number_and_as_a_float():

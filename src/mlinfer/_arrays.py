@@ -18,6 +18,8 @@ FEW = 32
 """So many numbers are looked at one by one in less time than numpy takes to begin."""
 FEW_TEXTS = 4096
 """So many texts are made a column before Arrow has imported pandas; of more it makes one twice as fast."""
+EXACT = 2**53
+"""Integers up to it are floats, too."""
 MOST_TEXT = 2**31 - 1
 """Bytes that a column of type string can hold."""
 _NUMBERS = {
@@ -30,7 +32,7 @@ _NUMBER_IDS = frozenset(kind.id for kind in _NUMBERS.values())
 _PIECES = {pa.string(), pa.binary()}
 _READ_AS = {pa.string(): str, pa.int64(): int, pa.float64(): float, pa.bool_(): bool}
 """What `pa.array` takes values for by itself."""
-_PLAIN = (str, bytes, float, int, bool)
+_PLAIN = {str, bytes, float, int, bool}
 
 
 def as_numpy(array: pa.Array) -> np.ndarray:
@@ -115,8 +117,7 @@ def from_values(values: list[Any]) -> pa.Array:
     """What `pa.array` makes of Python values; without pandas (see `to_numpy`) where they are all of one plain type, or None."""
     kinds = set(map(type, values))
     if len(kinds) != 1:
-        some = type(None) in kinds and any(kinds == {type(None), kind} for kind in _PLAIN)
-        return _from_some(values) if some else pa.array(values)
+        return _from_mixed(values, kinds)
     kind = kinds.pop()
     if kind in {str, bytes}:
         return _from_texts(values)
@@ -133,7 +134,24 @@ def from_values(values: list[Any]) -> pa.Array:
         offsets = np.zeros(len(values) + 1, np.int32)
         np.cumsum([len(value) for value in values], out=offsets[1:])
         return pa.ListArray.from_arrays(from_numpy(offsets), from_values(inner))
+    return pa.nulls(len(values)) if kind is type(None) else pa.array(values)
+
+
+def _from_mixed(values: list[Any], kinds: set[type]) -> pa.Array:
+    """Values of several types, or none."""
+    if not kinds:
+        return pa.nulls(0)
+    rest = kinds - {type(None)}
+    if rest != kinds and (len(rest) == 1 or rest == {int, float}) and rest <= _PLAIN:
+        return _from_some(values)
+    if kinds == {int, float} and all(-EXACT <= value <= EXACT for value in values if type(value) is int):
+        return from_numpy(from_floats(values))
     return pa.array(values)
+
+
+def constant(text: str) -> pa.Scalar:
+    """A text for `pyarrow.compute`; `pa.scalar`, which is asked where one is written as it is, imports pandas."""
+    return from_values([text])[0]
 
 
 def _from_texts(values: list[Any]) -> pa.Array:

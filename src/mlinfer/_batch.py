@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from mlinfer._arrays import constant, from_numpy
 from mlinfer._errors import ComponentError
 
 if TYPE_CHECKING:
@@ -64,13 +65,15 @@ class RecordIds:
         if self._numbered is not None:  # a few rejects of a large batch need not spell the ids of all
             partition, start = self._numbered
             return RecordIds(lambda: _numbered(partition, start + np.asarray(rows, np.int64)))
-        return RecordIds(lambda: self.array().take(pa.array(rows, pa.int64())))
+        return RecordIds(lambda: self.array().take(from_numpy(np.asarray(rows, np.int64))))
 
 
 def _numbered(partition: str, numbers: np.ndarray) -> pa.Array:
     import pyarrow.compute as pc
 
-    return pc.binary_join_element_wise(pa.scalar(partition), pa.array(numbers).cast(pa.string()), "#")
+    return pc.binary_join_element_wise(
+        constant(partition), from_numpy(numbers).cast(pa.string()), constant("#")
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

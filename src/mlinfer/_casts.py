@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import elements, finite_in_all, from_numpy, to_numpy
+from mlinfer._arrays import elements, finite_in_all, from_numpy, from_values, masked, to_numpy, with_gaps
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -116,14 +116,13 @@ def _cast_each(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarr
     import pyarrow.compute as pc
 
     if pt.is_floating(array.type):
-        array = _without(array, np.asarray(pc.fill_null(pc.is_nan(array), fill_value=False)))
+        array = _without(array, _true(pc.is_nan(array)))
     try:
         rough = array.cast(wanted, safe=False)
         back = rough.cast(array.type, safe=False)
     except pa.ArrowInvalid:
         return _cast_by_halves(array, wanted)
-    same = pc.fill_null(pc.equal(array, back), fill_value=False)
-    bad = np.asarray(pc.and_(pc.is_valid(array), pc.invert(same))) | _wrapped(array, rough)
+    bad = (to_numpy(array.is_valid()) & ~_true(pc.equal(array, back))) | _wrapped(array, rough)
     return (rough, None) if not bad.any() else (_without(rough, bad), bad)
 
 
@@ -134,14 +133,27 @@ def _wrapped(array: pa.Array, rough: pa.Array) -> np.ndarray:
     if not pt.is_integer(rough.type):
         return np.zeros(len(array), bool)
     if pt.is_integer(array.type):
-        negative = [pc.less(values, pa.scalar(0, values.type)) for values in (array, rough)]
+        negative = [pc.less(values, _number(0, values.type)) for values in (array, rough)]
         lost = pc.not_equal(*negative)
     elif pt.is_floating(array.type):
         bits = rough.type.bit_width - int(pt.is_signed_integer(rough.type))
-        lost = pc.greater_equal(array, pa.scalar(2.0**bits, array.type))
+        lost = pc.greater_equal(array, _number(2.0**bits, array.type))
     else:
         return np.zeros(len(array), bool)
-    return np.asarray(pc.fill_null(lost, fill_value=False))
+    return _true(lost)
+
+
+def _true(mask: pa.Array) -> np.ndarray:
+    """Where a mask is true; where it is null, it is not."""
+    if not mask.null_count:
+        return to_numpy(mask)
+    found, gaps = with_gaps(mask)
+    return np.asarray(found & ~gaps)
+
+
+def _number(value: float, kind: pa.DataType) -> pa.Scalar:
+    """Without `pa.scalar`, which imports pandas."""
+    return from_values([value]).cast(kind)[0]
 
 
 def _cast_by_halves(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
@@ -168,9 +180,8 @@ def _moments(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray
     array = array.cast(pa.large_string())
     if not pt.is_time(wanted):
         return _cast_by_halves(array, wanted)
-    some_day = pc.binary_join_element_wise(
-        pa.scalar("1970-01-01T", array.type), array, pa.scalar("", array.type)
-    )
+    day, nothing = from_values(["1970-01-01T", ""]).cast(array.type)
+    some_day = pc.binary_join_element_wise(day, array, nothing)
     times, bad = _cast_by_halves(some_day, pa.timestamp(wanted.unit))  # Arrow reads no times of day from text
     return times.cast(wanted), bad
 
@@ -180,7 +191,10 @@ def lengths_of(lists: pa.Array) -> np.ndarray:
     import pyarrow.compute as pc
 
     lengths = pc.list_value_length(lists)
-    return to_numpy(pc.fill_null(lengths, 0) if lengths.null_count else lengths)
+    if not lengths.null_count:
+        return to_numpy(lengths)
+    found, gaps = with_gaps(lengths)
+    return np.where(gaps, 0, found)
 
 
 def owners(lists: pa.Array) -> np.ndarray:
@@ -215,19 +229,18 @@ def _cast_to_tensor(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.
         values, unfit = cast(elements(array), wanted.value_type)
         if unfit is None:
             return pa.FixedSizeListArray.from_arrays(values, type=wanted), None
-    import pyarrow.compute as pc
 
     null = to_numpy(array.is_null())
     if pt.is_fixed_size_list(array.type):
         fits = np.full(len(array), array.type.list_size == size)
     else:
-        fits = np.asarray(pc.fill_null(pc.list_value_length(array), -1)) == size
+        fits = lengths_of(array) == size
     usable = fits & ~null
     values, bad_values = cast(array.filter(from_numpy(usable)).flatten(), wanted.value_type)
     if not usable.all():
         places = np.full((len(array), size), -1, np.int64)
         places[usable] = np.arange(int(usable.sum()) * size).reshape(-1, size)
-        indices = pa.array(places.ravel(), mask=places.ravel() < 0)
+        indices = masked(from_numpy(places.ravel()), places.ravel() < 0)
         values = values.take(indices)
     result = pa.FixedSizeListArray.from_arrays(values, type=wanted, mask=from_numpy(~usable))
     bad = ~fits & ~null

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from mlinfer._arrays import from_numpy, from_values, to_numpy
-from mlinfer._casts import is_bytes, is_list, is_text
+from mlinfer._arrays import constant, from_numpy, from_values, to_numpy
+from mlinfer._casts import is_bytes, is_list, is_text, lengths_of
 
 TEXT = pa.large_string()
 _SPACE, _QUOTE, _BACKSLASH = 32, 34, 92
@@ -23,8 +23,7 @@ _ESCAPED = {"\\": "\\\\", **{chr(code): json.dumps(chr(code))[1:-1] for code in 
 
 @cache
 def _text(value: str) -> pa.Scalar:
-    """Without `pa.scalar`, which imports pandas where it is installed."""
-    return from_values([value]).cast(TEXT)[0]
+    return constant(value).cast(TEXT)
 
 
 @cache
@@ -105,7 +104,7 @@ def _durations(array: pa.Array) -> pa.Array:
     """ISO 8601 in seconds: PT1.5S."""
     digits = {"s": 0, "ms": 3, "us": 6, "ns": 9}[array.type.unit]
     counts = array.cast(pa.int64()).to_pylist()
-    return pa.array([None if count is None else _seconds(count, digits) for count in counts], TEXT)
+    return from_values([None if count is None else _seconds(count, digits) for count in counts]).cast(TEXT)
 
 
 def _seconds(count: int, digits: int) -> str:
@@ -116,15 +115,12 @@ def _seconds(count: int, digits: int) -> str:
 
 def _binaries(array: pa.Array) -> pa.Array:
     values = array.to_pylist()
-    return pa.array(
-        [None if value is None else f'"{base64.b64encode(value).decode()}"' for value in values], TEXT
-    )
+    texts = [None if value is None else f'"{base64.b64encode(value).decode()}"' for value in values]
+    return from_values(texts).cast(TEXT)
 
 
 def _lists(array: pa.Array) -> pa.Array:
-    lengths = pc.list_value_length(array)
-    counts = to_numpy(pc.fill_null(lengths, 0) if lengths.null_count else lengths)
-    offsets = from_numpy(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+    offsets = from_numpy(np.concatenate([[0], np.cumsum(lengths_of(array))]).astype(np.int64))
     inner = pa.LargeListArray.from_arrays(offsets, json_texts(array.flatten()))
     texts = _join(_text("["), pc.binary_join(inner, _text(",")), _text("]"))
     return _without_nulls_of(array, texts)

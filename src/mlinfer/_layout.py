@@ -97,8 +97,9 @@ def _kept_type(name: str, known: pa.Schema | None, keep: Keep, where: str) -> pa
         return pa.type_for_alias(kind) if isinstance(kind, str) else kind
     if known is None:
         msg = (
-            f"keep: {where} does not know its columns before it is read, so {name!r} needs a type: "
-            f"keep={{{name!r}: pa.string()}}"
+            f"keep: wanted the type of {name!r}, found nothing in {where} that tells it before it is read: it has no schema, "
+            "or it is empty, or none of its first lines holds a record (in JSON lines each is one object, not a list or a part "
+            f"of one); correct the input, or give the type: keep={{{name!r}: pa.string()}}"
         )
         raise ConfigError(msg)
     if name not in known.names:

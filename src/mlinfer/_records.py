@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import from_values
+from mlinfer._arrays import from_numpy, from_values
 from mlinfer._casts import cast, compatible, is_bytes, is_list, is_moment, is_number, is_text
 from mlinfer._text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+_NO_TEXTS = {bool, int, float, list, dict}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ def batch_from_rows(rows: Sequence[Any], wanted: pa.Schema) -> tuple[pa.RecordBa
     good = [number for number in range(len(rows)) if number not in bad] if bad else list(range(len(rows)))
     batch = _record_batch(columns, wanted, len(rows))
     return (
-        (batch.take(pa.array(good, pa.int64())) if bad else batch),
+        (batch.take(from_numpy(np.array(good, np.int64))) if bad else batch),
         good,
         [bad[number] for number in sorted(bad)],
     )
@@ -132,10 +136,13 @@ def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
         return pa.array(values, wanted)
     if is_bytes(wanted):
         return pa.array([_bytes(value) for value in values], wanted)
+    kinds = set(map(type, values)) - {type(None)}
+    if str in kinds and kinds & _NO_TEXTS:  # Arrow says so, too, having imported pandas
+        msg = "texts beside other values"
+        raise ValueError(msg)
     try:
         found = from_values(values)
     except (pa.ArrowInvalid, OverflowError):  # integers beyond int64, or that a float beside them cannot hold
-        kinds = set(map(type, values)) - {type(None)}
         if pt.is_floating(wanted) and kinds <= {int, float}:
             return pa.array([None if value is None else float(value) for value in values], pa.float64())
         if (pt.is_uint64(wanted) or pt.is_decimal(wanted)) and kinds == {int}:

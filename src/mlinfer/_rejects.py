@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import elements, to_numpy
+from mlinfer._arrays import constant, elements, from_values, to_numpy
 from mlinfer._casts import is_list, owners
 from mlinfer._text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from mlinfer._batch import RecordIds
 
@@ -98,6 +98,7 @@ AGAIN = "replay/"
 ANSWERED = "replay-answers/"
 """The same for answers that the destination refused: they are delivered as they are, the model is not asked."""
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LONGEST_MESSAGE = 1000
 LONGEST_RAW = 65_536
 
@@ -139,21 +140,35 @@ class Rejected:
             if self.records is None
             else _with_nonfinite(json_objects(self.records).cast(pa.string()), self.records)
         )
-        raws = [raw[:LONGEST_RAW] for raw in self.raws] if self.raws else [None] * count
+        raws = (
+            from_values([raw[:LONGEST_RAW] for raw in self.raws])
+            if self.raws
+            else pa.nulls(count, pa.binary())
+        )
         columns = [
             self.ids.array(),
-            pa.repeat(pa.scalar(self.partition), count),
-            pa.repeat(pa.scalar(self.stage), count),
-            pa.array(self.kinds, pa.string()),
+            pa.repeat(constant(self.partition), count),
+            pa.repeat(constant(self.stage), count),
+            _texts(self.kinds),
             _tidied(self.messages),
             records,
-            pa.array(raws, pa.binary()),
-            pa.repeat(pa.scalar(model), count),
-            pa.repeat(pa.scalar(pipeline), count),
-            pa.repeat(pa.scalar(run), count),
-            pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), count),
+            raws,
+            pa.repeat(constant(model), count),
+            pa.repeat(constant(pipeline), count),
+            pa.repeat(constant(run), count),
+            pa.repeat(_moment(now), count),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=REJECTS)
+
+
+def _texts(values: Sequence[str | None]) -> pa.Array:
+    return from_values(list(values)).cast(pa.string())
+
+
+def _moment(time: datetime) -> pa.Scalar:
+    """Without `pa.scalar`, which imports pandas."""
+    kind = REJECTS.field("rejected_at").type
+    return from_values([(time - EPOCH) // timedelta(microseconds=1)]).cast(kind)[0]
 
 
 def mark_delivered(partition: str, ids: RecordIds) -> Rejected:
@@ -174,7 +189,7 @@ def _with_nonfinite(texts: pa.Array, records: pa.RecordBatch) -> pa.Array:
     found = texts.to_pylist()
     for row, record in changed.items():
         found[row] = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-    return pa.array(found, pa.string())
+    return _texts(found)
 
 
 def _rows_with_nonfinite(column: pa.Array) -> list[int]:
@@ -215,4 +230,4 @@ def _spelled(told: Any, value: pa.Scalar) -> Any:
 def _tidied(messages: Sequence[str]) -> pa.Array:
     """The messages on one line each; there are many rejects and few different reasons."""
     tidy = {message: plain(message, LONGEST_MESSAGE) for message in set(messages)}
-    return pa.array([tidy[message] for message in messages], pa.string())
+    return _texts([tidy[message] for message in messages])

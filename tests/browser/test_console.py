@@ -134,6 +134,31 @@ def test_a_bad_record_is_refused_at_its_field(server: tuple[str, str], page: Pag
     expect(page.locator("#rejects")).to_contain_text("missing value")
 
 
+def test_what_is_no_number_is_refused_at_its_field(server: tuple[str, str], page: Page) -> None:
+    page.goto(server[1])
+    for number, value in enumerate(["wide", "5,1", '1, "flower": "x"'], 1):
+        page.get_by_label("petal_width").fill(value)
+        page.get_by_role("button", name="Answer").click()
+        expect(page.get_by_label("petal_width")).to_have_accessible_description(
+            re.compile(r"wanted double, found")
+        )
+        expect(page.locator("#rejects")).to_contain_text(f"wrong type{number}")
+
+
+def test_the_page_of_the_server_says_which_field_is_wrong(server: tuple[str, str], browser: Browser) -> None:
+    page = browser.new_page()  # the browser complains about a status of 422
+    page.goto(f"{server[0]}/docs")
+    page.get_by_label("petal_width").fill("wide")
+    page.get_by_role("button", name="Answer").click()
+    expect(page.locator("pre")).to_contain_text("422")
+    expect(page.locator("pre")).to_contain_text("petal_width")
+    expect(page.locator("pre")).to_contain_text("wide")
+    page.get_by_label("petal_width").fill("0.2")
+    page.get_by_role("button", name="Answer").click()
+    expect(page.locator("pre")).to_contain_text("setosa")
+    page.close()
+
+
 def test_a_server_that_has_gone_is_said_to_have(folder: Path, browser: Browser) -> None:
     page = browser.new_page()  # the browser may complain that nobody is there
     running = served(folder)

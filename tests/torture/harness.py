@@ -46,6 +46,10 @@ HITS = {
     "source.open": len(PARTITIONS),
 }
 MOST_HITS = 24
+FOLLOWED_HITS = {"source.read.before": 28, "source.read.after": 28, "source.decode": 28}
+FOLLOWED_MOST_HITS = 10
+FOLLOWED_WAITING = 160
+"""Records that wait for a run that follows files: each is read to its end once, and little that is fed meanwhile is seen."""
 EXACT_REJECTS = {"sqlite", "swaps", "followed-jsonl", "followed-csv", "postgres", "queue"}
 
 
@@ -145,6 +149,13 @@ class Torture:
 
     def start(self, failpoints="", *, rows=5, pause=0.001):
         """A child at work."""
+        return self._child(["torture.job", str(self.folder), self.kind, str(rows), str(pause)], failpoints)
+
+    def start_command(self, pause):
+        """The same, as the command line runs it."""
+        return self._child(["torture.command", str(self.folder), self.kind, str(pause)])
+
+    def _child(self, module, failpoints=""):
         path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
         environment = {
             **os.environ,
@@ -154,7 +165,7 @@ class Torture:
             "TORTURE_CHILD": "1",
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "torture.job", str(self.folder), self.kind, str(rows), str(pause)],
+            [sys.executable, "-m", *module],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -192,7 +203,8 @@ class Torture:
         """New input, and a run that dies at the n-th time it comes to a place, while more comes in. Says whether it did."""
         before = self._begin()
         child = self.start(f"{point}=kill@{hit}")
-        after = 0.05 + self.dice.random() * 0.1 if point.startswith("drain.") else 3.0
+        longest = 1.5 if "followed" in self.kind else 3.0
+        after = 0.05 + self.dice.random() * 0.1 if point.startswith("drain.") else longest
         self.feed_until_dead(child, after, signal.SIGTERM)
         return self._count(child, point, before)
 
@@ -203,26 +215,24 @@ class Torture:
         self.feed_until_dead(child, self.dice.random() * longest, signal.SIGKILL)
         return self._count(child, "any time", before)
 
-    def terminate_at_any_time(self, longest=0.3):
-        """New input, and a run that is asked to stop at some moment. Says whether it left records for later."""
-        self.feed(200)
-        child = self.start(pause=0.02)  # slowly, or there is nothing left to stop
-        self.feed_until_dead(child, self.dice.random() * longest, signal.SIGTERM)
-        self.end(child)
-        return self.stored() < self.due()
-
     def kill(self, times):
         """Kill at every place in turn; a hit that never comes is tried again nearer to the start."""
         places = points(self.kind)
         self.dice.shuffle(places)
         for n in range(times):
             point = places[n % len(places)]
-            hit = self.dice.randint(1, HITS.get(point, MOST_HITS))
+            hit = self.dice.randint(1, self._most_hits(point))
             while not self.kill_at(point, hit):
                 if hit == 1:
                     msg = f"{self.kind}, seed {self.seed}: no run came to {point}"
                     raise AssertionError(msg)
                 hit //= 2
+
+    def _most_hits(self, point):
+        """How often a run comes to a place, nearly always."""
+        if "followed" not in self.kind:
+            return HITS.get(point, MOST_HITS)
+        return FOLLOWED_HITS.get(point) or HITS.get(point, FOLLOWED_MOST_HITS)
 
     def feed_until_dead(self, child, seconds, number):
         """Feed a child from its first read on; after so many seconds it gets a signal."""
@@ -247,7 +257,7 @@ class Torture:
         )
 
     def _begin(self):
-        self.feed(40)
+        self.feed(FOLLOWED_WAITING if "followed" in self.kind else 40)
         return self.stored()
 
     def _count(self, child, point, before):

@@ -11,9 +11,12 @@ import pyarrow.parquet as pq
 
 from mlinfer import MlinferError
 from torture.disk import Disk
+from torture.figures import Figures
 from torture.power_loss import KINDS, RECORDS, Numbers, Watch, expected, outcome, pipeline
 
 FAULTS = ("EIO", "ENOSPC", "EINTR", "short")
+FLOORS = {"parquet": 64, "jsonl": 140, "csv": 140, "checkpoint": 180}
+"""So many failed operations at least, a quarter of them in each way: a little fewer than a run asks for now."""
 
 
 @dataclass
@@ -47,6 +50,14 @@ def run(kinds=KINDS, faults=FAULTS, every=1):
             while _one(kind, fault, number, shared, found=found):
                 number += every
     return found
+
+
+def one_by_one(kind, seed, operations):
+    """Every operation of a run into this kind of output fails once in each way, until there is none left to fail."""
+    del seed, operations  # it is always all of them
+    found = run([kind])
+    assert found, f"{found}\n{found.unnamed[:3]}\n{found.torn[:3]}\n{found.wrong[:3]}"
+    return Figures(sum(found.failed.values()), places=found.failed)
 
 
 def _one(kind, fault, number, shared, *, found):

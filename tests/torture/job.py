@@ -4,6 +4,7 @@
 import torture.lean  # isort: skip  # noqa: F401 - before pyarrow
 
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlinfer import Batching, Budget, Checkpoint, Host, InferencePipeline, Retry
+from mlinfer import Budget, Checkpoint, DataSource, Host, InferencePipeline, Retry
 from mlinfer._cli._ending import ending
 from mlinfer.destinations import (
     CsvDestination,
@@ -106,16 +107,41 @@ def parts(folder, kind):
     return kinds[kind]()
 
 
-class FollowedLines(JsonLinesSource):
-    def open(self, *asked):
-        ready()
-        return super().open(*asked)
+class Haltingly:
+    """A reader that takes a few records and pauses: else a file would be one batch, with no moments in its middle."""
+
+    def __init__(self, reader, rows, pause):
+        self._reader, self._rows, self._pause = reader, rows, pause
+
+    def read(self, max_records, timeout):
+        time.sleep(self._pause)
+        return self._reader.read(min(max_records, self._rows), timeout)
 
 
-class FollowedCsv(CsvSource):
+@dataclass(frozen=True)
+class Followed(DataSource):
+    """A source of mlinfer that follows files, and reads them haltingly."""
+
+    source: DataSource
+    rows: int
+    pause: float
+    resume = "seek"
+
+    @property
+    def bounded(self):
+        return self.source.bounded
+
+    def schema(self):
+        return self.source.schema()
+
+    def partitions(self):
+        return self.source.partitions()
+
+    @contextmanager
     def open(self, *asked):
         ready()
-        return super().open(*asked)
+        with self.source.open(*asked) as reader:
+            yield Haltingly(reader, self.rows, self.pause)
 
 
 def source_of(folder, kind, rows, pause):
@@ -124,8 +150,10 @@ def source_of(folder, kind, rows, pause):
     if "queue" in kind:
         return QueueSource(place, rows, pause, eager=kind == "eager-queue")
     if kind.startswith("followed-"):
-        followed = FollowedCsv if kind == "followed-csv" else FollowedLines
-        return followed(place / "[0-9]", follow=not (place / END).exists())
+        followed = CsvSource if kind == "followed-csv" else JsonLinesSource
+        return Followed(
+            followed(place / "[0-9]", follow=not (place / END).exists()), rows, 15 * pause
+        )  # a commit takes longer than a read
     return LinesSource(place, rows, pause)
 
 
@@ -144,7 +172,6 @@ def pipeline(folder, kind, rows=5, pause=0.001):
         workers=4,  # so that there is a lane for every partition
         retry=RETRY,
         checkpoint=Checkpoint(folder / "progress.json") if kind == "tee" else None,
-        batching=Batching(max_records=rows) if kind.startswith("followed-") else Batching(),
         on_change="continue" if kind == "swaps" else "stop",
     )
 

@@ -7,7 +7,8 @@ import json
 import math
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import NoneType
 from typing import Any
 
 MOST_BYTES = 16 * 2**20
@@ -32,6 +33,7 @@ class Owed:
 
     answers: Any = None
     sure: bool = True
+    bodiless: bool = False
 
 
 REFUSAL = Owed()
@@ -151,10 +153,11 @@ def of_infer(body, text_length):
         tensors.append((one["name"], one["datatype"], one["shape"], values))
     if rest:
         raise Bad
-    for one in asked.get("outputs", []):
+    wanted = asked.get("outputs") or []
+    for one in wanted:
         _typed(one, dict, name=str)
         _optional(one, parameters=dict)
-    return of_tensors(tensors, [one["name"] for one in asked.get("outputs", [])])
+    return of_tensors(tensors, [one["name"] for one in wanted])
 
 
 def of_tensors(tensors, outputs):
@@ -261,7 +264,8 @@ def _typed(value, kind, **fields):
 
 
 def _optional(value, **fields):
-    if not all(type(value[name]) is one for name, one in fields.items() if name in value):
+    """Some clients write null for what they leave out."""
+    if not all(type(value.get(name)) in {one, NoneType} for name, one in fields.items()):
         raise Bad
 
 
@@ -275,7 +279,7 @@ def owed(stream):
         try:
             answer, stream, goes_on = _request(stream)
         except Bad:
-            return [*found, REFUSAL]
+            return [*found, Owed(bodiless=stream[:5] == b"HEAD ")]
         found.append(answer)
         if not goes_on:
             break
@@ -294,8 +298,8 @@ def _request(stream):
         if not colon or not TOKEN.fullmatch(name) or re.search(rb"[\x00-\x08\x0a-\x1f\x7f]", value):
             raise Bad
         headers.setdefault(name.decode().lower(), []).append(value.strip(b" \t").decode("latin-1"))
-    if asked[1] == b"GET":
-        return ANYTHING, b"", False
+    if asked[1] in {b"GET", b"HEAD"}:
+        return replace(ANYTHING, bodiless=asked[1] == b"HEAD"), b"", False
     path = asked[2].decode()
     if asked[1] != b"POST" or path not in {PREDICT, *INFER}:
         raise Bad

@@ -12,6 +12,7 @@ from torture import (
     controls,
     cost,
     database,
+    io_faults,
     killing,
     malformed,
     malformed_grpc,
@@ -112,7 +113,7 @@ LANES = [
     *(lane(f"any time {kind}", "kills", killing.at_any_time, (75, 25, 2), rows=75 * ROWS_A_KILL) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
     *(lane(f"recovery {kind}", "kills", killing.in_recovery, (30, 10, 4)) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
     *(lane(f"zombies {kind}", "rounds", stopping.zombies, (25, 13, 1)) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
-    *(lane(f"sigterm {kind}", "stops", stopping.by_sigterm, (40, 20, 2)) for kind in STOPPED),
+    *(Lane(f"sigterm {kind}", "stops", partial(stopping.by_sigterm, kind), 40, 20, 3, stopping.PHASES, 8) for kind in STOPPED),
     lane("cut commits postgres", "cuts", database.cut_commits, (200, 100, 3)),
     lane("server killed postgres", "kills", database.server_killed, (30, 15, 1)),
     *(lane(f"one bad record {stage}", "cases", bad_records.found_alone, (1000, 1000, 30)) for stage in bad_records.STAGES),
@@ -130,6 +131,7 @@ LANES = [
     Lane("slow sockets", "requests", asking.slow_sockets, 20_000, 20_000, 0, alone=True),
     Lane("overload 2x", "requests", overload.at(2), 10_000, 10_000, 0, alone=True),
     Lane("overload 4x", "requests", overload.at(4), 20_000, 20_000, 0, alone=True),
+    *(Lane(f"disk faults {kind}", "operations", partial(io_faults.one_by_one, kind), floor, floor, 0, io_faults.FAULTS, floor // 4) for kind, floor in io_faults.FLOORS.items()),  # the short ones have tests of their own
     Lane("power loss", "states", after_power_loss, 10_000, 10_000, 0),  # the short one has a test of its own
     Lane("cost of safety", "runs", cost.of_safety, cost.RUNS, cost.RUNS, 0, alone=True),
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from torture import damage, judging
+from torture import collected, damage, judging
 from torture.figures import Figures
 from torture.oracle import Verdict
 
@@ -135,11 +135,13 @@ def _megabytes(child, what="VmRSS:"):
 def over_http(seed, requests):
     """So many requests that are damaged, each on a connection of its own; a good one after every hundred."""
     dice = random.Random(seed)
+    texts = collected.over_http(dice)
     with served() as (child, port, _, said):
         judge = Judge(child, seed)
         for number in range(requests):
-            kind, data = damage.request(dice)
-            if dice.random() < 0.03:
+            text = next(texts) if number % collected.EVERY == 0 else None
+            kind, data = text or damage.request(dice)
+            if text is None and dice.random() < 0.03:
                 _abort(port, data[: dice.randrange(len(data) + 1)])
             else:
                 _judge(judge, kind, data, _asked(port, data, dice))
@@ -147,7 +149,7 @@ def over_http(seed, requests):
                 _good(judge, port, dice)
                 judge.look(number + 1)
         figures = judge.figures(requests, said)
-        figures.notes.append(_much(child, port))
+        figures.notes += [_much(child, port), collected.note()]
         return figures
 
 
@@ -199,7 +201,7 @@ def _asked(port, data, dice):
 def _good(judge, port, dice):
     data = damage.good(dice)
     (owed,), answer = judging.owed(data), _asked(port, data, dice)
-    found = list(_responses(data, answer))
+    found = list(_responses([owed], answer))
     if not (len(found) == 1 and found[0][0] == 200 and _given(*found[0][1:]) == _listed(owed.answers)):
         judge.blame(f"a good request failed with {answer[:300]!r}", "good", data)
 
@@ -207,7 +209,7 @@ def _good(judge, port, dice):
 def _judge(judge, kind, data, answer):
     owed = judging.owed(data)
     try:
-        found = list(_responses(data, answer))
+        found = list(_responses(owed, answer))
     except (ValueError, IndexError, KeyError):
         judge.blame(f"no HTTP came: {answer[:300]!r}", kind, data)
         return
@@ -243,9 +245,9 @@ def _clear(body, *, bodiless):
     return bool(said["error"]) and not SECRETS.search(body) and len(body) < 20_000
 
 
-def _responses(data, answer):
+def _responses(owed, answer):
     """The responses in a stream: status, headers and body of each. Raises ValueError: it is none."""
-    bodiless = data[:5] == b"HEAD "
+    asked = iter(owed)
     while answer:
         head, end, answer = answer.partition(b"\r\n\r\n")
         line, *lines = head.decode().split("\r\n")
@@ -255,12 +257,12 @@ def _responses(data, answer):
         if found[1] == "100":
             continue
         headers = {name.lower(): value.strip() for name, _, value in (one.partition(":") for one in lines)}
-        bodiless = bodiless or (b"HEAD " in data and found[1] == "501" and not answer)
+        bodiless = getattr(next(asked, None), "bodiless", False)
         size = 0 if bodiless else int(headers["content-length"])
         if len(answer) < size:
             raise ValueError(size)
         yield int(found[1]), {**headers, **({"bodiless": ""} if bodiless else {})}, answer[:size]
-        answer, bodiless = answer[size:], False
+        answer = answer[size:]
 
 
 def _listed(answers):

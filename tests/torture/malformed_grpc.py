@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from torture import damage, judging
+from torture import collected, damage, judging
 from torture.judging import REFUSAL, Bad
 from torture.malformed import SECRETS, Judge, served
 
@@ -25,19 +25,29 @@ def over_grpc(seed, requests):
     import grpc
 
     dice = random.Random(seed)
+    texts = collected.elements(dice)
     with served() as (child, _, address, said), grpc.insecure_channel(address) as channel:
         judge = Judge(child, seed)
         for number in range(requests):
-            made = dice.choices(KINDS, WEIGHTS)[0]
+            text = next(texts) if number % collected.EVERY == 0 else None
+            made = dice.choices(KINDS, WEIGHTS)[0] if text is None else partial(holding, text)
             name, data = made(dice)
-            _judge(judge, made.__name__, data, _call(channel, name, data), _owed(name, data))
+            _judge(
+                judge,
+                getattr(made, "__name__", "collected"),
+                data,
+                _call(channel, name, data),
+                _owed(name, data),
+            )
             if number % 50 == 0:
                 _noise(address, dice.randbytes(dice.choice([1, 100, 3000])))
             if number % 100 == 99:
                 data = _good(dice).SerializeToString()
                 _judge(judge, "good", data, _call(channel, "ModelInfer", data), _owed("ModelInfer", data))
                 judge.look(number + 1)
-        return judge.figures(requests, said)
+        figures = judge.figures(requests, said)
+        figures.notes.append(collected.note())
+        return figures
 
 
 def _call(channel, name, data):
@@ -169,6 +179,13 @@ def _good(dice, *, raw=None):
 def bytes_(dice):
     """Any bytes of a right message changed."""
     return "ModelInfer", damage.bytes_changed(dice, _good(dice).SerializeToString())
+
+
+def holding(text, dice):
+    """A right message but for one of its texts, which is this one."""
+    request = _good(dice, raw=False)
+    request.inputs[0].contents.bytes_contents[0] = text
+    return "ModelInfer", request.SerializeToString()
 
 
 def spliced(dice):

@@ -1,8 +1,12 @@
 """Runs that are asked to stop, and runs that wake up after another one took over."""
 
 import os
+import select
 import signal
 import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
 
 from torture.figures import Figures, check
 from torture.harness import FENCED, tortured
@@ -14,13 +18,87 @@ INSIDE = ["dest.begin", "dest.write.partial"]  # of a transaction: whoever takes
 PLACES = {"sqlite": ASLEEP + INSIDE, "postgres": ASLEEP + INSIDE, "parquet": ASLEEP_ANYWHERE}
 
 
+PHASES = ("starting", "at work", "ending")
+"""Before the source is opened; until the report; and after it, while the interpreter ends."""
+EARLY, GONE = "too early", "gone"
+PAUSE = 0.02  # slowly, or there is nothing left to stop
+
+
 def by_sigterm(kind, seed, stops):
-    """So many runs are asked to stop at any moment; each ends well, and nothing is delivered twice, rejects included."""
+    """So many runs are asked to stop at any moment of their lives; each ends well, and nothing is delivered twice.
+
+    Only in the first moments, before Python has come to mlinfer, nobody can heed a signal: those are counted apart.
+    """
     with tortured(kind, seed) as torture:
-        left = sum(torture.terminate_at_any_time() for _ in range(stops))
-        check(left >= stops / 2, f"only {left} of {stops} were stopped in their middle", torture)
+        longest, seen, left = _life(torture), Counter(), 0
+        for number in range(20 * stops):
+            if sum(seen[phase] for phase in PHASES) == stops:
+                break
+            phase = PHASES[number % len(PHASES)]
+            seen[_stopped(torture, phase, torture.dice.random() * longest[phase])] += 1
+            left += torture.stored() < torture.due()
+        check(seen[EARLY] <= seen["starting"] + 1, f"few were heeded at the start: {seen}", torture)
         torture.finish()
-        return Figures(stops, torture.verdict(rejects_once=True), between=left)
+        places = Counter({phase: seen[phase] for phase in PHASES})
+        told = ", ".join(f"{count} {phase}" for phase, count in places.items())
+        note = f"{told}; {seen[EARLY]} more before Python had come to mlinfer; {left} left records for the next run"
+        return Figures(places.total(), torture.verdict(rejects_once=True), places, notes=[note])
+
+
+def _life(torture):
+    """How long each phase of a run takes that nobody stops."""
+    torture.feed(200)
+    with torture.no_more():
+        times, child = [time.monotonic()], torture.start_command(PAUSE)
+        child.stdout.readline()
+        times.append(time.monotonic())
+        _until_it_reports(child)
+        times.append(time.monotonic())
+        torture.end(child)
+    times.append(time.monotonic())
+    return dict(zip(PHASES, (after - before for before, after in pairwise(times)), strict=True))
+
+
+def _until_it_reports(child):
+    while (said := child.stdout.readline()) == "ready\n":
+        pass
+    return said
+
+
+def _stopped(torture, phase, seconds):
+    """Ask a run to stop so long after a phase has begun; the phase that it was in, EARLY or GONE."""
+    torture.feed(200)
+    with torture.no_more():
+        child = torture.start_command(PAUSE)
+        if phase != "starting":
+            child.stdout.readline()
+        if phase == "ending":
+            _until_it_reports(child)
+        time.sleep(seconds)
+        now = _phase(child, phase)
+        child.send_signal(signal.SIGTERM)
+        torture.end(child, (0, -signal.SIGTERM) if now == EARLY else (0,))
+        return "starting" if now == EARLY and not child.returncode else now
+
+
+def _phase(child, at_least):
+    """What a child is doing, from what it has said and what the system knows of it."""
+    if child.poll() is not None:
+        return GONE
+    said = ""
+    while select.select([child.stdout], [], [], 0)[0] and (piece := os.read(child.stdout.fileno(), 65536)):
+        said += piece.decode()
+    if at_least == "ending" or said.replace("ready\n", ""):
+        return "ending"
+    if at_least == "at work" or said:
+        return "at work"
+    return "starting" if _heeds(child.pid, signal.SIGTERM) else EARLY
+
+
+def _heeds(pid, number):
+    """Whether a process catches or ignores a signal, as Linux knows it."""
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool((int(status["SigCgt"], 16) | int(status["SigIgn"], 16)) >> (number - 1) & 1)
 
 
 def zombies(kind, seed, rounds):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
+from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
 
 from mlinfer._errors import ConfigError
@@ -25,6 +26,7 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
+PATHS = {"/live": "GET", "/ready": "GET", "/metrics": "GET"}
 _logger = logging.getLogger("mlinfer")
 Reply: TypeAlias = tuple[int, str, bytes]
 """Status, content type, body."""
@@ -48,6 +50,10 @@ class Metrics(Protocol):
 class Pages(Protocol):
     """Has more to show."""
 
+    @property
+    def takes(self) -> Mapping[str, str]:
+        """The method of each path."""
+
     def get(self, path: str) -> Reply | None:
         """What is there; None: nothing."""
 
@@ -57,6 +63,8 @@ class Pages(Protocol):
 
 class NoPages:
     """None but life, readiness and metrics."""
+
+    takes: Mapping[str, str] = MappingProxyType({})
 
     def get(self, path: str) -> Reply | None:
         """Nothing."""
@@ -147,7 +155,9 @@ class Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Live, ready, metrics, or a page."""
         if self._is_for_us():
-            self._send(self._found() or (404, TEXT, b"not found\n"))
+            self._send_or_tell(self._found())
+
+    do_HEAD = do_GET  # noqa: N815 - as the parser calls it; what goes out then has no body
 
     def do_POST(self) -> None:
         """What a page of ours sends, and no other page."""
@@ -155,10 +165,18 @@ class Answer(BaseHTTPRequestHandler):
             return
         body = self._body()
         if isinstance(body, bytes):
-            self._send(self.server.pages.post(self.path, body) or (404, TEXT, b"not found\n"))
+            self._send_or_tell(self.server.pages.post(self.path, body))
         else:
             self.close_connection = True
             self._send(body)
+
+    def do_OPTIONS(self) -> None:
+        """Tell what the path takes, as to all that none of them does."""
+        self.close_connection = True
+        if self._is_for_us():
+            self._send_or_tell(None)
+
+    do_PUT = do_PATCH = do_DELETE = do_OPTIONS  # noqa: N815 - as the parser calls them
 
     def _found(self) -> Reply | None:
         listener = self.server
@@ -200,13 +218,24 @@ class Answer(BaseHTTPRequestHandler):
         self._send((421, TEXT, b"wrong host\n"))
         return False
 
-    def _send(self, reply: Reply) -> None:
+    def _send_or_tell(self, reply: Reply | None) -> None:
+        """Send it, or what the path takes instead, or that there is none."""
+        method = {**PATHS, **self.server.pages.takes}.get(self.path)
+        if reply is not None or method is None:
+            self._send(reply or (404, TEXT, b"not found\n"))
+        else:
+            allow = "GET, HEAD" if method == "GET" else method
+            self._send((405, TEXT, f"wanted {method} {self.path}\n".encode()), Allow=allow)
+
+    def _send(self, reply: Reply, **more: str) -> None:
         code, kind, body = reply
         self.send_response(code)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **HEADERS}.items():
+        said = {"Content-Type": kind, "Content-Length": str(len(body)), **HEADERS, **more}
+        for name, value in said.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def send_response(self, code: int, message: str | None = None) -> None:
         """Without the header that tells which server in which version this is."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Mapping
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +19,7 @@ FILES = {
     "/console.css": ("console.css", "text/css; charset=utf-8"),
     "/console.js": ("console.js", "text/javascript; charset=utf-8"),
 }
+TAKES = MappingProxyType({**dict.fromkeys(FILES, "GET"), "/pipeline": "GET", "/try": "POST"})
 SECONDS = 30.0
 
 
@@ -28,6 +31,8 @@ class Console:
         why_not: why no record may be tried here; None: one may.
         log: when an answer is given, before or after it is in the log.
     """
+
+    takes: Mapping[str, str] = TAKES
 
     def __init__(self, pipeline: InferencePipeline, *, why_not: str | None, log: str) -> None:
         self._pipeline, self._why_not, self._log = pipeline, why_not, log

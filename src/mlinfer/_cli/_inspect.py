@@ -48,7 +48,10 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"proof      {proof['records']:,} records: labels identical but for {proof['ties']} ties"
         yield f"           largest difference {proof['difference']:.2g}, allowed {proof['within']:g}"
     if facts.get("training"):
-        yield from _training(facts["training"])
+        try:
+            yield from [*_training(facts["training"])]
+        except (KeyError, TypeError, ValueError, AttributeError):  # an origin says whatever its author wants
+            yield "trained    not by mlinfer.train; --json shows what is said of it"
     for number, (name, digest) in enumerate(sorted(facts["files"].items())):
         yield f"{'files' if number == 0 else '':<10} {name}  sha256 {digest}"
     for number, (name, version) in enumerate(sorted(facts["libraries"].items())):

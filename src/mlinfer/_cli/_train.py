@@ -28,6 +28,7 @@ PLAIN = {
     "sample_weight": str,
     "perfect": list[str],
     "seed": int,
+    "trusted": list[str],
 }
 """Keys that go to `mlinfer.train` as they are."""
 

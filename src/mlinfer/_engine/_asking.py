@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from mlinfer._signature import Signature
 
 
+_MAPPINGS = (dict, Mapping)
+"""In this order: to ask an abstract class takes longer than a small model."""
+
+
 class AskBatches:
     """Asks with record batches."""
 
@@ -48,6 +52,7 @@ class AskArrays:
 
     def __init__(self, model: InfersArrays, signature: Signature, inputs: pa.RecordBatch) -> None:
         self._model, self._signature = model, signature
+        self._answers = signature.outputs.names
         self._columns = {name: as_numpy(inputs.column(n)) for n, name in enumerate(inputs.schema.names)}
 
     def ask(self, rows: Rows) -> Mapping[str, Any]:
@@ -56,12 +61,13 @@ class AskArrays:
         answers: Any = self._model.infer_arrays(
             {name: values[where] for name, values in self._columns.items()}
         )
-        if not isinstance(answers, Mapping):
+        if not isinstance(answers, _MAPPINGS):
             msg = f"model {self._signature.model_id!r}: wanted arrays by name, found {type(answers).__name__}"
             raise ComponentError(msg)
-        for name in self._signature.outputs.names:
-            if name not in answers or _length(answers[name]) != len(rows):
-                self._complain(answers, name, len(rows))
+        count = len(rows)
+        for name in self._answers:
+            if name not in answers or _length(answers[name]) != count:
+                self._complain(answers, name, count)
         return answers
 
     def joined(self, answers: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
@@ -103,6 +109,8 @@ def no_answers(signature: Signature) -> pa.RecordBatch:
 
 def _length(values: Any) -> int | None:
     """How many values these are; None for what is a single one, numpy's arrays without a dimension among them."""
+    if type(values) is np.ndarray and values.ndim:
+        return len(values)
     return len(values) if hasattr(values, "__len__") and getattr(values, "shape", None) != () else None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer._answers import Usable
+from mlinfer._arrays import from_numpy, from_values
 from mlinfer._batch import Batch, RecordIds, places_of_bad
 from mlinfer._conform import Conform, as_found
 from mlinfer._engine._asking import AskArrays, AskBatches, way_to_ask
@@ -122,13 +123,13 @@ class Step:
         left = Left(batch)
         fit = self._keep(batch.records)
         kept, records = fit.records, batch.records
-        if fit.errors is not None:
+        if fit.errors is not None and fit.good is not None:
             rejects.append(left.reject("conform", fit.errors))
-            records = records.filter(pa.array(fit.good))
+            records = records.filter(from_numpy(fit.good))
         fit = self._inputs(records)
-        if fit.errors is not None:
+        if fit.errors is not None and fit.good is not None:
             rejects.append(left.reject("conform", fit.errors))
-            kept = kept.filter(pa.array(fit.good))
+            kept = kept.filter(from_numpy(fit.good))
         sides: list[Mapping[str, pa.RecordBatch]] = []
         answers, errors = self._answer_all(fit.records, left.ids, sides)
         if errors is not None:
@@ -280,7 +281,7 @@ class Left:
         bad = places[errors.rows]
         self._places = np.delete(places, errors.rows)
         batch = self._batch
-        taken = batch.records.take(pa.array(bad))
+        taken = batch.records.take(from_numpy(bad))
         ids = batch.ids.take(bad)
         if batch.bad:  # those that could not be decoded stood between them
             undecoded = np.sort(places_of_bad(batch))
@@ -289,7 +290,7 @@ class Left:
 
 
 def _undecoded(batch: Batch) -> Rejected:
-    ids = RecordIds.of(pa.array([bad.id for bad in batch.bad], pa.string()))
+    ids = RecordIds.of(from_values([bad.id for bad in batch.bad]))
     kinds, messages = [bad.kind for bad in batch.bad], [bad.message for bad in batch.bad]
     raws = [bad.raw for bad in batch.bad]
     return Rejected(batch.partition, "decode", ids, kinds, messages, raws=raws, places=places_of_bad(batch))
@@ -298,7 +299,7 @@ def _undecoded(batch: Batch) -> Rejected:
 def _mask(count: int, bad: list[int]) -> pa.Array:
     good = np.ones(count, bool)
     good[bad] = False
-    return pa.array(good)
+    return from_numpy(good)
 
 
 def _errors(found: list[Isolated[Any]]) -> RecordErrors | None:

@@ -37,6 +37,7 @@ class Connection(asyncio.Protocol):
             None  # what the head asked for, while its body comes in or it is being answered
         )
         self._held = 0  # bytes of the listener's room
+        self._holder: str | None = None  # by which key
         self._last_head: tuple[bytes, Order] | None = None
         self._answering = self._unread = self._ended = self._stuck = False
         self.phase, self.until = "idle", 0.0
@@ -139,7 +140,8 @@ class Connection(asyncio.Protocol):
             self._last_head = (raw, order)
         self._buffer = buffer[end + 4 :]
         self._order = order
-        self._held = self._listener.hold(order.length)
+        self._holder = order.key.name if order.key is not None else None
+        self._held = self._listener.hold(order.length, self._holder)
         if order.head.waits and len(self._buffer) < order.length:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return True
@@ -164,6 +166,11 @@ class Connection(asyncio.Protocol):
         order.begin(body)
         return True
 
+    @property
+    def alone(self) -> bool:
+        """Whether this is the only connection."""
+        return self._listener.connections == 1
+
     # --- answers ---------------------------------------------------------------------------------------------------
 
     def answer(self, order: Order, data: bytes, kind: str, more: tuple[str, ...] = ()) -> None:
@@ -173,14 +180,16 @@ class Connection(asyncio.Protocol):
         """
         if self._answering and self._order is order:
             close, named = self._told(200)
-            self._send(reply(200, data, close=close, kind=kind, more=more + named), close=close)
+            text = reply(200, data, close=close, kind=kind, more=more + named)
+            self._send(text[: len(text) - len(data)] if order.head.bodiless else text, close=close)
 
     def refuse(self, order: Order, refused: Refused) -> None:
         """Send why there is no answer, and look at the next request."""
         if self._answering and self._order is order:
             self._listener.rejected(refused)
             close, named = self._told(refused.status)
-            self._send(refusal(refused, close=close, more=named), close=close)
+            bodiless = order.head.bodiless
+            self._send(refusal(refused, close=close, bodiless=bodiless, more=named), close=close)
 
     def _told(self, status: int) -> tuple[bool, tuple[str, ...]]:
         """The request is over: whether the connection is, too, and further headers of the answer."""
@@ -268,7 +277,7 @@ class Connection(asyncio.Protocol):
 
     def _free(self) -> None:
         if self._held:
-            self._listener.hold(-self._held)
+            self._listener.hold(-self._held, self._holder)
             self._held = 0
 
     def _enter(self, phase: str) -> None:

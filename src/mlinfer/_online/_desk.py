@@ -53,6 +53,10 @@ class Caller(Protocol):
     def trace(self) -> str | None:
         """The trace to which the request belongs, if it says so."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else is there who could ask at the same time."""
+
     def answer(self, data: bytes, kind: str = JSON, more: tuple[str, ...] = ()) -> None:
         """Give the answer."""
 
@@ -124,6 +128,12 @@ class Desk:
         """How many records these are."""
         return self._rows
 
+    @property
+    def wait(self) -> float:
+        """Seconds that what waits will take, as far as the latest batches tell."""
+        full, rest = divmod(self._rows, self._step.max_records)
+        return self._pace.seconds(rest) + (full and full * self._pace.seconds(self._step.max_records))
+
     def put(self, ask: Ask, within: float | None = None) -> None:
         """Take a request; its form answers it, or its caller is refused.
 
@@ -140,8 +150,12 @@ class Desk:
         self._waiting.append(ask)
         self._rows += ask.rows
         failpoint("server.enqueue")
-        if not self._begun:
-            self._begun = True
+        if self._begun:
+            return
+        self._begun = True
+        if ask.caller.alone:
+            self._next()
+        else:
             self._loop.call_soon(self._next)  # behind what else has just arrived: that joins the batch
 
     def _check_room(self, ask: Ask, within: float) -> None:

@@ -66,6 +66,11 @@ class Waiting:
         self.answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     @property
+    def alone(self) -> bool:
+        """Nobody knows."""
+        return False
+
+    @property
     def trace(self) -> str | None:
         """The trace to which the call belongs, if it says so."""
         return trace_id(_said(self._context, "traceparent"))
@@ -152,7 +157,7 @@ class GrpcServer:
                 if self.keys is not None and not is_open:
                     call_.key = self.keys.holder(_said(context, "authorization")).name
                 data = await messages.read(context)
-                held = listener.hold(len(data))
+                held = listener.hold(len(data), call_.key)
                 found: bytes = await call(_parsed(message, data), context, call_)
             except Exception as error:  # noqa: BLE001 - told in our own words, and logged where they are not enough
                 refused = refusal(error)
@@ -163,7 +168,7 @@ class GrpcServer:
                 status = 200
                 return found
             finally:
-                listener.hold(-held)
+                listener.hold(-held, call_.key)
                 status = status or 499  # the caller has gone
                 listener.told(path, status)
                 if listener.access is not None:

@@ -14,7 +14,8 @@ from mlinfer._online._wire import LONGEST_REQUEST_LINE, MOST_BYTES, MOST_HEADER_
 END = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"[A-Z]+ [!-~]+ HTTP/(\d)\.\d\r\n")
 _HEADERS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n")
-_METHODS = {"GET", "POST"}
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+"""Those that a path may refuse to take; all others are unknown here, also where a parser knows them."""
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
@@ -31,6 +32,11 @@ class Head:
         """The value of a header, None unless it is there exactly once."""
         values = self.headers.get(name, ())
         return values[0] if len(values) == 1 else None
+
+    @property
+    def bodiless(self) -> bool:
+        """Whether the answer goes without its body."""
+        return self.method == "HEAD"
 
     @property
     def waits(self) -> bool:
@@ -61,7 +67,7 @@ def read(raw: bytes) -> Head:
         raise Refused(400, "wanted header lines of the form NAME: VALUE")
     method, path, _ = raw[: start - 2].decode().split(" ")
     if method not in _METHODS:
-        raise Refused(501, "wanted GET or POST")
+        raise Refused(501, "wanted GET, HEAD or POST")
     found = _Found()
     parser = HttpRequestParser(found)
     try:
@@ -70,8 +76,7 @@ def read(raw: bytes) -> Head:
         pass  # an offer that need not be taken
     except HttpParserError as error:
         raise Refused(400, "wanted an HTTP/1.1 request") from error
-    keeps = raw[start - 3 : start - 2] == b"1" and parser.should_keep_alive()
-    return Head(method, path, keeps, found.headers)
+    return Head(method, path, raw[start - 3 : start - 2] == b"1" and not found.parts, found.headers)
 
 
 def body_length(head: Head) -> int:
@@ -110,8 +115,16 @@ class _Found:
     def __init__(self) -> None:
         self.headers: dict[str, list[str]] = {}
 
+    @property
+    def parts(self) -> bool:
+        """Whether the client wants no further answer here; at the end of a head without a body the parser has forgotten it."""
+        said = ",".join(self.headers.get("connection", ())).lower()
+        return "close" in (one.strip() for one in said.split(","))
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.setdefault(name.decode("ascii").lower(), []).append(value.decode("latin-1"))
+        self.headers.setdefault(name.decode("ascii").lower(), []).append(
+            value.strip(b" \t").decode("latin-1")
+        )
 
 
 def _judge_line(line: bytes) -> None:

@@ -69,6 +69,11 @@ class Keys:
             401, "wanted a valid key, as Authorization: Bearer KEY", header="WWW-Authenticate: Bearer"
         )
 
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one."""
+        return len(self._keys) > 1
+
     def holds(self, key: Key) -> bool:
         """Whether a key that was valid once still is."""
         return key in self._keys and _now() < key.until

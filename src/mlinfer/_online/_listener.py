@@ -7,6 +7,7 @@ import resource
 import socket
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -15,7 +16,7 @@ from mlinfer._online._connection import Connection
 from mlinfer._online._counts import Counts
 from mlinfer._online._door import Doors
 from mlinfer._online._memory import SOFT, memory_limit, memory_taken
-from mlinfer._online._refusals import BUSY
+from mlinfer._online._refusals import BUSY, SHARE_TAKEN
 from mlinfer._online._routes import Order, Routes
 from mlinfer._online._wire import MOST_BYTES_AT_ONCE, MOST_CONNECTIONS, Patience, Refused
 
@@ -48,6 +49,9 @@ class Listener:
         # half of the files this process may open: handshakes, gRPC, the model and the log need some, too
         self.room = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._held = 0
+        self._shares: Counter[str] = Counter()  # of that, by the name of a key
+        self.crowded: Callable[[], bool] = lambda: False
+        """Whether those who wait now have half of the time that they may wait behind each other before them."""
         limit = memory_limit()
         self._soft = None if limit is None else SOFT * limit / (1 + neighbours)  # who share it
         self._short = False  # of memory
@@ -102,12 +106,22 @@ class Listener:
         """It has ended."""
         self._connections.discard(connection)
 
-    def hold(self, size: int) -> int:
+    def hold(self, size: int, key: str | None = None) -> int:
         """Take room for so many bytes of a request, or give it back (negative). Raises Refused: there is not enough."""
         if size > 0 and (self._held + size > MOST_BYTES_AT_ONCE or (self._held and self._short)):
             raise BUSY
+        if size > 0 and self._has_its_share(key):
+            raise SHARE_TAKEN
         self._held += size
+        if key is not None:
+            self._shares[key] += size
         return size
+
+    def _has_its_share(self, key: str | None) -> bool:
+        """Whether a key has more than half of what is under way, and what is left must do for the others."""
+        if key is None or 2 * self._shares[key] <= self._held or not self.routes.shared:
+            return False
+        return 2 * self._held > MOST_BYTES_AT_ONCE or self.crowded()
 
     def told(self, path: str, status: int) -> None:
         """An answer went out."""

@@ -22,13 +22,21 @@ pre { min-height: 3rem; padding: .7rem; border: 1px solid; overflow: auto; white
 """
 SCRIPT = """
 const form = document.querySelector("form"), answer = document.querySelector("pre");
+function said(field) {
+  if (!field.dataset.text) {
+    try {
+      JSON.parse(field.value);
+      return field.value;
+    } catch { /* as a text: the server says what is wrong with which field, and not with the whole */ }
+  }
+  return JSON.stringify(field.value);
+}
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const record = [];
   for (const field of form.querySelectorAll("[data-name]")) {
     if (field.value.trim() === "") continue;
-    const value = field.dataset.text ? JSON.stringify(field.value) : field.value;
-    record.push(JSON.stringify(field.dataset.name) + ": " + value);
+    record.push(JSON.stringify(field.dataset.name) + ": " + said(field));
   }
   try {
     const headers = {"Content-Type": "application/json"}, body = "{" + record.join(", ") + "}";

@@ -31,6 +31,11 @@ class Route:
     kinds: tuple[str, ...] = (JSON,)
     open: bool = False
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What can be read can be looked at without its body."""
+        return ("GET", "HEAD") if self.method == "GET" else (self.method,)
+
 
 class Order:
     """One request: what its head asked for, and the way back to whoever asked."""
@@ -55,6 +60,11 @@ class Order:
     def trace(self) -> str | None:
         """The trace to which the request belongs, if it says so."""
         return trace_id(self.head.one("traceparent"))
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else is there who could ask at the same time."""
+        return self._connection.alone
 
     def begin(self, body: bytes) -> None:
         """The body is there."""
@@ -92,6 +102,11 @@ class Routes:
         """Whether an order of a while ago may be repeated."""
         return order.key is None or self._keys is None or self._keys.holds(order.key)
 
+    @property
+    def shared(self) -> bool:
+        """Whether several may ask, each by a key of its own."""
+        return self._keys is not None and self._keys.several
+
     def look(self) -> None:
         """Notice keys that have changed."""
         if self._keys is not None:
@@ -116,8 +131,10 @@ class Routes:
     def _order(self, head: Head, route: Route | None, connection: Connection) -> Order:
         if route is None:
             raise Refused(404, "there is nothing here; ask POST /predict, GET /live, GET /ready or GET /v2")
-        if head.method != route.method:
-            raise Refused(405, f"wanted {route.method} {head.path}", header=f"Allow: {route.method}")
+        if head.method not in route.methods:
+            raise Refused(
+                405, f"wanted {route.method} {head.path}", header=f"Allow: {', '.join(route.methods)}"
+            )
         if route.method == "GET":
             no_body(head)
             return Order(head, 0, route, connection)

@@ -169,6 +169,7 @@ def serving_here(
             server.listener = Listener(
                 patience or Patience(), counts, access if how.access_log else None, neighbours=how.workers - 1
             )
+            server.listener.crowded = partial(_crowded, server)
             server.listener.routes = _routes(server, layout, example, names=how.allowed_names, keys=keys)
             if address is not None:  # first: it is the one that may find its address taken
                 spoken.append(_grpc(server, layout))
@@ -193,6 +194,11 @@ def _grpc(server: Server, layout: Layout) -> GrpcServer:
 
     form = GrpcTensors(layout, path_name(layout.signature.model_id))
     return GrpcServer(server.desk, form, server.listener, lambda: server.ready)
+
+
+def _crowded(server: Server) -> bool:
+    """Whether who waits now takes half of the time that anybody may wait because of others."""
+    return server.desk.wait > server.listener.patience.queue / 2
 
 
 def _renewed(event: ModelChanged, counts: Counts) -> None:

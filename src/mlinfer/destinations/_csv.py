@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.types as pt
 
-from mlinfer import Batch, ConfigError, DataDestination, Progress, Scope, json_texts, quoted_texts
+from mlinfer import Batch, ConfigError, DataDestination, Progress, Scope, as_column, json_texts, quoted_texts
 from mlinfer.destinations._appended import (
     Appended,
     IfExists,
@@ -161,25 +161,20 @@ def _cells(array: pa.Array, *, guard_formulas: bool) -> pa.Array:
         or pt.is_struct(kind)
         or pt.is_map(kind)
     ):
-        texts = pc.if_else(array.is_valid(), json_texts(array), pa.scalar(None, pa.large_string()))
+        texts = pc.if_else(array.is_valid(), json_texts(array), pa.nulls(1, pa.large_string())[0])
     else:
         return quoted_texts(array)
     if guard_formulas:
         risky = pc.match_substring_regex(texts, FORMULA)
-        texts = pc.if_else(
-            risky,
-            pc.binary_join_element_wise(
-                pa.scalar("'", pa.large_string()), texts, pa.scalar("", pa.large_string())
-            ),
-            texts,
-        )
+        quote, nothing = as_column(["'", ""], pa.field("", pa.string())).cast(pa.large_string())
+        texts = pc.if_else(risky, pc.binary_join_element_wise(quote, texts, nothing), texts)
     return texts
 
 
 def _header(schema: pa.Schema) -> bytes:
     sink = pa.BufferOutputStream()
     texts = pa.schema([pa.field(name, pa.string()) for name in schema.names])
-    pacsv.write_csv(texts.empty_table(), sink)
+    pacsv.write_csv(pa.Table.from_batches([], texts), sink)
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 

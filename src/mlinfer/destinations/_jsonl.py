@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlinfer import Batch, DataDestination, Progress, Scope, json_objects
+from mlinfer import Batch, DataDestination, Progress, Scope, as_column, json_objects
 from mlinfer.destinations._appended import (
     Appended,
     IfExists,
@@ -107,9 +107,8 @@ def json_lines(records: pa.RecordBatch) -> memoryview | bytes:
     """A batch as lines of JSON."""
     if not records.num_rows:
         return b""
-    lines = pc.binary_join_element_wise(
-        json_objects(records), pa.scalar("\n", pa.large_string()), pa.scalar("", pa.large_string())
-    )
+    newline, nothing = as_column(["\n", ""], pa.field("", pa.string())).cast(pa.large_string())
+    lines = pc.binary_join_element_wise(json_objects(records), newline, nothing)
     _, offsets, text = lines.buffers()
     ends = memoryview(offsets).cast("q")
     return memoryview(text)[ends[lines.offset] : ends[lines.offset + len(lines)]]

@@ -57,8 +57,8 @@ class ParquetDestination(DataDestination):
     one step, so both are there or neither. When two runs of one pipeline write at the same time, the one that commits
     first goes on and the other one is refused (FencedError).
 
-    Begun anew (`run(from_start=True)`), the parts of earlier runs are removed right after the first new one has
-    appeared: for that moment a reader of the folder sees both.
+    Begun anew (`run(from_start=True)`), an empty part first says that those of earlier runs no longer count, and they are
+    removed; then the first new one appears. A reader of the folder never sees both.
 
     Args:
         path: the folder; it is made if it is missing.

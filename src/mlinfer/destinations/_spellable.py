@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from mlinfer import RecordErrors, SchemaError
+from mlinfer import RecordErrors, SchemaError, as_column, as_numpy
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 DAY = 86_400
@@ -93,10 +93,10 @@ def _far(array: pa.Array, *, by_python: bool, nested: bool = False) -> np.ndarra
     if pt.is_struct(kind):
         parts = [array.field(number) for number in range(kind.num_fields)]
         mask = np.logical_or.reduce([_far(part, by_python=by_python, nested=True) for part in parts])
-        return mask & array.is_valid().to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+        return np.asarray(mask & as_numpy(array.is_valid()))
     if pt.is_nested(kind):
         inner = array.cast(pa.list_(kind.field(0).type)) if pt.is_map(kind) else array
-        counts = pc.fill_null(pc.list_value_length(inner), 0).to_numpy(zero_copy_only=False)
+        counts = _or_none(pc.list_value_length(inner).cast(pa.int64()))
         mask = np.zeros(len(array), bool)
         owners = np.repeat(np.arange(len(array)), counts)
         mask[owners[_far(inner.flatten(), by_python=by_python, nested=True)]] = True
@@ -106,17 +106,22 @@ def _far(array: pa.Array, *, by_python: bool, nested: bool = False) -> np.ndarra
 
 def _too_far(array: pa.Array, *, nested: bool) -> np.ndarray:
     kind = array.type
-    counts = pc.fill_null(_counts(array), 0).to_numpy(zero_copy_only=False)
+    counts = _or_none(_counts(array))
     first, last = (FIRST_NESTED, LAST_NESTED) if nested else (FIRST_DAY, LAST_DAY)
     if pt.is_date32(kind):
-        return (counts < first) | (counts > last)  # type: ignore[no-any-return]
+        return (counts < first) | (counts > last)
     unit = "ms" if pt.is_date64(kind) else kind.unit
     if unit == "ns" and pt.is_timestamp(kind):  # all that 64 bits can count lies within
         return np.zeros(len(array), bool)
     day = DAY * PER_SECOND[unit]
     if pt.is_time(kind):
         first, last = 0, 0
-    return (counts < first * day) | (counts >= (last + 1) * day)  # type: ignore[no-any-return]
+    return (counts < first * day) | (counts >= (last + 1) * day)
+
+
+def _or_none(counts: pa.Array) -> np.ndarray:
+    """Numbers, 0 where there is none; `pc.fill_null` imports pandas for a 0 that is written as it is."""
+    return as_numpy(pc.coalesce(counts, as_column([0], pa.field("", pa.int64()))[0]))
 
 
 def _counts(array: pa.Array) -> pa.Array:

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from mlinfer import RecordErrors
+from mlinfer import RecordErrors, as_column, as_numpy
 from mlinfer.destinations._spellable import BAD_TIME, TOO_FAR, far_times
 
 LARGEST = 2**63 - 1
@@ -55,18 +55,18 @@ def values(array: pa.Array) -> list[Any]:
         array = array.storage
     kind = array.type
     if pt.is_dictionary(kind):
-        known = [*values(array.dictionary), None]
-        places = array.indices.cast(pa.int64()).fill_null(len(known) - 1).to_numpy()
-        return list(map(known.__getitem__, places.tolist()))
+        known = values(array.dictionary)
+        places = _integers(array.indices.cast(pa.int64()))
+        return [None if place is None else known[place] for place in places]
     if pt.is_floating(kind):  # a null comes as NaN, which SQLite stores as NULL
-        return array.cast(pa.float64()).to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
+        return as_numpy(array.cast(pa.float64())).tolist()  # type: ignore[no-any-return]
     if pt.is_boolean(kind) or pt.is_integer(kind) or pt.is_duration(kind):
         return _integers(array.cast(pa.int64()))
     if _is_spelled(kind):
         array = _spelled(array)
     if is_text(array.type):
-        return array.cast(pa.string()).to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
-    if is_binary(kind) or pt.is_null(kind):
+        array = array.cast(pa.string())
+    if is_text(array.type) or is_binary(kind) or pt.is_null(kind):
         return array.to_pylist()  # type: ignore[no-any-return]
     return [None if value is None else as_json(value) for value in array.to_pylist()]
 
@@ -99,7 +99,9 @@ def _problems(field: pa.Field, column: pa.Array, *, is_key: bool) -> list[tuple[
     if is_key and column.null_count:
         problems.append(("missing_key", "wanted a value in the key, found none", rows_of(column.is_null())))
     if pt.is_uint64(field.type):
-        unfit = rows_of(pc.greater(column, pa.scalar(LARGEST, pa.uint64())))
+        unfit = rows_of(
+            pc.greater(column, as_column([LARGEST], pa.field("", pa.int64())).cast(pa.uint64())[0])
+        )
         problems.append(("too_large", f"wanted an integer up to {LARGEST}, found a larger one", unfit))
     if is_text(plain(field.type)):
         problems += _text_problems(column)
@@ -141,15 +143,12 @@ def _is_utf8(raw: bytes | None) -> bool:
 
 def rows_of(mask: pa.Array) -> list[int]:
     """Where a mask is true."""
-    return np.flatnonzero(mask.fill_null(False).to_numpy(zero_copy_only=False)).tolist()  # noqa: FBT003
+    return as_numpy(pc.indices_nonzero(mask)).tolist()  # type: ignore[no-any-return]
 
 
 def _integers(array: pa.Array) -> list[int | None]:
-    numbers: list[int | None] = array.fill_null(0).to_numpy().tolist()
-    if array.null_count:
-        for row in rows_of(array.is_null()):
-            numbers[row] = None
-    return numbers
+    found: list[int | None] = array.to_pylist() if array.null_count else as_numpy(array).tolist()
+    return found
 
 
 def _spelled(array: pa.Array) -> pa.Array:

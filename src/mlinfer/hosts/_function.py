@@ -132,6 +132,8 @@ class ArrayFunctionModel:
     def __init__(self, function: Callable[..., Any], signature: Signature) -> None:
         self.signature = signature
         self._function = function
+        names = signature.outputs.names
+        self._only = names[0] if len(names) == 1 else None
 
     def infer(self, records: pa.RecordBatch) -> pa.RecordBatch:
         """Answer a batch."""
@@ -145,7 +147,10 @@ class ArrayFunctionModel:
 
     def infer_arrays(self, columns: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
         """Answer arrays."""
-        return by_name(self._function(**columns), self.signature)
+        answers = self._function(**columns)
+        if self._only is not None and type(answers) is np.ndarray:
+            return {self._only: answers}
+        return by_name(answers, self.signature)
 
 
 def by_name(answers: Any, signature: Signature) -> Mapping[str, Any]:

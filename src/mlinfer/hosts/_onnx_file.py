@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mlinfer import ConfigError
-from mlinfer.hosts._onnx_session import NoRuntime, said
+from mlinfer.hosts._onnx_session import said
 
 DEEPEST = 100
 """Graphs in graphs; ONNX Runtime itself gives up earlier."""
@@ -22,7 +22,7 @@ def check_self_contained(content: bytes, where: str) -> None:
         from google.protobuf.message import DecodeError
     except ImportError as error:
         msg = "an ONNX model wants the package onnx, which is not installed: pip install 'mlinfer[onnx]'"
-        raise NoRuntime(msg) from error
+        raise ConfigError(msg) from error
     try:
         model = onnx.ModelProto.FromString(content)
     except DecodeError as error:

@@ -8,12 +8,8 @@ from typing import Any
 from mlinfer import ConfigError
 
 
-class NoRuntime(ConfigError):  # noqa: N818 - the name of what happened
-    """ONNX Runtime is not installed."""
-
-
 def runtime() -> Any:
-    """The library, told to report nothing. Raises NoRuntime: it is not installed.
+    """The library, told to report nothing. Raises ConfigError: it is not installed.
 
     From 1.29 on it tells its maker about models, kept files and an identifier on disk; it looks at this variable once, when
     it is imported. Whoever wants that sets `ORT_DISABLE_TELEMETRY=0`.
@@ -23,7 +19,7 @@ def runtime() -> Any:
         import onnxruntime
     except ImportError as error:
         msg = "an ONNX model wants ONNX Runtime, which is not installed: pip install 'mlinfer[onnx]'"
-        raise NoRuntime(msg) from error
+        raise ConfigError(msg) from error
     return onnxruntime
 
 

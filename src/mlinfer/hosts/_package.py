@@ -24,8 +24,8 @@ from mlinfer.hosts import _skops_files
 from mlinfer.hosts._compiling import SKLEARN, Compiled, described
 from mlinfer.hosts._feeding import Feed
 from mlinfer.hosts._forms import Form
+from mlinfer.hosts._manifest_shape import misfit
 from mlinfer.hosts._model_files import check_digest, read
-from mlinfer.hosts._onnx_session import NoRuntime
 from mlinfer.hosts._pictures import TAKEN, Pictures
 from mlinfer.hosts._pillow import pillow
 
@@ -215,10 +215,7 @@ def _form(
     absent = [method for method in methods if method not in compiled["methods"]]
     if absent:
         return None, f"{SKLEARN}: the compiled form does not answer {absent[0]!r}"
-    try:
-        return Form.load(contents[FORM], f"{where}/{FORM}"), described(compiled)
-    except NoRuntime as error:
-        return None, f"{SKLEARN}: {error}"
+    return Form.load(contents[FORM], f"{where}/{FORM}"), described(compiled)
 
 
 def _package(facts: Mapping[str, Any]) -> Package:
@@ -245,6 +242,9 @@ def _facts(manifest: bytes, path: Path) -> dict[str, Any]:
         raise ConfigError(msg)
     if not sound or not _is_sealed(manifest, facts.get(SEAL)):
         raise ConfigError(_damaged(path))
+    if wrong := misfit(facts):
+        msg = f"{path}/{MANIFEST}: {wrong}; it is damaged or foreign: save the model again, or fetch the package anew"
+        raise ConfigError(msg)
     return facts
 
 
@@ -252,10 +252,7 @@ def _check_version(facts: Mapping[str, Any], path: Path) -> None:
     """A compiled form answers the same whatever is installed; an estimator may not."""
     import sklearn
 
-    try:
-        fitted = str(facts["libraries"]["scikit-learn"])
-    except DAMAGE as error:
-        raise ConfigError(_damaged(path)) from error
+    fitted = facts["libraries"]["scikit-learn"]
     if fitted.split(".")[:2] != sklearn.__version__.split(".")[:2]:
         raise ConfigError(_skops_files.other_version(str(path), fitted, sklearn.__version__))
 

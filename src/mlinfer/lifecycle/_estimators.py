@@ -17,6 +17,7 @@ from mlinfer import ConfigError
 
 CLASS = "class"
 LIBRARY = "sklearn."
+READS = ("sklearn.datasets.", "sklearn.externals.")
 PAIRS = {"steps", "transformers", "transformer_list", "estimators"}
 """Parameters whose lists scikit-learn wants as tuples."""
 ONE = {"estimator", "final_estimator", "regressor", "classifier", "transformer", "remainder"}
@@ -150,15 +151,24 @@ def _named(value: Any, lost: list[str], where: str) -> Any:
 
 
 def _by_name(full: str) -> Any:
-    """A function or type of scikit-learn's, or numpy's type or function on elements. Raises ValueError: it is neither."""
+    """A function or type of scikit-learn's, or numpy's type or function on elements. Raises ValueError: it is neither.
+
+    What scikit-learn's modules have imported is not theirs, and those of its functions that read files or the net are no
+    part of an estimator: a manifest may come from anybody.
+    """
     module, _, attribute = full.rpartition(".")
     builtin = {"builtins.int": int, "builtins.float": float, "builtins.bool": bool, "builtins.object": object}
     if full in builtin:
         return builtin[full]
-    if module != "numpy" and not (module.startswith(LIBRARY) and "._" not in full):
+    own = module.startswith(LIBRARY) and "._" not in full and not f"{module}.".startswith(READS)
+    if module != "numpy" and not own:
         raise ValueError(full)
     found = getattr(importlib.import_module(module), attribute)
-    if module == "numpy" and not isinstance(found, np.ufunc | type):
+    if module == "numpy":
+        fits = isinstance(found, np.ufunc) or (isinstance(found, type) and issubclass(found, np.generic))
+    else:
+        fits = callable(found) and str(getattr(found, "__module__", "")).startswith(LIBRARY)
+    if not fits:
         raise ValueError(full)
     return found
 

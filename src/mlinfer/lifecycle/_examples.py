@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from mlinfer import ConfigError
 from mlinfer.lifecycle._fitting import is_number, truth_of
 from mlinfer.lifecycle._records import digest_of, read
-from mlinfer.lifecycle._splits import ByTime, Split, divided, shared_keys
+from mlinfer.lifecycle._splits import SIDES, TEST, TRAIN, ByTime, Split, divided, shared_keys
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Plan:
     perfect: tuple[str, ...]
     seed: int
     path: Path
+    trusted: tuple[str, ...]
 
     @property
     def columns(self) -> list[str]:
@@ -90,17 +91,21 @@ def data_of(plan: Plan, source: Any, *, classes: bool) -> Data:
     weights = (
         np.ones(len(truth))
         if plan.sample_weight is None
-        else _weights(table[plan.sample_weight], plan.sample_weight)
+        else _weights(table[plan.sample_weight], plan.sample_weight, sides)
     )
     return Data(table, sides, truth, weights, len(everything) - len(table), digest_of(table))
 
 
-def _weights(column: pa.ChunkedArray, name: str) -> np.ndarray:
+def _weights(column: pa.ChunkedArray, name: str, sides: np.ndarray) -> np.ndarray:
     if not is_number(column.type):
         msg = f"sample_weight: wanted numbers in {name!r}, found {column.type}"
         raise ConfigError(msg)
     found = np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), float)
-    if not np.all(np.isfinite(found) & (found >= 0)) or not found.any():
-        msg = f"sample_weight: wanted numbers of 0 or more in {name!r}, found others, or zeros alone"
+    if wrong := int(np.sum(~(np.isfinite(found) & (found >= 0)))):
+        msg = f"sample_weight: wanted a number of 0 or more in {name!r} for every record, found {wrong:,} without; leave these records out"
         raise ConfigError(msg)
+    for side in (TRAIN, TEST):
+        if not found[sides == side].any():
+            msg = f"sample_weight: wanted some above 0 in {name!r} on the side {SIDES[side]!r}, found zeros alone; choose another split or share"
+            raise ConfigError(msg)
     return found

@@ -20,6 +20,9 @@ TAIL = (1 - LEVEL) / 2
 RESAMPLES = 1000
 MOST_UNDEFINED = 0.05
 """A percentile interval stands on the resamples that give a value; so many may give none."""
+FEWEST = 6
+"""Of fewer independent draws even the largest and the smallest one enclose the middle in less than 95 % of all cases, for
+each lies on either side of it with an even chance: 1 - 2 / 2**5 is 0.94."""
 
 Measure = Callable[[np.ndarray], float]
 """A metric on fixed records: the weight of each record (n,) to a number."""
@@ -41,6 +44,18 @@ class Draws:
         return self.groups is None and bool(np.all(self.weights == 1))
 
     @property
+    def counting(self) -> int:
+        """How many are drawn that weigh anything."""
+        there = self.weights > 0
+        return int(there.sum()) if self.groups is None else len(np.unique(self.groups[there]))
+
+    def effective(self, among: np.ndarray) -> int:
+        """How many draws of equal weight tell as much about the records `among` (n, 0 or 1) as these (Kish, 1965)."""
+        weights = self.weights * among
+        drawn = weights if self.groups is None else np.bincount(self.groups, weights)
+        return round(float(drawn.sum() ** 2 / (drawn**2).sum())) if drawn.any() else 0
+
+    @property
     def count(self) -> int:
         """How many are drawn: records, or groups of them."""
         return len(self.weights) if self.groups is None else int(self.groups.max()) + 1
@@ -51,10 +66,12 @@ class Draws:
         return Draws(self.weights[rows], groups, self.seed)
 
     def resampled(self, measures: Sequence[Measure]) -> np.ndarray:
-        """The measures on each resample, all on the same ones: (RESAMPLES, measures)."""
+        """The measures on each resample, all on the same ones: (RESAMPLES, measures); nan where there are too few draws."""
         dice = np.random.default_rng(self.seed)
         count = self.count
-        found = np.empty((RESAMPLES, len(measures)))
+        found = np.full((RESAMPLES, len(measures)), math.nan)
+        if self.counting < FEWEST:
+            return found
         for number in range(RESAMPLES):
             drawn = np.bincount(dice.integers(0, count, count), minlength=count)
             weights = self.weights * (drawn if self.groups is None else drawn[self.groups])

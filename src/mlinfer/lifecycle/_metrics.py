@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from mlinfer import ConfigError
-from mlinfer.lifecycle._intervals import Draws, Interval, Measure, clopper_pearson, delong, percentile
+from mlinfer.lifecycle._intervals import (
+    FEWEST,
+    Draws,
+    Interval,
+    Measure,
+    clopper_pearson,
+    delong,
+    percentile,
+)
 
 TINY = np.finfo(float).eps
 """The smallest probability that a logarithm is taken of."""
@@ -193,14 +201,26 @@ class Metric:
     made: Callable[[Answers], Measure]
 
     def interval(self, measure: Measure, answers: Answers, draws: Draws) -> Interval | None:
-        """The exact interval, or DeLong's, where there is one; None: it is left to the bootstrap."""
+        """The exact interval, or DeLong's, where there is one; None: it is left to the bootstrap.
+
+        All of the records, or none, are the same share in every resample: then the exact interval of as many draws as count.
+        """
         if not draws.plain:
-            return None
+            return _of_all_or_none(measure, draws) if isinstance(measure, Ratio) and measure.share else None
         if isinstance(measure, Area):
             return delong(answers.positive, measure.score)
         if isinstance(measure, Ratio) and measure.share:
             return clopper_pearson(int(measure.above.sum()), int(measure.below.sum()))
         return None
+
+
+def _of_all_or_none(share: Ratio, draws: Draws) -> Interval | None:
+    there = draws.weights * share.below > 0
+    hits = share.above[there] > 0
+    if draws.counting < FEWEST or not (hits.all() or not hits.any()):
+        return None
+    tries = draws.effective(share.below)
+    return clopper_pearson(tries if hits.any() else 0, tries)
 
 
 METRICS = {

@@ -72,7 +72,7 @@ def write(plan: Plan, data: Data, fit: Fit, training: Training) -> None:
     files = {} if calibration is None else {CALIBRATION_FILE: _arrow(calibration)}
     save(
         fit.estimator, plan.path, example=_example(inputs, fit.feeding), method=methods,
-        expand=classes is not None, origin=Origin(facts, files, data.features(plan, TEST)[0].slice(0, UNSEEN)),
+        expand=classes is not None, trusted=plan.trusted, origin=Origin(facts, files, data.features(plan, TEST)[0].slice(0, UNSEEN)),
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer import ConfigError, ConfirmationError
+from mlinfer.lifecycle._arguments import check_arguments
 from mlinfer.lifecycle._estimators import described
 from mlinfer.lifecycle._examples import Data, Plan, data_of
 from mlinfer.lifecycle._fitting import Feeding, answers, best_of, fitted, prepared
-from mlinfer.lifecycle._intervals import Draws
+from mlinfer.lifecycle._intervals import FEWEST, Draws
 from mlinfer.lifecycle._leaks import check_features, check_names
 from mlinfer.lifecycle._metrics import Answers, Metric, Score, chosen, scored
 from mlinfer.lifecycle._packaging import Fit, write
@@ -40,6 +42,7 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
     sample_weight: str | None = None,
     perfect: Sequence[str] = (),
     seed: int = 0,
+    trusted: Sequence[str] = (),
 ) -> Training:
     """Fit an estimator, measure it on records that it has not seen, and save it as a package if it holds.
 
@@ -59,6 +62,8 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
         sample_weight: a column of weights for fitting and measuring.
         perfect: features that are known to tell the outcome by themselves and that are no leak.
         seed: where all random choices come from that the estimator leaves open, and the resamples.
+        trusted: names of the types in the estimator that are neither scikit-learn's nor numpy's nor scipy's; whoever opens
+            the package must name them too.
 
     Returns what was found; `print` shows it as a table. The first metric must beat a baseline that knows only the outcomes
     of training (`DummyClassifier`, `DummyRegressor`) by more than the margin: the interval of the difference, over resamples
@@ -78,7 +83,13 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
     >>> found["accuracy"].low > 0.7
     True
     """
-    path, accept = Path(to), dict(accept or {})
+    path, accept = Path(to), {} if accept is None else accept
+    check_arguments(
+        split,
+        accept,
+        seed,
+        {"features": features, "metrics": metrics, "perfect": perfect, "trusted": trusted},
+    )
     if os.path.lexists(path):
         msg = f"{path}: wanted a new path for the package, found something there; remove it or choose another name"
         raise ConfigError(msg)
@@ -89,7 +100,7 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
     check_names(named, target)
     plan = Plan(
         estimator, target, named, split, (*metrics, *(name for name in accept if name not in metrics)) if metrics else (),
-        accept, groups, sample_weight, tuple(perfect), seed, path,
+        dict(accept), groups, sample_weight, tuple(perfect), seed, path, tuple(trusted),
     )  # fmt: skip
     return _carried_out(plan, source)
 
@@ -101,12 +112,15 @@ def _carried_out(plan: Plan, source: Any) -> Training:
     data = data_of(plan, source, classes=bool(is_classifier(model)))
     check_features(data.features(plan, TRAIN), data.features(plan, TEST), plan.perfect)
     metrics = _metrics(plan, data, model)
+    baseline = _baseline(data)
+    draws = _draws(plan, data)
+    _check_baseline(plan, draws, metrics[0], baseline)
     fit = _fit(plan, data, model)
     training = Training(
         plan.path, fit.estimator, described(fit.estimator)["class"], plan.target,
         {"by": plan.split.by, "column": plan.split.column},
         {name: int((data.sides == side).sum()) for side, name in enumerate(SIDES)}, data.without_target,
-        tuple(_scores(plan, data, metrics, fit)), dict(plan.accept),
+        tuple(_scores(plan, data.of(TEST), fit, (metrics, draws, baseline))), dict(plan.accept),
     )  # fmt: skip
     if complaints := missed(training):
         msg = f"{plan.path}: not written: {'; '.join(complaints)}"
@@ -139,16 +153,20 @@ def _metrics(plan: Plan, data: Data, model: Any) -> list[Metric]:
     return chosen([*usual, *plan.accept], classes=count)
 
 
-def _scores(plan: Plan, data: Data, metrics: list[Metric], fit: Fit) -> list[Score]:
+def _scores(
+    plan: Plan,
+    unseen: tuple[pa.Table, np.ndarray],
+    fit: Fit,
+    against: tuple[list[Metric], Draws, Answers],
+) -> list[Score]:
     """On all unseen records beside the baseline, then group by group."""
-    unseen, truth = data.of(TEST)
-    given = answers(fit.estimator, fit.feeding.fed(unseen), truth)
-    clusters = _codes(unseen[plan.split.column]) if plan.split.groups_of_records else None
-    draws = Draws(data.weights[data.sides == TEST], clusters, plan.seed)
-    found = scored(metrics, given, draws, baseline=_baseline(data, given))
+    records, truth = unseen
+    metrics, draws, baseline = against
+    given = answers(fit.estimator, fit.feeding.fed(records), truth)
+    found = scored(metrics, given, draws, baseline=baseline)
     if plan.groups is None:
         return found
-    values = ["none" if value is None else value for value in unseen[plan.groups].to_pylist()]
+    values = ["none" if value is None else value for value in records[plan.groups].to_pylist()]
     different = sorted(set(values), key=str)
     if len(different) > MOST_GROUPS:
         msg = f"groups: wanted at most {MOST_GROUPS} different values of {plan.groups!r}, found {len(different):,}"
@@ -159,15 +177,45 @@ def _scores(plan: Plan, data: Data, metrics: list[Metric], fit: Fit) -> list[Sco
     return found
 
 
+def _draws(plan: Plan, data: Data) -> Draws:
+    """How the unseen records are drawn. Raises ConfigError: they are too few to say how far off a measure of them is."""
+    clusters = _codes(data.of(TEST)[0][plan.split.column]) if plan.split.groups_of_records else None
+    draws = Draws(data.weights[data.sides == TEST], clusters, plan.seed)
+    if draws.counting < FEWEST:
+        kind = "records" if clusters is None else f"values of {plan.split.column!r}"
+        msg = f"split: wanted {FEWEST} or more unseen {kind}, for fewer leave every margin open, found {draws.counting}; give more, or a larger share: test="
+        raise ConfigError(msg)
+    return draws
+
+
 def _codes(column: pa.ChunkedArray) -> np.ndarray:
     return np.unique(np.array(column.to_pylist(), str), return_inverse=True)[1]
 
 
-def _baseline(data: Data, given: Answers) -> Answers:
-    """What a model says that knows the outcomes of training and nothing of the records."""
+def _baseline(data: Data) -> Answers:
+    """What a model says of the unseen records that knows the outcomes of training and nothing else."""
     from sklearn.dummy import DummyClassifier, DummyRegressor
 
-    seen = data.sides == TRAIN
-    dummy = DummyRegressor() if given.classes is None else DummyClassifier(strategy="prior")
+    seen, truth = data.sides == TRAIN, data.truth[data.sides == TEST]
+    dummy = DummyRegressor() if truth.dtype.kind == "f" else DummyClassifier(strategy="prior")
     dummy.fit(np.zeros((seen.sum(), 1)), data.truth[seen], sample_weight=data.weights[seen])
-    return answers(dummy, np.zeros((len(given.truth), 1)), given.truth)
+    return answers(dummy, np.zeros((len(truth), 1)), truth)
+
+
+def _check_baseline(plan: Plan, draws: Draws, metric: Metric, baseline: Answers) -> None:
+    """Raises ConfigError: the metric that is compared has no value for the baseline, whatever the model will say."""
+    weights = draws.weights
+    if math.isfinite(metric.made(baseline)(weights)):
+        return
+    outcomes = np.unique(baseline.truth[weights > 0])
+    if len(outcomes) < 2:  # noqa: PLR2004 - all are alike
+        msg = (
+            f"target {plan.target!r}: wanted different outcomes among the {len(weights):,} unseen records, without which "
+            f"{metric.name} has no value, found {outcomes[0]} alone; choose another split or share, or another first metric"
+        )
+    else:
+        msg = (
+            f"metrics: wanted a first metric that has a value for a baseline, which always says {baseline.predicted[0]}, "
+            f"found {metric.name!r}; put another one first, and give {metric.name!r} a bar: accept={{'{metric.name}': ...}}"
+        )
+    raise ConfigError(msg)

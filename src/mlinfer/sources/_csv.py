@@ -12,7 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlinfer import BadRecord, Batch, ConfigError, DataSource, EndOfInput, Position, RecordIds, SchemaError
+from mlinfer import (
+    BadRecord,
+    Batch,
+    ConfigError,
+    DataSource,
+    EndOfInput,
+    Position,
+    RecordIds,
+    SchemaError,
+    as_column,
+)
 from mlinfer.sources._csv_cells import UNNAMED, Cells, Wrong
 from mlinfer.sources._csv_header import HEADER, header_of
 from mlinfer.sources._csv_records import Ends, Splitter
@@ -244,7 +254,9 @@ class CsvReader:
         partition, column = self._partition, self._id_column
 
         def by_line() -> pa.Array:
-            return pc.binary_join_element_wise(pa.scalar(partition), pa.array(lines).cast(pa.string()), "#")
+            name, mark = as_column([partition, "#"], pa.field("", pa.string()))
+            numbers = as_column(lines, pa.field("", pa.int64())).cast(pa.string())
+            return pc.binary_join_element_wise(name, numbers, mark)
 
         if column is None or column not in records.schema.names:
             return RecordIds(by_line)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.types as pt
 
-from mlinfer import spelled
+from mlinfer import as_column, as_numpy, spelled
 
 Wrong: TypeAlias = tuple[int, str, str]
 """A record by its place in a block, the kind of what is wrong with it, and a message."""
@@ -112,7 +112,7 @@ class Cells:
             arrays.append(array)
         batch = _batch(pa.table(arrays, names=list(self._kinds)), list(self._kinds), table.num_rows)
         good = np.flatnonzero(~bad)
-        return batch.take(pa.array(good, pa.int64())), [places[row] for row in good.tolist()], wrong
+        return batch.take(_column(good)), [places[row] for row in good.tolist()], wrong
 
 
 def _kind(wanted: pa.DataType) -> pa.DataType:
@@ -138,15 +138,16 @@ def _convert(cells: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray]:
     if pt.is_string(kind):
         return texts, unfit
     texts = pc.utf8_trim_whitespace(texts)
-    texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+    nothing = pa.nulls(1, pa.string())[0]
+    texts = pc.if_else(pc.equal(texts, as_column([""], pa.field("", pa.string()))[0]), nothing, texts)
     plain = _plain(texts, kind)
     try:
-        array = pc.if_else(plain, texts, pa.scalar(None, pa.string())).cast(kind)
+        array = pc.if_else(plain, texts, nothing).cast(kind)
     except pa.ArrowInvalid:
-        plain = pa.array(np.zeros(len(texts), bool))
+        plain = _column(np.zeros(len(texts), bool))
         array = pa.nulls(len(texts), kind)
-    doubtful = np.flatnonzero(np.asarray(pc.and_(texts.is_valid(), pc.invert(plain))))
-    spelled = texts.take(pa.array(doubtful, pa.int64())).to_pylist()
+    doubtful = np.flatnonzero(as_numpy(pc.and_(texts.is_valid(), pc.invert(plain))))
+    spelled = texts.take(_column(doubtful)).to_pylist()
     known = {
         text: _value(text, kind) for text in dict.fromkeys(spelled)
     }  # bad cells are often alike: "NA", "-"
@@ -154,7 +155,7 @@ def _convert(cells: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray]:
     if values:
         mask = np.zeros(len(texts), bool)
         mask[doubtful] = True
-        array = pc.replace_with_mask(array, pa.array(mask), pa.concat_arrays(values))
+        array = pc.replace_with_mask(array, _column(mask), pa.concat_arrays(values))
         unfit[doubtful] |= [value.null_count > 0 for value in values]
     return array, unfit
 
@@ -162,9 +163,9 @@ def _convert(cells: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray]:
 def _plain(texts: pa.Array, kind: pa.DataType) -> pa.Array:
     """Which cells surely are values, so that only the others are looked at one by one."""
     if not (pt.is_float64(kind) or pt.is_int64(kind)):
-        return pa.array(np.zeros(len(texts), bool))
+        return _column(np.zeros(len(texts), bool))
     pattern = _NUMBER if pt.is_float64(kind) else _INTEGER
-    return pc.fill_null(pc.match_substring_regex(texts, pattern), fill_value=False)
+    return pc.and_kleene(pc.match_substring_regex(texts, pattern), texts.is_valid())  # false where null
 
 
 def _decoded(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
@@ -179,7 +180,7 @@ def _decoded(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
             except UnicodeDecodeError:
                 values.append(None)
                 unfit[row] = True
-        return pa.array(values, pa.string()), unfit
+        return as_column(values, pa.field("", pa.string())), unfit
 
 
 def _value(text: str, kind: pa.DataType) -> pa.Array:
@@ -199,6 +200,11 @@ def _value(text: str, kind: pa.DataType) -> pa.Array:
         if number is not None and abs(number) < _EXACT and number == int(number):
             return pa.array([int(number)], kind)
     return pa.nulls(1, kind)
+
+
+def _column(values: np.ndarray) -> pa.Array:
+    """Without `pa.array`, which imports pandas where it is installed."""
+    return as_column(values, pa.field("", pa.null()))
 
 
 def _is_utf8(block: bytes) -> bool:

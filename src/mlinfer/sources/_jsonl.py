@@ -20,6 +20,7 @@ from mlinfer import (
     Position,
     RecordIds,
     SchemaError,
+    as_column,
     batch_from_rows,
 )
 from mlinfer.sources._files import file_of, list_files
@@ -35,6 +36,8 @@ from mlinfer.sources._text_files import (
 )
 
 SUFFIXES = text_suffixes(".jsonl", ".ndjson", ".json")
+_PLAIN = {float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+"""Types that need not be asked of Arrow, which imports pandas, where it is installed, before it looks at a value."""
 
 
 @dataclass(frozen=True)
@@ -190,9 +193,8 @@ def _named(names: list[Any], places: RecordIds) -> RecordIds:
 
     def make() -> pa.Array:
         where = places.array()
-        return pa.array(
-            [where[n].as_py() if name is None else str(name) for n, name in enumerate(names)], pa.string()
-        )
+        ids = [where[n].as_py() if name is None else str(name) for n, name in enumerate(names)]
+        return as_column(ids, pa.field("", pa.string()))
 
     return RecordIds(make)
 
@@ -208,13 +210,17 @@ def _type_of(values: list[Any]) -> pa.DataType:
     if not kinds:
         return pa.null()
     (most, _), *_ = kinds.most_common(1)
-    usual = [value for value in values if type(value) is most or (most is float and type(value) is int)]
+    usual: list[Any] = [
+        value for value in values if type(value) is most or (most is float and type(value) is int)
+    ]
     if most is float and all(type(value) is int for value in usual):
         if not -(2**63) <= min(usual) <= max(usual) < 2**64:
             return pa.null()  # whoever names a type says whether they are numbers to count with or names
         return pa.uint64() if max(usual) >= 2**63 else pa.int64()
-    if most is float:
-        return pa.float64()
+    if most in _PLAIN:
+        return _PLAIN[most]
+    if most is list and {type(item) for value in usual for item in value} == {float}:
+        return pa.list_(pa.float64())
     try:
         return pa.array(usual).type
     except (pa.ArrowException, OverflowError):  # lists or objects that are not alike

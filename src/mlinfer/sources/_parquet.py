@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer import (
+    BadRecord,
     Batch,
     ChangedError,
     ComponentError,
@@ -23,6 +25,7 @@ from mlinfer import (
     SchemaError,
 )
 from mlinfer.sources._files import list_files
+from mlinfer.sources._not_text import KIND, blanked, without
 from mlinfer.sources._parquet_footer import Footer, Run, read_footer, row_group_runs, run_of, said
 
 if TYPE_CHECKING:
@@ -150,22 +153,43 @@ class ParquetReader:
         self._row, self._end = start, end
         self._batches: Iterator[pa.RecordBatch] | None = None
         self._held: pa.RecordBatch | None = None
+        self._damaged = False
 
     def read(self, max_records: int, timeout: float) -> Batch:  # noqa: ARG002 - a file does not wait
         """The next rows. Raises ComponentError where the file is damaged, ChangedError if it was changed meanwhile."""
         if self._row >= self._end:
             raise EndOfInput
-        records = self._next(max_records)
+        records, damaged = self._next(max_records)
         self._part.footer.check_unchanged()
         start, self._row = self._row, self._row + records.num_rows
         position = self._part.footer.position(self._row)
+        if damaged:
+            return self._without(records, start, position)
         return Batch(records, self._part.run.partition, position, self._ids(records, start))
 
     def close(self) -> None:
         """Let go of the data now: the generator knows the reader, and Python would find such a circle only by and by."""
         self._batches = self._held = None
 
-    def _next(self, max_records: int) -> pa.RecordBatch:
+    def _without(self, records: pa.RecordBatch, start: int, position: Position) -> Batch:
+        """What is left of a batch whose texts are not all UTF-8, beside the records that hold them."""
+        run = self._part.run
+        try:
+            kept, found = without(records)
+        except pa.ArrowException as error:
+            msg = f"{run.file}: reading failed at row {start}: {said(error)}; {RESTORE}"
+            raise ComponentError(msg) from error
+        named = records if self._part.id_column is None else blanked(records, self._part.id_column)
+        ids, rows = self._ids(named, start), sorted(found)
+        good = np.delete(np.arange(records.num_rows), rows)
+        bad = tuple(
+            BadRecord(name, KIND, f"row {start + row}: {found[row][0]}", found[row][1], row)
+            for row, name in zip(rows, ids.take(rows).array().to_pylist(), strict=True)
+        )
+        return Batch(kept, run.partition, position, ids.take(good), bad)
+
+    def _next(self, max_records: int) -> tuple[pa.RecordBatch, bool]:
+        """The next rows, and whether something in them is not as it must be."""
         try:
             if self._batches is None:
                 self._batches = self._begin(max_records)
@@ -175,12 +199,12 @@ class ParquetReader:
                 if held is None:
                     msg = f"{self._part.run.file}: wanted rows up to {self._end}, found the end of the data at row {self._row}; {RESTORE}"
                     raise ComponentError(msg)
-                held.validate(full=True)
-        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+                self._damaged = not _is_sound(held)
+        except (OSError, pa.ArrowException) as error:
             msg = f"{self._part.run.file}: reading failed at row {self._row}: {said(error)}; {RESTORE}"
             raise ComponentError(msg) from error
         self._held = held.slice(max_records)
-        return held.slice(0, max_records)
+        return held.slice(0, max_records), self._damaged
 
     def _begin(self, max_records: int) -> Iterator[pa.RecordBatch]:
         """Batches from the current row on; row groups before it are not touched."""
@@ -205,6 +229,14 @@ class ParquetReader:
             return pc.coalesce(ids, ordinals.array()) if ids.null_count else ids
 
         return RecordIds(make)
+
+
+def _is_sound(records: pa.RecordBatch) -> bool:
+    try:
+        records.validate(full=True)
+    except (pa.ArrowException, UnicodeDecodeError):  # it may hold the bytes that it complains of
+        return False
+    return True
 
 
 RESTORE = "the file is damaged: restore it, or remove it from the input"

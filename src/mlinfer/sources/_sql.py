@@ -26,7 +26,15 @@ from mlinfer import (
     batch_from_rows,
     resolve,
 )
-from mlinfer.sources._sqlite import connected, database, quoted, redacted, result_schema, translating
+from mlinfer.sources._sqlite import (
+    connected,
+    database,
+    quoted,
+    redacted,
+    result_schema,
+    text_or_bytes,
+    translating,
+)
 
 LONGEST_SHOWN = 60
 
@@ -165,17 +173,31 @@ class SqlReader:
 
     def _rows(self, count: int) -> list[tuple[Any, ...]]:
         if self._key is None:
-            self._cursor = self._cursor or self._connection.execute(self._select)
+            if self._cursor is None:
+                self._connection.text_factory = (
+                    text_or_bytes  # there is no second try: the cursor would have gone on
+                )
+                self._cursor = self._connection.execute(self._select)
             return self._cursor.fetchmany(count)
         where, values = ("", ()) if self._after is None else (f" WHERE {self._keyed} > ?", (self._after,))
         query = f"{self._select}{where} ORDER BY {self._keyed} LIMIT ?"
-        rows = self._connection.execute(query, (*values, count + 1)).fetchall()
+        rows = self._fetched(query, (*values, count + 1))
         self._check_keys([row[-1] for row in rows])
         return rows[:count]
 
+    def _fetched(self, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """What a query finds; again, and more slowly, where a text is not UTF-8."""
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if "decode" not in str(error) or self._connection.text_factory is text_or_bytes:
+                raise
+        self._connection.text_factory = text_or_bytes
+        return self._connection.execute(query, values).fetchall()
+
     def _check_last(self, proof: str) -> None:
         """Raises ChangedError: the last row that was delivered is another now, or gone while others before it are not."""
-        found = self._connection.execute(f"{self._select} WHERE {self._keyed} = ?", (self._after,)).fetchone()
+        found = next(iter(self._fetched(f"{self._select} WHERE {self._keyed} = ?", (self._after,))), None)
         if found is None:
             before = f"{self._select} WHERE {self._keyed} < ? LIMIT 1"
             changed = self._connection.execute(before, (self._after,)).fetchone() is not None

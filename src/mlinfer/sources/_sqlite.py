@@ -82,19 +82,30 @@ def translating(path: Path) -> Iterator[None]:
         raise ComponentError(msg) from error
 
 
+def text_or_bytes(raw: bytes) -> str | bytes:
+    """A text, or, where it is not UTF-8, its bytes, which no column of texts takes."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
 def result_schema(connection: sqlite3.Connection, query: str) -> pa.Schema:
     """Names and types of a query's result. Raises ConfigError: the query does not work."""
     inner = query.rstrip().rstrip(";")
+    connection.text_factory = lambda raw: raw.decode(errors="replace")  # types are asked for, not texts
     try:
         cursor = connection.execute(f"SELECT * FROM ({inner}\n) LIMIT {SAMPLE}")  # noqa: S608 - the user's own query
         names = [column[0] for column in cursor.description]
         sample = cursor.fetchall()
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF in _BUSY:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY:
             msg = f"the database is still locked by somebody else after {BUSY_SECONDS} s"
             raise TransientError(msg) from error
         msg = f"query: wanted one SELECT that the database understands, found: {error}"
         raise ConfigError(msg) from error
+    finally:
+        connection.text_factory = str
     declared = _declared(connection, inner)
     columns = list(zip(*sample, strict=True)) or [()] * len(names)
     return pa.schema(

@@ -198,14 +198,28 @@ function build() {
   at("fields").replaceChildren(...fields);
 }
 
+/** What is no JSON goes as a text: the server says what is wrong with which field, and not with the whole. */
+function written(field) {
+  if (!field.dataset.text) {
+    try {
+      JSON.parse(field.value);
+      return field.value;
+    } catch { /* a text */ }
+  }
+  return JSON.stringify(field.value);
+}
+
 function record() {
   const found = [];
   for (const field of at("form").querySelectorAll("[data-name]")) {
     if (field.value.trim() === "") continue;
-    found.push(`${JSON.stringify(field.dataset.name)}: ${field.dataset.text ? JSON.stringify(field.value) : field.value}`);
+    found.push(`${JSON.stringify(field.dataset.name)}: ${written(field)}`);
   }
   return `{${found.join(", ")}}`;
 }
+
+/** JSON with room to break lines between its values, and not within them. */
+const spelled = (value) => JSON.stringify(value, null, 1).replace(/\n */g, " ");
 
 function answered(values) {
   const table = make("table", null), body = make("tbody", null), head = make("thead", null), titles = make("tr", null);
@@ -213,7 +227,7 @@ function answered(values) {
   head.append(titles);
   body.append(...Object.entries(values).map(([name, value]) => {
     const row = make("tr", null);
-    row.append(make("th", name, {scope: "row"}), make("td", typeof value === "string" ? value : JSON.stringify(value)));
+    row.append(make("th", name, {scope: "row"}), make("td", typeof value === "string" ? value : spelled(value)));
     return row;
   }));
   table.append(head, body);

@@ -1,0 +1,31 @@
+"""What `mlinfer.train` is asked for, looked at before anything is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from mlinfer import ConfigError
+from mlinfer.lifecycle._splits import ByGroup, ByKey, ByTime
+
+
+def check_arguments(split: Any, accept: Any, seed: Any, lists: Mapping[str, Any]) -> None:
+    """Raises ConfigError: one is not of its kind; `lists` are those that hold names."""
+    if not isinstance(split, ByKey | ByGroup | ByTime):
+        msg = f"split: wanted ByKey, ByTime or ByGroup of mlinfer.lifecycle, found {split!r:.100}; write split=ByKey('id')"
+        raise ConfigError(msg)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        msg = f"seed: wanted a whole number of 0 or more, found {seed!r:.100}"
+        raise ConfigError(msg)
+    for name, value in lists.items():
+        if isinstance(value, str):
+            msg = f"{name}: wanted a list of names, found the text {value!r}; write {name}=[{value!r}]"
+            raise ConfigError(msg)
+    if not isinstance(accept, Mapping):
+        msg = f"accept: wanted bars by metric, found {accept!r:.100}; write accept={{'roc_auc': 0.7}}"
+        raise ConfigError(msg)
+    for name, bar in accept.items():
+        if isinstance(bar, bool) or not isinstance(bar, int | float) or not math.isfinite(bar):
+            msg = f"accept: wanted a number as the bar of {name!r}, found {bar!r:.100}"
+            raise ConfigError(msg)

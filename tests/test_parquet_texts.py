@@ -1,0 +1,97 @@
+"""A text in a Parquet file that is not UTF-8: its record is a reject, the records around it are answered."""
+
+import sqlite3
+from contextlib import closing
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mlinfer import Batching, Budget, InferencePipeline
+from mlinfer.destinations import MemoryDestination, SqlDestination
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import ParquetSource
+
+
+def first(source):
+    """The first records."""
+    with source.open(source.partitions()[0], None, source.schema()) as reader:
+        return reader.read(65_536, 1.0).records
+
+
+def raw_texts(raws):
+    """Texts as they are, UTF-8 or not."""
+    array = pa.array(raws, pa.binary())
+    return pa.Array.from_buffers(pa.string(), len(array), array.buffers())
+
+
+BAD_ROWS = [7, 8, 1200, 2999]
+
+
+def shops(layout):
+    """3,000 names of shops, of which those of four rows are no text."""
+    names = [
+        None if n % 50 == 0 else b"shop %d" % (n % 9 if layout == "dictionary" else n) for n in range(3000)
+    ]
+    for row in BAD_ROWS:
+        names[row] = b"caf\xe9"
+    texts = raw_texts(names)
+    if layout == "list":
+        return pa.ListArray.from_arrays(list(range(3001)), texts)
+    return pa.StructArray.from_arrays([texts], ["name"]) if layout == "struct" else texts
+
+
+@pytest.mark.parametrize("size", [1000, 65_536])
+@pytest.mark.parametrize("layout", ["plain", "dictionary", "list", "struct"])
+def test_a_text_that_is_not_utf8_is_a_reject_and_costs_its_neighbours_nothing(tmp_path, layout, size):
+    path = tmp_path / "a.parquet"
+    table = pa.table({"shop": shops(layout), "x": pa.array(range(3000), pa.float64())})
+    pq.write_table(table, path, use_dictionary=layout == "dictionary", row_group_size=2000)
+    source = ParquetSource(path)
+    if layout == "dictionary":
+        assert pa.types.is_dictionary(first(source).schema.field("shop").type)
+    doubled = FunctionHost(lambda x: x * 2, {"x": pa.float64()}, {"y": pa.float64()}, "numpy")
+    done, rejects = MemoryDestination(), MemoryDestination()
+    report = InferencePipeline(
+        source, doubled, done, name="shops", keep=["shop"], rejects=rejects, batching=Batching(max_records=size),
+        lineage=["record_id"],
+    ).run()  # fmt: skip
+    assert (report.delivered, report.rejected) == (2996, 4)
+    assert sorted(done.table()["y"].to_pylist()) == [2.0 * n for n in range(3000) if n not in BAD_ROWS]
+    ids = done.table()["record_id"].to_pylist()
+    assert all(
+        y == 2 * int(one.partition("#")[2]) for one, y in zip(ids, done.table()["y"].to_pylist(), strict=True)
+    )
+    found = rejects.table("rejects").to_pylist()
+    assert [one["record_id"] for one in found] == [f"a.parquet#{row}" for row in BAD_ROWS]
+    assert {(one["stage"], one["kind"]) for one in found} == {("decode", "undecodable")}
+    assert all(
+        f"row {row}: wanted text in UTF-8" in one["message"] for row, one in zip(BAD_ROWS, found, strict=True)
+    )
+    if layout in {"plain", "dictionary"}:
+        assert {one["raw"] for one in found} == {b"caf\xe9"}
+
+
+def test_texts_of_a_feature_and_ids_that_are_not_utf8_are_rejects_that_have_a_name(tmp_path):
+    path, database = tmp_path / "a.parquet", tmp_path / "out.db"
+    columns = {
+        "word": raw_texts([b"a", b"\xff", b"c", b"d"]),
+        "id": raw_texts([b"one", b"two", b"\xfe", b"four"]),
+    }
+    pq.write_table(pa.table(columns), path)
+    shout = FunctionHost(
+        lambda word: [one.upper() for one in word.tolist()],
+        {"word": pa.string()},
+        {"loud": pa.string()},
+        "numpy",
+    )
+    InferencePipeline(
+        ParquetSource(path, id_column="id"), shout, SqlDestination(f"sqlite:///{database}", table="out"), name="words",
+        keep=["id"], rejects=SqlDestination(f"sqlite:///{database}", table="bad"), budget=Budget(ratio=1),
+    ).run()  # fmt: skip
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT id, loud FROM out").fetchall() == [("one", "A"), ("four", "D")]
+        assert connection.execute("SELECT record_id, kind FROM bad ORDER BY message").fetchall() == [
+            ("two", "undecodable"),
+            ("a.parquet#2", "undecodable"),
+        ]
