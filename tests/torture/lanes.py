@@ -110,6 +110,7 @@ LANES = [
     kills("swaps", 40, 20),
     kills("followed-jsonl", 54, 3),
     kills("followed-csv", 54, 3),
+    *(Lane(f"kill {kind}", "kills", partial(killing.begun_anew, kind), 30, 15, 0, places, 6) for kind, places in killing.ANEW.items()),
     *(lane(f"any time {kind}", "kills", killing.at_any_time, (75, 25, 2), rows=75 * ROWS_A_KILL) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
     *(lane(f"recovery {kind}", "kills", killing.in_recovery, (30, 10, 4)) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
     *(lane(f"zombies {kind}", "rounds", stopping.zombies, (25, 13, 1)) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
