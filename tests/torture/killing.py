@@ -23,8 +23,8 @@ ANEW = {
         "dest.commit.after",
     ),
 }
-ANEW_HITS = {"dest.begin": 2, "dest.publish": 2, "progress.rename": 4}
-"""At the second part, and at the sidecar that holds the first new lines; else at the first hit."""
+ANEW_HITS = {"dest.begin": 12, "dest.publish": 12, "progress.rename": 12, "dest.commit.after": 3}
+"""Behind the first new answers: rejects and every lane come to these places, too. Else the first hit."""
 
 
 def at_named_places(kind, seed, kills):
