@@ -135,6 +135,7 @@ LANES = [
     *(Lane(f"disk faults {kind}", "operations", partial(io_faults.one_by_one, kind), floor, floor, 0, io_faults.FAULTS, floor // 4) for kind, floor in io_faults.FLOORS.items()),  # the short ones have tests of their own
     Lane("power loss", "states", after_power_loss, 10_000, 10_000, 0),  # the short one has a test of its own
     Lane("cost of safety", "runs", cost.of_safety, cost.RUNS, cost.RUNS, 0, alone=True),
+    *(Lane(f"cost of safety {kind}", "runs", partial(cost.of_committing, kind), cost.RUNS, cost.RUNS, 0, alone=True) for kind in cost.KINDS if kind != "parquet"),
 ]  # fmt: skip
 
 
