@@ -512,6 +512,32 @@ def test_what_was_accepted_is_answered_when_the_server_ends():
         assert asked.result().as_numpy("o").tolist() == [1]
 
 
+def test_a_call_that_comes_while_the_server_ends_is_unavailable_and_never_cancelled():
+    """CANCELLED is what a caller gets who gave up: clients do not ask again for it."""
+    pipeline = made(lambda x: x, [required("x", pa.float64())], [pa.field("y", pa.float64())])
+    request, codes = CLASSES["ModelInferRequest"](model_name="duck"), []
+    request.inputs.add(name="x", datatype="FP64", shape=[1]).contents.fp64_contents.append(1.0)
+
+    def ask_on(address):
+        with grpc.insecure_channel(address) as channel:
+            while True:
+                try:
+                    call(channel, "ModelInfer", request)
+                except grpc.RpcError as error:
+                    codes.append((error.code().name, error.details()))
+                    return
+
+    for _ in range(3):
+        with ThreadPoolExecutor(8) as clients:
+            with pipeline.serving(**HERE) as server:
+                asking = [clients.submit(ask_on, server.grpc_address) for _ in range(8)]
+                time.sleep(0.3)
+            for one in asking:
+                one.result(20)
+    assert {code for code, _ in codes} == {"UNAVAILABLE"}, codes
+    assert "the server ends; ask again in a moment" in {details for _, details in codes}
+
+
 def test_an_answer_may_take_longer_than_a_request_that_still_comes_in_when_the_server_ends():
     """`stop` is for what is not there yet; what was accepted is finished, as over HTTP."""
     begun = threading.Event()

@@ -1,7 +1,7 @@
 """A server under load, asked over plain sockets by clients of its own: who gets which answer, how late, and what is lost.
 
-`python -m torture.asking PORT LOG SECONDS WORKERS RECORDS` is the server: its model takes so many seconds for a batch (of so
-many records at most), says back who asked, and how many records it saw together. With several workers answers are given when they are in the log.
+`python -m torture.asking PORT LOG SECONDS WORKERS RECORDS GRPC` is the server: its model takes so many seconds for a batch (of so
+many records at most), says back who asked, and how many records it saw together; GRPC is a port for calls, or nothing. With several workers answers are given when they are in the log.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from torture import asking_grpc
 from torture.figures import Figures
 from torture.oracle import Verdict
 
@@ -38,7 +39,7 @@ def slowly(who, x):
     return {"whose": who, "y": 2 * x, "together": [len(x)] * len(x)}
 
 
-def serve(port, log, seconds, *, workers, records):
+def serve(port, log, seconds, *, workers, records, calls=None):
     """Serve until a signal comes."""
     from mlinfer import Batching, InferencePipeline
     from mlinfer.destinations import JsonLinesDestination
@@ -53,6 +54,7 @@ def serve(port, log, seconds, *, workers, records):
     host = FunctionHost(slowly, inputs, outputs, takes="numpy", version="1")
     source = MemorySource({"who": ["nobody"], "x": [0.0]})
     options = {"workers": workers, "log": "behind" if workers == 1 else "before_reply"}
+    options |= {"grpc_bind": f"127.0.0.1:{calls}"} if calls else {}
     batching = Batching() if records is None else Batching(max_records=records)
     InferencePipeline(source, host, JsonLinesDestination(log), name="asked", batching=batching).serve(
         f"127.0.0.1:{port}", **options
@@ -60,16 +62,15 @@ def serve(port, log, seconds, *, workers, records):
 
 
 @contextmanager
-def served(seconds, workers=1, records=None, failpoints=""):
-    """A server in a process of its own: the process, its port and the file of its log."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+def served(seconds, workers=1, records=None, failpoints="", calls=""):  # noqa: PLR0917 - of the server's own
+    """A server in a process of its own: the process, its port and the file of its log; `calls` is a port for gRPC."""
+    port = free_port()
     path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory() as folder:
         log, said = Path(folder) / "asked.jsonl", Path(folder) / "said"
         with said.open("wb") as file:
             child = subprocess.Popen(
-                [sys.executable, "-m", "torture.asking", str(port), str(log), str(seconds), str(workers), str(records or "")],
+                [sys.executable, "-m", "torture.asking", str(port), str(log), str(seconds), str(workers), str(records or ""), str(calls)],
                 env={**os.environ, "PYTHONPATH": path, "MLINFER_TEST": "1", "MLINFER_FAILPOINTS": failpoints}, stdout=file, stderr=file,
             )  # fmt: skip
         try:
@@ -82,6 +83,12 @@ def served(seconds, workers=1, records=None, failpoints=""):
         finally:
             child.kill()
             child.wait()
+
+
+def free_port():
+    """A port that nobody listens at now."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
 
 
 def _listens(port):
@@ -145,23 +152,27 @@ async def _names_itself(port, name, requests):
 
 def stopped(seed, stops):
     """So many servers get SIGTERM under load: what one of them has taken on is answered and in its log, and it ends well."""
-    dice, lost, answered, unanswered = random.Random(seed), 0, 0, 0
+    dice, lost, answered, unanswered = random.Random(seed), 0, Counter(), 0
     for _ in range(stops):
-        with served(0.002) as (child, port, log):
-            told, silent = asyncio.run(_until_it_ends(child, port, 0.1 + dice.random() * 0.4))
+        calls = free_port()
+        with served(0.002, calls=calls) as (child, port, log):
+            told, silent = asyncio.run(_until_it_ends(child, port, calls, 0.1 + dice.random() * 0.4))
             assert child.wait(30) == 0, f"the server ended with {child.returncode}"
             logged = {json.loads(line)["whose"] for line in log.read_text().splitlines()}
-        assert told, "nobody was answered: there was no load"
+        over = Counter("gRPC" if name.startswith("grpc") else "HTTP" for name in told)
+        assert len(over) == 2, f"there was no load: {over}"
         lost += len(told ^ logged)  # not in the log, or in the log and its client heard nothing
-        answered, unanswered = answered + len(told), unanswered + len(silent)
-    note = f"{answered:,} requests answered, {unanswered} that no server had taken on"
+        answered, unanswered = answered + over, unanswered + len(silent)
+    note = f"{answered['HTTP']:,} requests and {answered['gRPC']:,} calls answered, {unanswered} that no server had taken on"
     return Figures(stops, Verdict(lost=lost), notes=[note])
 
 
-async def _until_it_ends(child, port, seconds):
+async def _until_it_ends(child, port, calls, seconds):
     told, silent = set(), set()
-    clients = [asyncio.create_task(_asks_on(port, n, told, silent)) for n in range(NORMAL_CLIENTS)]
-    await asyncio.sleep(seconds)
+    half = NORMAL_CLIENTS // 2
+    clients = [asyncio.create_task(_asks_on(port, n, told, silent)) for n in range(half)]
+    clients += [asyncio.create_task(asking_grpc.asks_on(calls, n, told, silent)) for n in range(half)]
+    await asyncio.sleep(0.5 + seconds)  # a channel takes its time to connect
     child.send_signal(signal.SIGTERM)
     await asyncio.gather(*clients)
     return told, silent
@@ -337,5 +348,5 @@ async def _timed(port, requests):
 
 
 if __name__ == "__main__":
-    _, place, file, pause, processes, most = sys.argv
-    serve(int(place), file, pause, workers=int(processes), records=int(most) if most else None)
+    _, place, file, pause, processes, most, beside = sys.argv
+    serve(int(place), file, pause, workers=int(processes), records=int(most) if most else None, calls=beside)

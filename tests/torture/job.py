@@ -159,8 +159,10 @@ def source_of(folder, kind, rows, pause):
 
 def pipeline(folder, kind, rows=5, pause=0.001):
     """The pipeline under torture."""
-    destination, rejects = parts(folder, kind)
-    host = FunctionHost(answer, {"x": pa.float64()}, {"y": pa.float64()}, version="1")
+    restarted, renewed = kind.startswith("restarted-"), folder / "version"
+    destination, rejects = parts(folder, kind.removeprefix("restarted-"))
+    version = renewed.read_text() if renewed.exists() else "1"
+    host = FunctionHost(answer, {"x": pa.float64()}, {"y": pa.float64()}, version=version)
     return InferencePipeline(
         source_of(folder, kind, rows, pause),
         Renewed(host) if kind == "swaps" else host,
@@ -172,7 +174,8 @@ def pipeline(folder, kind, rows=5, pause=0.001):
         workers=4,  # so that there is a lane for every partition
         retry=RETRY,
         checkpoint=Checkpoint(folder / "progress.json") if kind == "tee" else None,
-        on_change="continue" if kind == "swaps" else "stop",
+        on_change="continue" if kind == "swaps" else "restart" if restarted else "stop",
+        lineage=["model_version"] if restarted else (),
     )
 
 

@@ -2,9 +2,29 @@
 
 from torture.figures import Figures, check
 from torture.harness import tortured
+from torture.oracle import versions
 
 IN_RECOVERY = "host.load.before host.load.after source.open source.read.before".split()
 IN_RECOVERY_OF_TEXT = "progress.write.tmp progress.fsync progress.rename".split()
+
+ANEW = {
+    "restarted-parquet": (
+        "dest.anew",
+        "dest.begin",
+        "dest.publish",
+        "dest.write.partial",
+        "dest.commit.after",
+    ),
+    "restarted-jsonl": (
+        "dest.anew",
+        "dest.begin",
+        "progress.rename",
+        "dest.write.partial",
+        "dest.commit.after",
+    ),
+}
+ANEW_HITS = {"dest.begin": 12, "dest.publish": 12, "progress.rename": 12, "dest.commit.after": 3}
+"""Behind the first new answers: rejects and every lane come to these places, too. Else the first hit."""
 
 
 def at_named_places(kind, seed, kills):
@@ -38,6 +58,23 @@ def in_recovery(kind, seed, kills):
         check(torture.stored() > before, "no progress was made", torture)
         check(not leftovers(torture), f"left behind: {leftovers(torture)}", torture)
         figures.done, figures.between = kills, None
+        return figures
+
+
+def begun_anew(kind, seed, kills):
+    """So many runs with a newer model, which begin the output anew, die at it; never are answers of two models there."""
+    with tortured(kind, seed) as torture:
+        torture.feed(60)
+        torture.clean_run()
+        places = ANEW[kind]
+        for n in range(kills):
+            (torture.folder / "version").write_text(str(n + 2))
+            place = places[n % len(places)]
+            check(torture.kill_at(place, ANEW_HITS.get(place, 1)), f"no run came to {place}", torture)
+            found = versions(torture.folder, kind)
+            check(len(found) <= 1, f"killed at {place}: answers of the models {found}", torture)
+        figures = _ended(torture)
+        figures.between = None  # of a run that begins anew less may be there than before it
         return figures
 
 

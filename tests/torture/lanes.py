@@ -110,6 +110,7 @@ LANES = [
     kills("swaps", 40, 20),
     kills("followed-jsonl", 54, 3),
     kills("followed-csv", 54, 3),
+    *(Lane(f"kill {kind}", "kills", partial(killing.begun_anew, kind), 30, 15, 0, places, 6) for kind, places in killing.ANEW.items()),
     *(lane(f"any time {kind}", "kills", killing.at_any_time, (75, 25, 2), rows=75 * ROWS_A_KILL) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
     *(lane(f"recovery {kind}", "kills", killing.in_recovery, (30, 10, 4)) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
     *(lane(f"zombies {kind}", "rounds", stopping.zombies, (25, 13, 1)) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
@@ -134,6 +135,7 @@ LANES = [
     *(Lane(f"disk faults {kind}", "operations", partial(io_faults.one_by_one, kind), floor, floor, 0, io_faults.FAULTS, floor // 4) for kind, floor in io_faults.FLOORS.items()),  # the short ones have tests of their own
     Lane("power loss", "states", after_power_loss, 10_000, 10_000, 0),  # the short one has a test of its own
     Lane("cost of safety", "runs", cost.of_safety, cost.RUNS, cost.RUNS, 0, alone=True),
+    *(Lane(f"cost of safety {kind}", "runs", partial(cost.of_committing, kind), cost.RUNS, cost.RUNS, 0, alone=True) for kind in cost.KINDS if kind != "parquet"),
 ]  # fmt: skip
 
 

@@ -76,6 +76,7 @@ def answers(folder, kind, *, committed=False):
 
     A text file may hold more than was committed until the next run cuts it off; `committed` leaves that out.
     """
+    kind = kind.removeprefix("restarted-")
     if kind in DATABASES:
         return _sqlite(folder / "out.db", "SELECT id, x, y FROM scores ORDER BY rowid")
     if kind == "postgres":
@@ -89,6 +90,12 @@ def answers(folder, kind, *, committed=False):
     return [(row["id"], row["x"], row["y"]) for row in rows if "id" in row]
 
 
+def versions(folder, kind):
+    """The versions of the model whose answers are there, committed or not."""
+    rows = _parts(folder / "out") if kind.endswith("parquet") else _lines(folder / "out.jsonl")
+    return {row["model_version"] for row in rows}
+
+
 def rejects(folder, kind):
     """The ids of the records that were refused."""
     if kind in DATABASES - {"unfenced"}:
@@ -97,7 +104,7 @@ def rejects(folder, kind):
         return [f"{partition}#{int(n) - FIRST_LINE.get(kind, 0)}" for partition, n in parted]
     if kind == "postgres":
         return [name for (name,) in _postgres(folder, "SELECT record_id FROM rejects")]
-    rows = _parts(folder / "rejects") if kind == "parquet" else _lines(folder / "rejects.jsonl")
+    rows = _parts(folder / "rejects") if kind.endswith("parquet") else _lines(folder / "rejects.jsonl")
     return [row["record_id"] for row in rows]
 
 

@@ -31,6 +31,7 @@ MOST_READING = 32
 MOST_PROBES, PROBE_SECONDS = 4, 1.0
 """The same for messages of probes, which anybody may send: a few bytes, so they have to be there at once."""
 LONGEST_DETAILS = 1000
+LEAVING_SECONDS = 0.2
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -94,6 +95,7 @@ class GrpcServer:
         self._desk, self._form, self._listener, self._ready = desk, form, listener, ready
         self.keys: Keys | None = None
         self._server: Any = None
+        self._leaving = False
         self._messages = _Messages(MOST_READING, listener.patience.body)
         self._probes = _Messages(MOST_PROBES, PROBE_SECONDS)
 
@@ -139,6 +141,9 @@ class GrpcServer:
     async def close(self) -> None:
         """Take nothing new, and return when every request that was accepted has its answer."""
         patience = self._listener.patience
+        self._leaving = True
+        # a call that gRPC has taken but not handed over when it stops would get CANCELLED, as if its caller had given up
+        await asyncio.sleep(LEAVING_SECONDS)
         asyncio.get_running_loop().call_later(patience.stop, self._messages.end)
         await self._server.stop(patience.stop + patience.answer)
 
@@ -154,8 +159,8 @@ class GrpcServer:
             held = status = 0
             begun, call_ = listener.now(), _Call()
             try:
-                if self.keys is not None and not is_open:
-                    call_.key = self.keys.holder(_said(context, "authorization")).name
+                if not is_open:
+                    self._let_in(context, call_)
                 data = await messages.read(context)
                 held = listener.hold(len(data), call_.key)
                 found: bytes = await call(_parsed(message, data), context, call_)
@@ -183,6 +188,13 @@ class GrpcServer:
                     )
 
         return handler
+
+    def _let_in(self, context: Any, call: _Call) -> None:
+        """Note whose key this is. Raises Refused: nobody's, or the server ends."""
+        if self._leaving:
+            raise Refused(503, "the server ends; ask again in a moment")
+        if self.keys is not None:
+            call.key = self.keys.holder(_said(context, "authorization")).name
 
     # --- the protocol's calls ---------------------------------------------------------------------------------------
 
