@@ -16,13 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, loguniform
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.cluster import KMeans
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
+    IsolationForest,
     RandomForestClassifier,
+    StackingClassifier,
 )
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.feature_selection import SelectKBest, f_regression
@@ -820,6 +823,17 @@ def test_a_first_metric_without_a_value_for_the_baseline_is_refused_before_the_f
         asked(frame.assign(late=3.0), LinearRegression())
     assert list(tmp_path.iterdir()) == []
     assert asked(frame, metrics=["roc_auc", "precision"], accept={"precision": 0.5})["precision"].low > 0.5
+
+
+def test_a_stack_is_trained_and_what_learns_no_outcome_is_refused(asked):
+    stack = StackingClassifier([("a", LogisticRegression()), ("b", RandomForestClassifier(3))], cv=2)
+    found = asked(wide(), stack, seed=3)
+    fit = manifest(found.path)["training"]["fit"]
+    again = asked(wide(), estimator(fit["estimator"]), seed=3, to=found.path.with_name("again.mlinfer"))
+    assert manifest(again.path)["digest"] == manifest(found.path)["digest"]
+    for other in (KMeans(2), IsolationForest(), StandardScaler(), make_pipeline(StandardScaler(), KMeans(2))):
+        with pytest.raises(ConfigError, match="wanted a classifier or a regressor"):
+            asked(wide(), other, to=found.path.with_name("other.mlinfer"))
 
 
 def test_fewer_draws_than_tell_a_margin_confirm_nothing(asked):

@@ -61,13 +61,21 @@ class Feeding:
 
 def prepared(estimator: Any, seed: int) -> Any:
     """A fresh copy whose every `random_state` that was left open comes from `seed`. Raises ConfigError: it is none."""
-    from sklearn.base import clone
+    from sklearn.base import clone, is_classifier, is_clusterer, is_outlier_detector, is_regressor
 
     if isinstance(estimator, type):
         msg = f"estimator: wanted an estimator, found the class; write {estimator.__name__}()"
         raise ConfigError(msg)
-    if not (hasattr(estimator, "fit") and hasattr(estimator, "predict") and hasattr(estimator, "get_params")):
+    if not (hasattr(estimator, "fit") and hasattr(estimator, "get_params")):
         msg = f"estimator: wanted one of scikit-learn's kind (fit, predict, get_params), found {type(estimator).__name__}"
+        raise ConfigError(msg)
+    known = is_classifier(estimator) or is_regressor(estimator)  # a stack cannot predict before it is fitted
+    if (
+        not (known or hasattr(estimator, "predict"))
+        or is_clusterer(estimator)
+        or is_outlier_detector(estimator)
+    ):
+        msg = f"estimator: wanted a classifier or a regressor, which learn an outcome, found {type(estimator).__name__}"
         raise ConfigError(msg)
     fresh = clone(estimator)
     dice = np.random.default_rng(seed)
