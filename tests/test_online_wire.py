@@ -329,6 +329,8 @@ def test_a_path_that_is_almost_one_is_told_how_it_is_spelled(server, client):
     ):
         told = refused(server, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), 404)
         assert told.startswith("there is nothing here"), path
+        assert "/predict" in told
+        assert "/docs" in told
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ class Routes:
                 404,
                 f"wanted {meant} as it is written here, without a slash or a query behind it and without %",
             )
-        return Refused(404, "there is nothing here; ask POST /predict, GET /live, GET /ready or GET /v2")
+        return Refused(404, "there is nothing here; ask POST /predict, or see /docs, /openapi.json and /v2")
 
     def _check_name(self, head: Head) -> None:
         """A page in a browser must not reach a loopback server under a name of its own choosing."""
