@@ -37,13 +37,14 @@ LOADS = {  # by model: the records in a request and the connections
     "forest": ((1, 1), (1, 64), (100, 16)),
 }
 COLUMNS = [(model, *load) for model, loads in LOADS.items() for load in loads]
-PATIENCE = 60
+PATIENCE = 120
 SETTINGS = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "BENTOML_DO_NOT_TRACK": "True",
     "MLSERVER_MODEL_PARALLEL_WORKERS": "0",
     "PYTHONDONTWRITEBYTECODE": "",  # see measure.py
+    "RAY_USAGE_STATS_ENABLED": "0",
 }
 
 
@@ -95,6 +96,8 @@ CONTENDERS = (
         "BentoML", "{bin}/bentoml serve bentoml_app:Classifier --working-dir {servers} --host 127.0.0.1 --port {port}",
         "bentoml", "/predict", "matrix", (SHARED, "bentoml"),
     ),
+    Contender("Ray Serve", "{python} {servers}/ray_app.py {port}", "ray", "/predict", "matrix", (SHARED, "ray[serve]")),
+    Contender("Ray Serve, batching", "{python} {servers}/ray_app.py {port} batching", "ray", "/predict", "matrix", (SHARED, "ray[serve]")),
     Contender("Triton, PyTriton", "{python} {servers}/pytriton_app.py {port} {more_ports}", "pytriton", needs=(SHARED, "nvidia-pytriton")),
 )  # fmt: skip
 
@@ -304,7 +307,7 @@ def versions(pythons: dict[str, Path]) -> str:
         listed = subprocess.run(
             [python, "-m", "pip", "list", "--format=json"], check=True, capture_output=True
         )
-        wanted = {"numpy", "scikit-learn", "uvloop", "uvicorn", "fastapi", "mlserver", "litserve", "bentoml", "nvidia-pytriton", "mlinfer-fast", "granian"}  # fmt: skip
+        wanted = {"numpy", "scikit-learn", "uvloop", "uvicorn", "fastapi", "mlserver", "litserve", "bentoml", "ray", "nvidia-pytriton", "mlinfer-fast", "granian"}  # fmt: skip
         have = [
             f"{one['name']} {one['version']}" for one in json.loads(listed.stdout) if one["name"] in wanted
         ]

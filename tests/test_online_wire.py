@@ -1,5 +1,6 @@
 """The server's promises about HTTP: what is not a good request gets a clear 4xx as JSON, and the next one its answer."""
 
+import gzip
 import json
 import re
 import resource
@@ -300,6 +301,63 @@ def test_paths_that_there_are_not_and_methods_that_a_path_has_not(client):
     assert (found.status_code, found.headers["Allow"]) == (405, "POST")
     assert client.post("/live", content=GOOD, headers=JSON).status_code == 405
     assert client.get("/ready").json() == {"ready": True}
+
+
+def test_a_path_that_is_almost_one_is_told_how_it_is_spelled(server, client):
+    model = path_name(server.desk.signature.model_id)
+    for path, meant in (
+        ("/live/", "/live"),
+        ("/predict?x=1", "/predict"),
+        ("/%6Cive", "/live"),
+        ("/v2/", "/v2"),
+        (f"/v2/models/{model}/?a=b", f"/v2/models/{model}"),
+        (f"/v2/models/%{ord(model[0]):02x}{model[1:]}", f"/v2/models/{model}"),
+        (f"/v2/models/{model}/versions/%31", f"/v2/models/{model}/versions/1"),
+    ):
+        assert f"wanted {meant} as it is" in refused(
+            server, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), 404
+        )
+    for path in (
+        "/live/x",
+        "/v2/models/goose/",
+        f"/v2/models/{model}/versions/*",
+        "/%2e%2e/live",
+        "/versions/1",
+        "//live",
+        "/LIVE",
+        "http://evil.example/live",
+    ):
+        told = refused(server, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), 404)
+        assert told.startswith("there is nothing here"), path
+        assert "/predict" in told
+        assert "/docs" in told
+
+
+@pytest.mark.parametrize(
+    "more",
+    [b"Accept: text/html\r\n", b"Accept: application/json;q=0\r\n", b"Accept-Encoding: gzip, br\r\n",
+     b"Expect: 200-ok\r\n", b"Keep-Alive: timeout=5, max=100\r\n", b"Connection: keep-alive\r\n",
+     b"Upgrade: h2c\r\n", b"User-Agent: \xe4\r\n", b"X-Empty:\r\n"],
+)  # fmt: skip
+def test_what_a_client_would_like_and_this_server_has_not_does_no_harm(server, client, more):
+    """Answers are JSON, as they are, and the connection goes on."""
+    one = HEAD + more + b"Content-Length: 8\r\n\r\n" + GOOD
+    assert answers(server, one + one) == [(200, {"y": 2.0})] * 2
+
+
+def test_a_client_of_http_1_0_gets_its_answer_and_the_end(server, client):
+    head = HEAD.replace(b"1.1", b"1.0") + b"Connection: keep-alive\r\nContent-Length: 8\r\n\r\n"
+    with connected(server) as connection:
+        connection.sendall(head + GOOD)
+        text = connection.makefile("rb").read()
+    assert b"\r\nConnection: close\r\n" in text
+    assert taken_apart(text) == [(200, {"y": 2.0})]
+
+
+def test_a_compressed_body_is_told_that_none_is_read(client):
+    found = client.post("/predict", content=gzip.compress(GOOD), headers={**JSON, "Content-Encoding": "gzip"})
+    assert (found.status_code, found.headers["Accept-Encoding"]) == (415, "identity")
+    assert "not compressed" in found.json()["error"]
 
 
 # --- many requests on one connection --------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ MODEL=model.joblib python benchmarks/servers/pytriton_app.py PORT GRPC_PORT METR
 
 import os
 import sys
+import sysconfig
 
 import joblib
 import numpy as np
@@ -23,6 +24,8 @@ def predict(x):
 
 if __name__ == "__main__":
     http, grpc, metrics = map(int, sys.argv[1:])
+    # Its stub loads the system's libpython of the same minor version, whose RLock may lack what this standard library asks of it
+    os.environ["LD_LIBRARY_PATH"] = sysconfig.get_config_var("LIBDIR")
     config = TritonConfig(
         http_address="127.0.0.1", http_port=http, grpc_port=grpc, metrics_port=metrics, log_verbose=0
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from mlinfer._online._head import Head, body_length, no_body, timeout
 from mlinfer._online._refusals import refusal
@@ -115,13 +116,18 @@ class Routes:
     def order(self, head: Head, connection: Connection) -> Order:
         """What a head asks for. Raises Refused."""
         self._check_name(head)
-        route = self._routes.get(head.path) or self._routes.get(self._starred(head.path))
+        route = self._at(head.path)
         key = None
         if self._keys is not None and (route is None or not route.open):
             key = self._keys.holder(head.one("authorization"))
         order = self._order(head, route, connection)
         order.key = key
         return order
+
+    def _at(self, path: str) -> Route | None:
+        if "*" in path:
+            return None
+        return self._routes.get(path) or self._routes.get(self._starred(path))
 
     def _starred(self, path: str) -> str:
         before, versions, rest = path.partition("/versions/")
@@ -130,7 +136,7 @@ class Routes:
 
     def _order(self, head: Head, route: Route | None, connection: Connection) -> Order:
         if route is None:
-            raise Refused(404, "there is nothing here; ask POST /predict, GET /live, GET /ready or GET /v2")
+            raise self._nowhere(head.path)
         if head.method not in route.methods:
             raise Refused(
                 405, f"wanted {route.method} {head.path}", header=f"Allow: {', '.join(route.methods)}"
@@ -142,6 +148,16 @@ class Routes:
         order = Order(head, body_length(head), route, connection)
         order.within = timeout(head)
         return order
+
+    def _nowhere(self, path: str) -> Refused:
+        """A path is looked up as it is: one name has one spelling, here and for whoever stands in front."""
+        meant = unquote(path.partition("?")[0]).rstrip("/")
+        if self._at(meant) is not None:
+            return Refused(
+                404,
+                f"wanted {meant} as it is written here, without a slash or a query behind it and without %",
+            )
+        return Refused(404, "there is nothing here; ask POST /predict, or see /docs, /openapi.json and /v2")
 
     def _check_name(self, head: Head) -> None:
         """A page in a browser must not reach a loopback server under a name of its own choosing."""
@@ -185,7 +201,7 @@ def _check_kind(head: Head, kinds: tuple[str, ...]) -> None:
         raise Refused(415, f"wanted Content-Type: {' or '.join(filter(None, kinds))}")
     charset = [one.strip() for one in parameters if one.strip()]
     if charset not in ([], ["charset=utf-8"], ['charset="utf-8"']) or "content-encoding" in head.headers:
-        raise Refused(415, "wanted a body in UTF-8, not compressed")
+        raise Refused(415, "wanted a body in UTF-8, not compressed", header="Accept-Encoding: identity")
 
 
 def _from_a_browser(head: Head) -> bool:

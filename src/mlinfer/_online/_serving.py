@@ -167,7 +167,7 @@ class Serving:
             listening.bind((str(address), port))
         except OSError as error:
             listening.close()
-            msg = f"{option}: wanted to listen at {bind}, found that this is not possible: {error.strerror}"
+            msg = f"{option}: wanted to listen at {bind}, found that this is not possible: {error.strerror}; take another one"
             raise ConfigError(msg) from error
         return listening
 
