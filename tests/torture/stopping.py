@@ -34,7 +34,7 @@ def by_sigterm(kind, seed, stops):
         for number in range(20 * stops):
             if sum(seen[phase] for phase in PHASES) == stops:
                 break
-            phase = PHASES[number % len(PHASES)]
+            phase = PHASES[(seed + number) % len(PHASES)]
             seen[_stopped(torture, phase, torture.dice.random() * longest[phase])] += 1
             left += torture.stored() < torture.due()
         check(seen[EARLY] <= seen["starting"] + 1, f"few were heeded at the start: {seen}", torture)
