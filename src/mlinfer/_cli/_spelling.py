@@ -7,7 +7,7 @@ import re
 FLAGS = {"run(from_start=True)": "--from-start", "from_start=True": "--from-start"}
 TABLES = {"rejects", "checkpoint"}
 KEYS = (
-    "allow_code_format", "background", "calibration", "columns", "compile", "delimiter", "example", "expand", "format",
+    "accept", "allow_code_format", "background", "calibration", "columns", "compile", "delimiter", "example", "expand", "format",
     "guard_formulas", "if_exists", "insecure", "keep", "key", "keys", "lineage", "name", "names", "on_change", "perfect",
     "ratio", "reads", "require", "sha256", "size", "takes", "test", "timeout", "tls", "trusted", "watch",
 )  # fmt: skip

@@ -13,7 +13,7 @@ from mlinfer.lifecycle._splits import ByGroup, ByKey, ByTime
 def check_arguments(split: Any, accept: Any, seed: Any, lists: Mapping[str, Any]) -> None:
     """Raises ConfigError: one is not of its kind; `lists` are those that hold names."""
     if not isinstance(split, ByKey | ByGroup | ByTime):
-        msg = f"split: wanted ByKey, ByTime or ByGroup of mlinfer.lifecycle, found {split!r:.100}; write split=ByKey('id')"
+        msg = f"split: wanted ByKey, ByTime or ByGroup of mlinfer.lifecycle, found {split!r:.100} (in Python: split=ByKey('id'))"
         raise ConfigError(msg)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         msg = f"seed: wanted a whole number of 0 or more, found {seed!r:.100}"
