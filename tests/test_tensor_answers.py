@@ -260,6 +260,98 @@ def test_a_text_has_the_same_most_length_however_it_is_said(text, status):
                 infer(request.SerializeToString(), timeout=20)
 
 
+# by type: what is sent, the datatype by which metadata call it, what /predict says back, and what comes in a tensor
+SAID = {
+    "a decimal": (pa.decimal128(38, 20), "123456789012345678.12345678901234567890", "BYTES"),
+    "a long decimal": (pa.decimal256(50, 2), "1" * 40 + ".25", "BYTES"),
+    "a dictionary of texts": (pa.dictionary(pa.int32(), pa.string()), "ä", "BYTES"),
+    "a dictionary of numbers": (pa.dictionary(pa.int8(), pa.int64()), 5, "INT64"),
+    "a large string": (pa.large_string(), "ä", "BYTES"),
+    "a string view": (pa.string_view(), "ä", "BYTES"),
+    "a moment": (pa.timestamp("us"), "2024-01-31T12:30:00.000001", "BYTES"),
+    "a moment in UTC": (pa.timestamp("us", "UTC"), "2024-01-31T12:30:00.000001Z", "BYTES"),
+    "a day": (pa.date32(), "2024-01-31", "BYTES"),
+    "a day in milliseconds": (pa.date64(), "2024-01-31", "BYTES"),
+    "a time": (pa.time64("us"), "12:30:00.000001", "BYTES"),
+    "a time in seconds": (pa.time32("s"), "12:30:00", "BYTES"),
+    "two decimals": (pa.list_(pa.decimal128(9, 2), 2), ["1.25", "2.50"], "BYTES"),
+    "two days": (pa.list_(pa.date32(), 2), ["2024-01-31", "2024-02-01"], "BYTES"),
+    "two from a dictionary": (pa.list_(pa.dictionary(pa.int32(), pa.string()), 2), ["ä", "b"], "BYTES"),
+}
+
+
+@pytest.mark.parametrize("what", SAID)
+def test_every_type_comes_in_and_goes_out_as_it_is_spelled_in_every_way(what):
+    kind, value, datatype = SAID[what]
+    seen = []
+
+    def duck(records):
+        seen.append(records.column("i"))
+        return {"o": records.column("i")}
+
+    host = FunctionHost(duck, pa.schema([required("i", kind)]), pa.schema([pa.field("o", kind)]))
+    flat = value if isinstance(value, list) else [value]
+    shape = [1, *([len(flat)] if flat is value else [])]
+    texts = [one.encode() if isinstance(one, str) else one for one in flat]
+    with InferencePipeline(IterableSource(nothing), host, MemoryDestination()).serving(
+        grpc_bind="127.0.0.1:0"
+    ) as server:
+        assert httpx.post(f"{server.url}/predict", json={"i": value}).json() == {"o": value}
+        model = f"{server.url}/v2/models/duck"
+        (described,) = httpx.get(model).json()["inputs"]
+        assert (described["datatype"], described["shape"][1:]) == (datatype, shape[1:])
+        tensor = {"name": "i", "shape": shape, "datatype": datatype, "data": flat}
+        (output,) = httpx.post(f"{model}/infer", json={"inputs": [tensor]}).json()["outputs"]
+        assert (output["datatype"], output["shape"], output["data"]) == (datatype, shape, flat)
+        with triton.InferenceServerClient(server.url.removeprefix("http://")) as client:
+            binary = triton.InferInput("i", shape, datatype)
+            binary.set_data_from_numpy(
+                np.array(texts, object if datatype == "BYTES" else None).reshape(shape)
+            )
+            assert client.infer("duck", [binary]).as_numpy("o").reshape(-1).tolist() == texts
+        request = CLASSES["ModelInferRequest"](model_name="duck")
+        one = request.inputs.add(name="i", datatype=datatype, shape=shape)
+        getattr(one.contents, CONTENTS[datatype]).extend(texts)
+        with grpc.insecure_channel(server.grpc_address) as channel:
+            data = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(
+                request.SerializeToString(), timeout=20
+            )
+        (output,) = CLASSES["ModelInferResponse"].FromString(data).outputs
+        assert list(getattr(output.contents, CONTENTS[datatype])) == texts
+    assert len(seen) >= 4
+    assert {str(one.type) for one in seen} == {str(kind)}
+    assert {str(one.to_pylist()) for one in seen} == {str(seen[0].to_pylist())}
+
+
+@pytest.mark.parametrize("text", ["1.255", "12345678.00", "1,25", " 1", "", "NaN", "0x1", "one"])
+def test_a_text_that_is_no_decimal_of_its_column_is_a_bad_record_and_its_neighbours_are_not(text):
+    kind = pa.decimal128(9, 2)
+    host = FunctionHost(
+        lambda records: {"o": records.column("i")},
+        pa.schema([required("i", kind)]),
+        pa.schema([pa.field("o", kind)]),
+    )
+    with InferencePipeline(IterableSource(nothing), host, MemoryDestination()).serving() as server:
+        found = httpx.post(f"{server.url}/predict", json=[{"i": "1.5"}, {"i": text}, {"i": 2}])
+    assert found.status_code == 422
+    assert [(one["row"], one["kind"]) for one in found.json()["records"]] == [(1, "wrong_type")]
+
+
+def test_an_integer_fits_a_decimal_that_has_room_for_it():
+    kind = pa.decimal128(5, 2)
+    host = FunctionHost(
+        lambda records: {"o": records.column("i")},
+        pa.schema([required("i", kind)]),
+        pa.schema([pa.field("o", kind)]),
+    )
+    with InferencePipeline(IterableSource(nothing), host, MemoryDestination()).serving() as server:
+        assert httpx.post(f"{server.url}/predict", json={"i": 2}).json() == {"o": "2.00"}
+        found = httpx.post(
+            f"{server.url}/predict", json=[{"i": -999}, {"i": 1000}, {"i": 7}, {"i": 2**63 - 1}]
+        ).json()
+        assert [one["row"] for one in found["records"]] == [1, 3]
+
+
 DAY = dt.datetime(2024, 1, 31, 12, 30)  # noqa: DTZ001 - a moment without a zone is meant
 SPELLED = {
     "a moment": (pa.timestamp("us"), DAY, "2024-01-31T12:30:00.000000"),

@@ -8,6 +8,9 @@ import pyarrow.types as pt
 
 from mlinfer._arrays import elements, finite_in_all, from_numpy, from_values, masked, to_numpy, with_gaps
 
+INTEGER_DIGITS = 20
+"""So many has the largest integer of 64 bits."""
+
 
 def is_text(kind: pa.DataType) -> bool:
     """Strings in any of Arrow's layouts."""
@@ -42,8 +45,8 @@ def is_moment(kind: pa.DataType) -> bool:
 def compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether values of one type can stand for another without guessing.
 
-    Text is never read as a number. It is read as a date or a time, in ISO 8601: JSON, CSV and SQLite have no other way to
-    say one, and a record must not depend on how it came.
+    Text is never read as a float or an integer. It is read as a date or a time, in ISO 8601, and as a decimal: JSON, CSV and
+    SQLite have no other way to say one exactly, and a record must not depend on how it came.
     """
     if found == wanted:
         return True
@@ -51,13 +54,15 @@ def compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
         found = found.storage_type
     if pt.is_dictionary(found):
         found = found.value_type
+    if pt.is_dictionary(wanted):
+        wanted = wanted.value_type
     if found == wanted or pt.is_null(found):
         return True
     if pt.is_fixed_size_list(found) and pt.is_fixed_size_list(wanted) and found.list_size != wanted.list_size:
         return False
     if is_list(found) and is_list(wanted):
         return compatible(found.value_type, wanted.value_type)
-    if is_text(found) and is_moment(wanted):
+    if is_text(found) and (is_moment(wanted) or pt.is_decimal(wanted)):
         return True
     if pt.is_timestamp(found) and pt.is_timestamp(wanted):
         return (found.tz is None) == (wanted.tz is None)
@@ -84,14 +89,36 @@ def cast(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | N
         return _cast_list(array, wanted)
     if is_number(array.type) and pt.is_floating(wanted):
         return _cast_to_float(array, wanted)
+    if pt.is_dictionary(wanted):
+        return _encoded(*cast(array, wanted.value_type), wanted)
+    return _cast_plain(array, wanted)
+
+
+def _cast_plain(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
     if pt.is_float16(array.type):
         array = array.cast(pa.float32())  # Arrow computes little with half floats
-    if is_text(array.type) and is_moment(wanted):
-        return _moments(array, wanted)
+    if is_text(array.type) and (is_moment(wanted) or pt.is_decimal(wanted)):
+        return _spelled(array, wanted)
+    if pt.is_integer(array.type) and pt.is_decimal(wanted):
+        # Arrow casts integers to decimals by what their type could hold, not by what they are
+        return _cast_by_halves(array.cast(pa.decimal128(INTEGER_DIGITS, 0)), wanted)
     try:
         return array.cast(wanted), None
     except pa.ArrowInvalid:
         return _cast_each(array, wanted)
+
+
+def _encoded(
+    values: pa.Array, unfit: np.ndarray | None, wanted: pa.DataType
+) -> tuple[pa.Array, np.ndarray | None]:
+    """Values as a dictionary; those for which its indices have no room do not fit."""
+    most = np.iinfo(wanted.index_type.to_pandas_dtype()).max
+    encoded = values.dictionary_encode()
+    if len(encoded.dictionary) > most + 1:
+        beyond = to_numpy(encoded.indices.fill_null(0)) > most
+        encoded = _without(values, beyond).dictionary_encode()
+        unfit = beyond if unfit is None else unfit | beyond
+    return encoded.cast(wanted), unfit
 
 
 def _cast_to_float(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
@@ -173,8 +200,8 @@ def _cast_by_halves(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.
     return pa.concat_arrays(values), np.concatenate(masks)
 
 
-def _moments(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
-    """Text in ISO 8601 as dates and times."""
+def _spelled(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+    """Text in ISO 8601 as dates and times, and decimals, exactly as they are written."""
     import pyarrow.compute as pc
 
     array = array.cast(pa.large_string())

@@ -37,6 +37,8 @@ class Answer:
             else:
                 self._lengths, self._ends = _lengths(array)
             array = elements(array)
+            if pt.is_dictionary(array.type):
+                array = array.dictionary_decode()
         self._gaps: np.ndarray | None = None
         self._flat: Elements
         if self.datatype == "BYTES":

@@ -47,6 +47,8 @@ class Kind:
         if is_list(inner):
             shape = (inner.list_size if pt.is_fixed_size_list(inner) else -1,)
             inner = inner.value_type
+        if pt.is_dictionary(inner):  # a way to store values, not to say them
+            inner = inner.value_type
         return Kind(field.name, _BY_TYPE.get(inner, "BYTES"), shape)
 
     def described(self) -> dict[str, Any]:
