@@ -13,7 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+)
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.feature_selection import SelectKBest, VarianceThreshold, chi2, f_classif
 from sklearn.impute import SimpleImputer
@@ -26,6 +31,7 @@ import mlinfer
 from mlinfer import ConfigError, InferencePipeline
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import SklearnHost, manifest
+from mlinfer.hosts._forms import _proof
 from mlinfer.hosts._forms._linear import Linear
 from mlinfer.lifecycle import ByKey
 from mlinfer.lifecycle._splits import divided
@@ -362,11 +368,13 @@ LAST = [
     TREE,
     RandomForestClassifier(3, random_state=0, max_depth=6),
     HistGradientBoostingClassifier(max_iter=3, random_state=0),
+    GradientBoostingClassifier(n_estimators=3, random_state=0),
+    ExtraTreesClassifier(3, random_state=0, max_depth=6),
 ]
 
 
 @pytest.mark.filterwarnings("ignore")  # of unknown categories
-@settings(max_examples=8, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=16, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     encoder=st.sampled_from(ENCODERS),
     prepared=st.sampled_from(PREPARED),
@@ -386,6 +394,7 @@ def test_any_pipeline_is_saved_and_answers_the_same_compiled_or_not(  # noqa: PL
         model = clone(make_pipeline(first, selector, last)).fit(KNOWN[columns], OUTCOME)
     except (ValueError, TypeError):
         return  # scikit-learn does not fit such a pipeline
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         # one by one is how scikit-learn's refusals are found, which takes its time
-        check(model, KNOWN[columns], ASKED[columns][: 60 if encoder in REFUSING else None], Path(folder))
+        patch.setattr(_proof, "ALONE", 5)
+        check(model, KNOWN[columns], ASKED[columns][: 20 if encoder in REFUSING else 150], Path(folder))

@@ -836,6 +836,20 @@ def test_a_stack_is_trained_and_what_learns_no_outcome_is_refused(asked):
             asked(wide(), other, to=found.path.with_name("other.mlinfer"))
 
 
+def test_a_parameter_that_cannot_be_is_not_blamed_on_the_features(asked):
+    with pytest.raises(
+        ConfigError, match="Ridge: wanted parameters that it takes, found: The 'alpha' parameter"
+    ):
+        asked(wide(late=1.0 * np.arange(600)), Ridge(alpha="x"))
+
+
+def test_an_unknown_key_of_the_file_lists_each_known_one_once(folder, capsys):
+    (folder / "train.toml").write_text("sed = 7\n" + FILE.replace("BAR", "0.7"))
+    assert main(["train", "train.toml"]) == 2
+    known = capsys.readouterr().err.strip().rpartition("known: ")[2].split(", ")
+    assert len(known) == len(set(known)) > 10
+
+
 def test_fewer_draws_than_tell_a_margin_confirm_nothing(asked):
     groups = wide(hospital=np.arange(600) % 8)
     with pytest.raises(ConfigError, match=r"wanted 6 or more unseen values of 'hospital'.*found [1-5];"):

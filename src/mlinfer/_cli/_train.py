@@ -64,7 +64,7 @@ def trained(path: Path, allow: list[str]) -> Training:
     from mlinfer.lifecycle import estimator, train
 
     file = Definition(read_file(path, "what to train"), path, frozenset(allow))
-    refuse_unknown(file.found, [*PLAIN, *NEEDED], str(path))
+    refuse_unknown(file.found, list(dict.fromkeys([*PLAIN, *NEEDED])), str(path))
     missing = [name for name in NEEDED if name not in file.found]
     if missing:
         msg = f"{path}: wanted {', '.join(NEEDED)}, found no {', no '.join(missing)}"

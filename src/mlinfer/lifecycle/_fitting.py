@@ -108,6 +108,9 @@ def fitted(estimator: Any, features: Any, truth: np.ndarray, weights: np.ndarray
             estimator.fit(features, truth, **options)
     except (ValueError, TypeError, AttributeError) as error:
         first = (str(error).splitlines() or [""])[0]
+        if type(error).__name__ == "InvalidParameterError":  # scikit-learn looks at parameters when it fits
+            msg = f"{type(estimator).__name__}: wanted parameters that it takes, found: {first}"
+            raise ConfigError(msg) from error
         msg = f"{type(estimator).__name__}: wanted features that it can be fitted on, found {first}; put a step in front of it (an imputer, an encoder), or choose other features"
         raise ConfigError(msg) from error
     return estimator
