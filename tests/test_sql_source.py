@@ -341,3 +341,10 @@ def test_a_pipeline_reads_and_writes_one_database_exactly_once(path):
         assert connection.execute(
             "SELECT count(*) FROM scores JOIN t USING (id) WHERE y = 2 * x"
         ).fetchone() == (11,)
+
+
+@pytest.mark.parametrize("password", ["hunter2", "hun/ter2", "hun@ter2", "hun?ter2", "a@b/hunter2?c"])
+def test_no_message_holds_a_password(password):
+    with pytest.raises(ConfigError, match="the only kind that SqlSource reads") as caught:
+        SqlSource(f"postgresql://me:{password}@host/db", "SELECT 1").describe()
+    assert "ter2" not in str(caught.value)

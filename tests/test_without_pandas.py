@@ -1,8 +1,10 @@
 """Arrow imports pandas, where it is installed, for many a conversion: no run of plain records waits for that."""
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from importlib.util import find_spec
 
 import pyarrow as pa
@@ -22,7 +24,7 @@ def half(x):
     return x / 2
 
 host = FunctionHost(half, {"x": "float64"}, {"y": "float64"}, takes="numpy")
-keep = {"name": pa.string(), "ok": pa.bool_(), "n": pa.int64()}
+keep = {"name": pa.string(), "ok": OK, "n": pa.int64()}
 report = InferencePipeline(SOURCE, host, DESTINATION, name="halves", keep=keep, rejects=REJECTS).run()
 print(report.delivered, report.rejected, "pandas" in sys.modules)
 """
@@ -32,6 +34,7 @@ REJECTS = {
     "ParquetDestination('out')": "ParquetDestination('bad')",
     "SqlDestination('sqlite:///out.db', table='out')": "SqlDestination('sqlite:///out.db', table='bad')",
 }
+SQL = "SqlSource('sqlite:///rows.db', 'SELECT x, name, ok, n, rowid AS id FROM rows')"
 ROWS = [{"x": n / 4, "name": f'"{n}"', "ok": n % 2 == 0, "n": n, "list": [0.5, n / 2]} for n in range(100)]
 
 
@@ -46,6 +49,9 @@ def folder(tmp_path):
         + "".join(f"{row['x']},{row['n']},{row['ok']},{row['n']}\n" for row in ROWS)
         + "one,0,true,0\n,0,true,0\n1,0\n"
     )
+    with closing(sqlite3.connect(tmp_path / "rows.db")) as database, database:
+        database.execute("CREATE TABLE rows (x REAL, name TEXT, ok INTEGER, n INTEGER)")
+        database.executemany("INSERT INTO rows VALUES (:x, :name, :ok, :n)", [*ROWS, bad[1]])
     pq.write_table(pa.Table.from_pylist([*ROWS, {**ROWS[0], "x": None}]), tmp_path / "rows.parquet")
     return tmp_path
 
@@ -55,6 +61,7 @@ def ran(folder, source, destination):
         JOB.replace("SOURCE", source)
         .replace("DESTINATION", destination)
         .replace("REJECTS", REJECTS[destination])
+        .replace("OK", "pa.int64()" if source.startswith("Sql") else "pa.bool_()")
     )
     done = subprocess.run(
         [sys.executable, "-c", text], cwd=folder, capture_output=True, text=True, check=False
@@ -70,8 +77,13 @@ def test_bad_records_are_written_to_each_destination_without_importing_pandas(fo
 
 @pytest.mark.parametrize(
     ("source", "rejected"),
-    [("CsvSource('rows.csv')", "3"), ("ParquetSource('rows.parquet')", "1")],
-    ids=["csv", "parquet"],
+    [
+        ("CsvSource('rows.csv')", "3"),
+        ("ParquetSource('rows.parquet')", "1"),
+        (SQL, "1"),
+        (SQL.replace("')", "', key='id')"), "1"),
+    ],
+    ids=["csv", "parquet", "sql", "sql by key"],
 )
 def test_bad_records_are_found_without_importing_pandas(folder, source, rejected):
     assert ran(folder, source, "JsonLinesDestination('out.jsonl')") == ["100", rejected, "False"]

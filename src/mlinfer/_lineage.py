@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from mlinfer._arrays import from_numpy, from_values
+from mlinfer._arrays import constant, from_numpy, from_values
 from mlinfer._errors import ConfigError
 
 if TYPE_CHECKING:
@@ -88,4 +88,4 @@ class Lineage:
             return ids
         import pyarrow.compute as pc
 
-        return pc.binary_join_element_wise(pa.scalar(f"{self._run}/{call}"), ids, pa.scalar(""))
+        return pc.binary_join_element_wise(constant(f"{self._run}/{call}"), ids, constant(""))

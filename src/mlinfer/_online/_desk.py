@@ -55,7 +55,7 @@ class Caller(Protocol):
 
     @property
     def alone(self) -> bool:
-        """Whether nobody else is there who could ask at the same time."""
+        """Whether nobody is known who could ask at the same time: a batch need not wait for others to join."""
 
     def answer(self, data: bytes, kind: str = JSON, more: tuple[str, ...] = ()) -> None:
         """Give the answer."""
@@ -131,8 +131,13 @@ class Desk:
     @property
     def wait(self) -> float:
         """Seconds that what waits will take, as far as the latest batches tell."""
-        full, rest = divmod(self._rows, self._step.max_records)
-        return self._pace.seconds(rest) + (full and full * self._pace.seconds(self._step.max_records))
+        return self._seconds(self._rows)
+
+    def _seconds(self, rows: int) -> float:
+        """For so many records, in batches as large as may be."""
+        full, rest = divmod(rows, self._step.max_records)
+        seconds = self._pace.seconds(rest)
+        return seconds + full * self._pace.seconds(self._step.max_records) if full else seconds
 
     def put(self, ask: Ask, within: float | None = None) -> None:
         """Take a request; its form answers it, or its caller is refused.
@@ -162,15 +167,11 @@ class Desk:
         """Raises Refused: it would wait for too long."""
         if self._waiting and self._rows + ask.rows > self._max_rows:
             raise BUSY
-        pace, most = self._pace, self._step.max_records
-        full, rest = divmod(self._rows + ask.rows, most)
-        queued = pace.seconds(rest)
-        if full:
-            queued += full * pace.seconds(most)
-        ahead = queued
+        ahead = queued = self._seconds(self._rows + ask.rows)
         if self._inside:
-            ahead += max(0.0, pace.seconds(self._inside) - (ask.since - self._entered))
-        if SLACK * ahead > within or queued - pace.seconds(min(ask.rows, most)) > self._patience.queue:
+            ahead += max(0.0, self._pace.seconds(self._inside) - (ask.since - self._entered))
+        alone = self._pace.seconds(min(ask.rows, self._step.max_records))
+        if SLACK * ahead > within or queued - alone > self._patience.queue:
             raise busy(ahead)
 
     def close(self) -> None:

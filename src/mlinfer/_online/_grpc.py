@@ -32,6 +32,7 @@ MOST_PROBES, PROBE_SECONDS = 4, 1.0
 """The same for messages of probes, which anybody may send: a few bytes, so they have to be there at once."""
 LONGEST_DETAILS = 1000
 LEAVING_SECONDS = 0.2
+"""So long calls are still refused in words, once the server ends."""
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,

@@ -204,8 +204,8 @@ class Infer:
         else:
             asked, tensors = self._read(text, rest, lifted)
         columns, rows = self._form.columns(tensors)
-        asked = Asked(columns, asked.id, asked.outputs, asked.binary)
-        order.ask = Ask(self._form, asked, rows, order)
+        mine = Asked(columns, asked.id, asked.outputs, asked.binary)  # a third of what `replace` takes
+        order.ask = Ask(self._form, mine, rows, order)
         self._desk.put(order.ask, order.within)
 
     def _read(

@@ -64,7 +64,7 @@ class Order:
 
     @property
     def alone(self) -> bool:
-        """Whether nobody else is there who could ask at the same time."""
+        """Whether nobody else has a connection of HTTP."""
         return self._connection.alone
 
     def begin(self, body: bytes) -> None:

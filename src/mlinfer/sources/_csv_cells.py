@@ -148,9 +148,8 @@ def _convert(cells: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray]:
         array = pa.nulls(len(texts), kind)
     doubtful = np.flatnonzero(as_numpy(pc.and_(texts.is_valid(), pc.invert(plain))))
     spelled = texts.take(_column(doubtful)).to_pylist()
-    known = {
-        text: _value(text, kind) for text in dict.fromkeys(spelled)
-    }  # bad cells are often alike: "NA", "-"
+    # bad cells are often alike: "NA", "-"
+    known = {text: _value(text, kind) for text in dict.fromkeys(spelled)}
     values = [known[text] for text in spelled]
     if values:
         mask = np.zeros(len(texts), bool)

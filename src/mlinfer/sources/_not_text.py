@@ -25,9 +25,8 @@ def without(records: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, tuple[st
     keep[list(found)] = False
     kept = records.filter(pa.array(keep))
     for place, fine in enumerate(columns):
-        if not fine and pt.is_dictionary(
-            kept.column(place).type
-        ):  # its dictionary still holds what nobody names
+        # its dictionary still holds what nobody names
+        if not fine and pt.is_dictionary(kept.column(place).type):
             anew = kept.column(place).dictionary_decode().dictionary_encode()
             kept = kept.set_column(place, kept.schema.field(place), anew.cast(kept.column(place).type))
     kept.validate(full=True)

@@ -23,6 +23,7 @@ from mlinfer import (
     EndOfInput,
     Position,
     RecordIds,
+    as_column,
     batch_from_rows,
     resolve,
 )
@@ -37,6 +38,7 @@ from mlinfer.sources._sqlite import (
 )
 
 LONGEST_SHOWN = 60
+_TEXT = pa.field("", pa.string())
 
 
 @dataclass(frozen=True, repr=False)
@@ -235,11 +237,11 @@ class SqlReader:
         if self._key is not None:
             self._after = keys[-1]
             position = {"key": self._after, "row": self._proof(rows[-1])}
-            ids = RecordIds.of(pa.array(list(map(str, keys))))
+            ids = RecordIds.of(as_column(list(map(str, keys)), _TEXT))
         columns = list(zip(*(row[:-1] for row in rows), strict=True))
         try:
             arrays = [
-                pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)
+                as_column(list(column), field) for column, field in zip(columns, self._schema, strict=True)
             ]
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
             return self._mixed(rows, position, ids)

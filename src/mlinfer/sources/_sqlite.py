@@ -16,7 +16,7 @@ from mlinfer import ComponentError, ConfigError, TransientError
 BUSY_SECONDS = 30
 SAMPLE = 1000
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_SECRET = re.compile(r"://[^/@]*@")
+_SECRET = re.compile(r"://.*@", re.DOTALL)
 _SEEN = {int: pa.int64(), float: pa.float64(), str: pa.string(), bytes: pa.binary()}
 
 
@@ -34,7 +34,7 @@ def database(url: str) -> Path:
 
 def redacted(url: str) -> str:
     """A URL without what could be a password."""
-    return _SECRET.sub("://***@", url.partition("?")[0])
+    return _SECRET.sub("://***@", url).partition("?")[0]
 
 
 def quoted(name: str) -> str:
