@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlinfer._failpoints import failpoint
 from mlinfer._online import _head
-from mlinfer._online._refusals import BUSY
+from mlinfer._online._refusals import BUSY, ENDS
 from mlinfer._online._wire import MOST_HEADER_BYTES, Refused, refusal, reply
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 MOST_AHEAD = 4 * MOST_HEADER_BYTES
 """Bytes of requests to come that are held while one is being answered."""
 _FULL = Refused(503, "too many connections; ask again in a moment")
-_ENDS = Refused(503, "the server ends; ask again in a moment")
 _logger = logging.getLogger("mlinfer")
 
 
@@ -255,7 +254,7 @@ class Connection(asyncio.Protocol):
         if self.phase == "idle" and not self._buffer:
             self._close()
         elif now and self.phase in {"head", "body"}:
-            self._refuse(_ENDS)
+            self._refuse(ENDS)
 
     def _part(self) -> None:
         """Let the client see the last answer, also when it was still talking.

@@ -128,13 +128,12 @@ class Desk:
         """How many records these are."""
         return self._rows
 
-    @property
-    def wait(self) -> float:
-        """Seconds that what waits will take, as far as the latest batches tell."""
-        return self._seconds(self._rows)
+    def crowded(self) -> bool:
+        """Whether who waits now takes half of the time that anybody may wait because of others."""
+        return self._seconds(self._rows) > self._patience.queue / 2
 
     def _seconds(self, rows: int) -> float:
-        """For so many records, in batches as large as may be."""
+        """What so many records will take in batches as large as may be, as far as the latest batches tell."""
         full, rest = divmod(rows, self._step.max_records)
         seconds = self._pace.seconds(rest)
         return seconds + full * self._pace.seconds(self._step.max_records) if full else seconds

@@ -18,7 +18,7 @@ from mlinfer._online._grpc_messages import CLASSES, HEALTH, NOT_SERVING, SERVICE
 from mlinfer._online._grpc_tensors import GrpcTensors
 from mlinfer._online._keys import Keys
 from mlinfer._online._listener import Listener
-from mlinfer._online._refusals import refusal
+from mlinfer._online._refusals import ENDS, refusal
 from mlinfer._online._routes import path_name
 from mlinfer._online._tensors import Kind
 from mlinfer._online._trace import trace_id
@@ -193,7 +193,7 @@ class GrpcServer:
     def _let_in(self, context: Any, call: _Call) -> None:
         """Note whose key this is. Raises Refused: nobody's, or the server ends."""
         if self._leaving:
-            raise Refused(503, "the server ends; ask again in a moment")
+            raise ENDS
         if self.keys is not None:
             call.key = self.keys.holder(_said(context, "authorization")).name
 

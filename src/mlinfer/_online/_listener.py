@@ -34,11 +34,12 @@ Access = Callable[[Order | None, int, float], str]
 
 
 class Listener:
-    """The connections of one address. `routes` is set before it opens."""
+    """The connections of one address. `routes` is set before it opens; `crowded`: whether the desk has much to do."""
 
     def __init__(
-        self, patience: Patience, counts: Counts, access: Access | None = None, *, neighbours: int = 0
-    ) -> None:
+        self, patience: Patience, counts: Counts, crowded: Callable[[], bool], access: Access | None = None, *,
+        neighbours: int = 0,
+    ) -> None:  # fmt: skip
         self.patience, self.access = patience, access
         self.seconds = asdict(patience)
         """The same by phase, which every request asks."""
@@ -50,8 +51,7 @@ class Listener:
         self.room = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._held = 0
         self._shares: Counter[str] = Counter()  # of that, by the name of a key
-        self.crowded: Callable[[], bool] = lambda: False
-        """Whether those who wait now have half of the time that they may wait behind each other before them."""
+        self._crowded = crowded
         limit = memory_limit()
         self._soft = None if limit is None else SOFT * limit / (1 + neighbours)  # who share it
         self._short = False  # of memory
@@ -121,7 +121,7 @@ class Listener:
         """Whether a key has more than half of what is under way, and what is left must do for the others."""
         if key is None or 2 * self._shares[key] <= self._held or not self.routes.shared:
             return False
-        return 2 * self._held > MOST_BYTES_AT_ONCE or self.crowded()
+        return 2 * self._held > MOST_BYTES_AT_ONCE or self._crowded()
 
     def told(self, path: str, status: int) -> None:
         """An answer went out."""

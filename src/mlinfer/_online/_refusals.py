@@ -20,6 +20,7 @@ OWN_WORDS = {
 }
 """Reasons whose message was written by whatever raised it, and may tell secrets; the log has it."""
 BUSY = Refused(503, "too much to do; ask again in a moment")
+ENDS = Refused(503, "the server ends; ask again in a moment")
 SHARE_TAKEN = Refused(
     503, "more than half of what is under way is yours, and others ask, too; ask again in a moment"
 )

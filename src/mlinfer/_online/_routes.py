@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from mlinfer._online._head import Head, body_length, no_body, timeout
-from mlinfer._online._refusals import refusal
+from mlinfer._online._refusals import ENDS, refusal
 from mlinfer._online._trace import trace_id
 from mlinfer._online._wire import JSON, Refused
 
@@ -188,7 +188,7 @@ def ready_if(ready: Callable[[], bool], data: bytes) -> Callable[[Order, bytes],
     def handle(order: Order, body: bytes) -> None:
         del body
         if not ready():
-            raise Refused(503, "the server ends")
+            raise ENDS
         order.answer(data)
 
     return handle

@@ -167,9 +167,9 @@ def serving_here(
                 step, logged, max_rows=MOST_ROWS, counts=counts, first=how.log == "before_reply", patience=patience
             )  # fmt: skip
             server.listener = Listener(
-                patience or Patience(), counts, access if how.access_log else None, neighbours=how.workers - 1
-            )
-            server.listener.crowded = partial(_crowded, server)
+                patience or Patience(), counts, server.desk.crowded, access if how.access_log else None,
+                neighbours=how.workers - 1,
+            )  # fmt: skip
             server.listener.routes = _routes(server, layout, example, names=how.allowed_names, keys=keys)
             if address is not None:  # first: it is the one that may find its address taken
                 spoken.append(_grpc(server, layout))
@@ -194,11 +194,6 @@ def _grpc(server: Server, layout: Layout) -> GrpcServer:
 
     form = GrpcTensors(layout, path_name(layout.signature.model_id))
     return GrpcServer(server.desk, form, server.listener, lambda: server.ready)
-
-
-def _crowded(server: Server) -> bool:
-    """Whether who waits now takes half of the time that anybody may wait because of others."""
-    return server.desk.wait > server.listener.patience.queue / 2
 
 
 def _renewed(event: ModelChanged, counts: Counts) -> None:
