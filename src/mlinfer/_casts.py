@@ -90,7 +90,8 @@ def cast(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | N
     if is_number(array.type) and pt.is_floating(wanted):
         return _cast_to_float(array, wanted)
     if pt.is_dictionary(wanted):
-        return _encoded(*cast(array, wanted.value_type), wanted)
+        values, unfit = cast(array, wanted.value_type)
+        return values.dictionary_encode().cast(wanted), unfit
     return _cast_plain(array, wanted)
 
 
@@ -102,23 +103,24 @@ def _cast_plain(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndar
     if pt.is_integer(array.type) and pt.is_decimal(wanted):
         # Arrow casts integers to decimals by what their type could hold, not by what they are
         return _cast_by_halves(array.cast(pa.decimal128(INTEGER_DIGITS, 0)), wanted)
+    if pt.is_floating(array.type) and pt.is_decimal(wanted):
+        return _cast_to_decimal(array, wanted)
     try:
         return array.cast(wanted), None
     except pa.ArrowInvalid:
         return _cast_each(array, wanted)
 
 
-def _encoded(
-    values: pa.Array, unfit: np.ndarray | None, wanted: pa.DataType
-) -> tuple[pa.Array, np.ndarray | None]:
-    """Values as a dictionary; those for which its indices have no room do not fit."""
-    most = np.iinfo(wanted.index_type.to_pandas_dtype()).max
-    encoded = values.dictionary_encode()
-    if len(encoded.dictionary) > most + 1:
-        beyond = to_numpy(encoded.indices.fill_null(0)) > most
-        encoded = _without(values, beyond).dictionary_encode()
-        unfit = beyond if unfit is None else unfit | beyond
-    return encoded.cast(wanted), unfit
+def _cast_to_decimal(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+    """Floats as the decimals that Python reads as just these floats; Arrow would round the others. NaN is no value."""
+    values = to_numpy(array.fill_null(np.nan))
+    array = _without(array, np.isnan(values))
+    decimals, unfit = _cast_by_halves(array, wanted)
+    back = [np.nan if one is None else float(one) for one in decimals.to_pylist()]
+    off = to_numpy(decimals.is_valid()) & (np.array(back).astype(values.dtype) != values)
+    if off.any():
+        decimals, unfit = _without(decimals, off), off if unfit is None else unfit | off
+    return decimals, unfit
 
 
 def _cast_to_float(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
@@ -142,6 +144,10 @@ def _cast_each(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarr
     """
     import pyarrow.compute as pc
 
+    if pt.is_decimal(
+        wanted
+    ):  # cast roughly, one with too many digits becomes another number, and comes back unchanged
+        return _cast_by_halves(array, wanted)
     if pt.is_floating(array.type):
         array = _without(array, _true(pc.is_nan(array)))
     try:

@@ -94,7 +94,7 @@ def _kept(signature: Signature, known: pa.Schema | None, keep: Keep, where: str)
 def _kept_type(name: str, known: pa.Schema | None, keep: Keep, where: str) -> pa.DataType:
     if isinstance(keep, Mapping):
         kind = keep[name]
-        return pa.type_for_alias(kind) if isinstance(kind, str) else kind
+        return _plain(pa.type_for_alias(kind) if isinstance(kind, str) else kind)
     if known is None:
         msg = (
             f"keep: wanted the type of {name!r}, found nothing in {where} that tells it before it is read: it has no schema, "
@@ -113,4 +113,8 @@ def _kept_type(name: str, known: pa.Schema | None, keep: Keep, where: str) -> pa
             f"several types), so it needs one: keep={{{name!r}: pa.string()}}"
         )
         raise ConfigError(msg)
+    return _plain(kind)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pt.is_dictionary(kind) else kind

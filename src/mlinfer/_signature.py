@@ -6,12 +6,15 @@ import hashlib
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.types as pt
 
 from mlinfer._errors import ConfigError
 
 FINITE = b"mlinfer.finite"
 NONFINITE = b"mlinfer.nonfinite"
 SPELLED = b"mlinfer.spelled"
+WIDE = 32
+"""Bits of the indices of a dictionary: with fewer, whether a value has room would hang on the other records of its batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,13 @@ class Signature:
                 twice = sorted({name for name in names if names.count(name) > 1})
                 msg = f"signature of {self.model_id!r}: {role} name a field twice: {', '.join(twice)}"
                 raise ConfigError(msg)
+        for field in self.inputs:
+            if (index := _narrow(field.type)) is not None:
+                msg = (
+                    f"signature of {self.model_id!r}: input {field.name!r}: wanted a dictionary with indices of 32 bits or more, "
+                    f"found {index}, which has no room for what a batch may hold; write pa.dictionary(pa.int32(), ...)"
+                )
+                raise ConfigError(msg)
         if not self.outputs.names:
             msg = f"signature of {self.model_id!r}: wanted at least one output field, found none"
             raise ConfigError(msg)
@@ -50,6 +60,14 @@ class Signature:
         """A digest of everything that changes answers: the model's bytes, its fields and their meaning."""
         parts = [self.model_id, self.version, self.digest, self.inputs.to_string(), self.outputs.to_string()]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _narrow(kind: pa.DataType) -> pa.DataType | None:
+    """The type of indices into a dictionary, if it has room for fewer values than a batch for records."""
+    if pt.is_dictionary(kind):
+        return kind.index_type if kind.index_type.bit_width < WIDE else None
+    inner = (kind.field(number).type for number in range(kind.num_fields))
+    return next((found for one in inner if (found := _narrow(one)) is not None), None)
 
 
 def finite(field: pa.Field) -> pa.Field:

@@ -226,7 +226,8 @@ class Connection(asyncio.Protocol):
         """A request that cannot be read, or whose body nobody wants: the connection cannot go on behind it."""
         if self._transport.is_closing():
             return
-        bodiless = bytes(self._buffer[:5]) == b"HEAD "
+        order = self._order
+        bodiless = bytes(self._buffer[:5]) == b"HEAD " if order is None else order.head.method == "HEAD"
         self._free()
         self._order = None
         self._listener.told("other", refused.status)

@@ -22,7 +22,8 @@ OWN_WORDS = {
 BUSY = Refused(503, "too much to do; ask again in a moment")
 ENDS = Refused(503, "the server ends; ask again in a moment")
 SHARE_TAKEN = Refused(
-    503, "more than half of what is under way is yours, and others ask, too; ask again in a moment"
+    503,
+    "more than half of what is under way is yours, and the rest is kept for others; ask again in a moment",
 )
 LONGEST_RETRY = 60
 _logger = logging.getLogger("mlinfer")
