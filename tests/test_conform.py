@@ -59,6 +59,10 @@ def conform(array, field):
         (pa.array(["a", None]).dictionary_encode(), required(pa.string()), ["a"], [(1, "missing_value")]),
         (pa.array([b"ab", b"abc"]), required(pa.binary(2)), [b"ab"], [(1, "wrong_type")]),
         (pa.array([decimal.Decimal("2.00"), decimal.Decimal("2.50")]), required(pa.int8()), [2], [(1, "wrong_type")]),
+        (pa.array([1.25, 1.2599, 1e10, INF]), required(pa.decimal128(6, 2)), [decimal.Decimal("1.25")], [(1, "wrong_type"), (2, "wrong_type"), (3, "wrong_type")]),
+        (pa.array([0.1, 0.2, NAN], pa.float32()), optional(pa.decimal128(6, 2)), [decimal.Decimal("0.10"), decimal.Decimal("0.20"), None], []),
+        (pa.array([decimal.Decimal("12.5"), decimal.Decimal("1234567890.12"), decimal.Decimal("0.001")], pa.decimal128(38, 10)), required(pa.decimal128(6, 2)), [decimal.Decimal("12.50")], [(1, "wrong_type"), (2, "wrong_type")]),
+        (pa.array(list(map(str, range(300)))), required(pa.dictionary(pa.int32(), pa.string())), list(map(str, range(300))), []),
         (pa.array([1.5, 2.5], pa.float16()), required(pa.decimal128(5, 1)), [decimal.Decimal("1.5"), decimal.Decimal("2.5")], []),
     ],
 )  # fmt: skip
@@ -230,6 +234,8 @@ WANTED = st.sampled_from(
         required(pa.int64()),
         optional(pa.int16()),
         required(pa.uint64()),
+        required(pa.decimal128(6, 2)),
+        optional(pa.decimal128(38, 30)),
     ]
 )
 

@@ -294,6 +294,13 @@ def test_a_refusal_of_head_has_no_body(server, client, sent, status):
     assert int(re.search(rb"Content-Length: (\d+)", text)[1]) > 0
 
 
+def test_a_body_that_begins_like_head_is_still_told_what_is_wrong(server):
+    sent = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\nHEAD abc"
+    ((status, told),) = answers(server, sent)
+    assert status == 400
+    assert told["error"] == "wanted a body of 100 bytes, found 8"
+
+
 def test_paths_that_there_are_not_and_methods_that_a_path_has_not(client):
     for path in ("/", "/predict/", "/predict?x=1", "/%70redict", "/metrics"):
         assert client.post(path, content=GOOD, headers=JSON).status_code == 404, path

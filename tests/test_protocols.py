@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import mlinfer
@@ -127,13 +128,22 @@ def test_record_errors_want_a_reason_for_each_record():
 
 
 def test_a_signature_says_what_is_wrong_with_it():
-    import pyarrow as pa
-
     twice = pa.schema([("x", pa.int64()), ("x", pa.int64())])
     with pytest.raises(mlinfer.ConfigError, match="signature of 'm': inputs name a field twice: x"):
         Signature(twice, pa.schema([("y", pa.int64())]), "m")
     with pytest.raises(mlinfer.ConfigError, match="wanted at least one output field, found none"):
         Signature(pa.schema([]), pa.schema([]), "m")
+
+
+@pytest.mark.parametrize("around", [lambda kind: kind, pa.list_, lambda kind: pa.struct([("a", kind)])])
+def test_a_dictionary_has_room_for_whatever_a_batch_may_hold(around):
+    narrow, wide = (around(pa.dictionary(index, pa.string())) for index in (pa.int16(), pa.int32()))
+    with pytest.raises(
+        mlinfer.ConfigError,
+        match="input 'x': wanted a dictionary with indices of 32 bits or more, found int16",
+    ):
+        Signature(pa.schema([("x", narrow)]), pa.schema([("y", pa.int64())]), "m")
+    assert Signature(pa.schema([("x", wide)]), pa.schema([("y", narrow)]), "m").inputs.types == [wide]
 
 
 # --- type checkers ---------------------------------------------------------------------------------------------------

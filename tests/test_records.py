@@ -42,6 +42,8 @@ def columns(values, kind):
         ([[1, 2], ["a"], None], pa.list_(pa.float64()), [[1, 2], None], [1]),
         ([[1], [2**70]], pa.list_(pa.int64()), [[1]], [1]),
         ([{"a": 1}, 4], pa.struct([("a", pa.int64())]), [{"a": 1}], [1]),
+        ([{"a": 1}, "", []], pa.struct([("a", pa.int64())]), [{"a": 1}], [1, 2]),
+        ([{"a": 1}, "", [("b", 2)]], pa.map_(pa.string(), pa.int64()), [[("a", 1)], [("b", 2)]], [1]),
         (["a\ud800", "b"], pa.string(), ["b"], [0]),
         (["2024-01-01", "no day", None], pa.timestamp("s"), [dt.datetime(2024, 1, 1), None], [1]),  # noqa: DTZ001
         (["2024-01-01T00:00:00Z"], pa.timestamp("s"), [], [0]),

@@ -265,7 +265,7 @@ SAID = {
     "a decimal": (pa.decimal128(38, 20), "123456789012345678.12345678901234567890", "BYTES"),
     "a long decimal": (pa.decimal256(50, 2), "1" * 40 + ".25", "BYTES"),
     "a dictionary of texts": (pa.dictionary(pa.int32(), pa.string()), "ä", "BYTES"),
-    "a dictionary of numbers": (pa.dictionary(pa.int8(), pa.int64()), 5, "INT64"),
+    "a dictionary of numbers": (pa.dictionary(pa.int32(), pa.int64()), 5, "INT64"),
     "a large string": (pa.large_string(), "ä", "BYTES"),
     "a string view": (pa.string_view(), "ä", "BYTES"),
     "a moment": (pa.timestamp("us"), "2024-01-31T12:30:00.000001", "BYTES"),

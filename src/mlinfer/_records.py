@@ -128,12 +128,23 @@ def _misfit(number: int, value: Any, field: pa.Field) -> BadRow:
     )
 
 
+def _objects(values: list[Any], wanted: pa.DataType) -> pa.Array:
+    """Objects, and maps as pairs, too; to Arrow an empty text is an empty object."""
+    if any(type(value) is str for value in values):
+        msg = "a text where an object is wanted"
+        raise ValueError(msg)
+    if pt.is_struct(wanted) and any(value == [] for value in values):
+        msg = "a list where an object is wanted"
+        raise ValueError(msg)
+    return pa.array(values, wanted)
+
+
 def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
     """Let Arrow see what the values are, rather than force a type: forcing would cut 1.5 to 1 and take True for 1."""
     if is_moment(wanted):
         return _moments(from_values(values), wanted)
     if pt.is_struct(wanted) or pt.is_map(wanted):
-        return pa.array(values, wanted)
+        return _objects(values, wanted)
     if is_bytes(wanted):
         return pa.array([_bytes(value) for value in values], wanted)
     kinds = set(map(type, values)) - {type(None)}

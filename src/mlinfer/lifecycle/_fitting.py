@@ -107,11 +107,16 @@ def fitted(estimator: Any, features: Any, truth: np.ndarray, weights: np.ndarray
             warnings.filterwarnings("ignore", message="The least populated class")
             estimator.fit(features, truth, **options)
     except (ValueError, TypeError, AttributeError) as error:
-        first = (str(error).splitlines() or [""])[0]
-        if type(error).__name__ == "InvalidParameterError":  # scikit-learn looks at parameters when it fits
-            msg = f"{type(estimator).__name__}: wanted parameters that it takes, found: {first}"
+        said = [line for line in str(error).splitlines() if line.strip()] or [""]
+        why = (
+            said[-1] if said[0].startswith("All the ") else said[0]
+        )  # a search quotes its fits, and their reason last
+        if (
+            "InvalidParameterError" in f"{type(error).__name__} {why}"
+        ):  # scikit-learn looks at parameters when it fits
+            msg = f"{type(estimator).__name__}: wanted parameters that it takes, found: {why}"
             raise ConfigError(msg) from error
-        msg = f"{type(estimator).__name__}: wanted features that it can be fitted on, found {first}; put a step in front of it (an imputer, an encoder), or choose other features"
+        msg = f"{type(estimator).__name__}: wanted features that it can be fitted on, found {why}; put a step in front of it (an imputer, an encoder), or choose other features"
         raise ConfigError(msg) from error
     return estimator
 
