@@ -13,7 +13,7 @@ from mlinfer import BadRecord, Batch, ChangedError, ConfigError, EndOfInput, Inf
 from mlinfer.destinations import CsvDestination, MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import FilesSource
-from mlinfer.sources import _blobs as module
+from mlinfer.sources import _whole_files as module
 
 
 def put(folder: Path, **files: bytes) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlinfer import ConfigError
-from mlinfer.sources._files import file_of, list_files
+from mlinfer.sources._listing import file_of, list_files
 
 
 def touch(folder: Path, *names: str) -> None:

@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlinfer.sources._blobs import FilesSource
     from mlinfer.sources._csv import CsvSource
     from mlinfer.sources._iterable import IterableSource
     from mlinfer.sources._jsonl import JsonLinesSource
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
     from mlinfer.sources._memory import MemorySource
     from mlinfer.sources._parquet import ParquetSource
     from mlinfer.sources._sql import SqlSource
+    from mlinfer.sources._whole_files import FilesSource
 
 __all__ = [
     "CsvSource",
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _WHERE = {
-    "FilesSource": "mlinfer.sources._blobs",
+    "FilesSource": "mlinfer.sources._whole_files",
     "CsvSource": "mlinfer.sources._csv",
     "IterableSource": "mlinfer.sources._iterable",
     "JsonLinesSource": "mlinfer.sources._jsonl",

@@ -26,7 +26,7 @@ from mlinfer import (
 from mlinfer.sources._csv_cells import UNNAMED, Cells, Wrong
 from mlinfer.sources._csv_header import HEADER, header_of
 from mlinfer.sources._csv_records import Ends, Splitter
-from mlinfer.sources._files import file_of, list_files
+from mlinfer.sources._listing import file_of, list_files
 from mlinfer.sources._text_files import (
     CHUNK_BYTES,
     LONGEST_LINE,

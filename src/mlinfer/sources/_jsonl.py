@@ -23,8 +23,8 @@ from mlinfer import (
     as_column,
     batch_from_rows,
 )
-from mlinfer.sources._files import file_of, list_files
 from mlinfer.sources._json_decode import NotARecord, Row, decode, decode_line, fastest
+from mlinfer.sources._listing import file_of, list_files
 from mlinfer.sources._text_files import (
     CHUNK_BYTES,
     LONGEST_LINE,

@@ -24,7 +24,7 @@ from mlinfer import (
     RecordIds,
     SchemaError,
 )
-from mlinfer.sources._files import list_files
+from mlinfer.sources._listing import list_files
 from mlinfer.sources._not_text import KIND, blanked, without
 from mlinfer.sources._parquet_footer import Footer, Run, read_footer, row_group_runs, run_of, said
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from mlinfer import ChangedError, ComponentError
-from mlinfer.sources._files import file_of
+from mlinfer.sources._listing import file_of
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

@@ -25,7 +25,7 @@ from mlinfer import (
     RecordIds,
     SchemaError,
 )
-from mlinfer.sources._files import list_files
+from mlinfer.sources._listing import list_files
 
 COLUMNS = pa.schema(
     [
