@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 
 import polars as pl
 import pytest
@@ -48,8 +48,10 @@ def in_table(folder):
 
 
 def in_parts(folder):
-    files = sorted((folder / "out").glob("*.parquet"))
-    return [row for file in files for row in pl.read_parquet(file).rows()]
+    while True:
+        files = sorted((folder / "out").glob("*.parquet"))
+        with suppress(FileNotFoundError):  # taken away since it was listed, by another thread: one lists anew
+            return [row for file in files for row in pl.read_parquet(file).rows()]
 
 
 def in_lines(folder):

@@ -49,7 +49,7 @@ class Signature:
             if (index := _narrow(field.type)) is not None:
                 msg = (
                     f"signature of {self.model_id!r}: input {field.name!r}: wanted a dictionary with indices of 32 bits or more, "
-                    f"found {index}, which has no room for what a batch may hold; write pa.dictionary(pa.int32(), ...)"
+                    f"found {index}, which has no room for what a batch may hold; declare it with int32"
                 )
                 raise ConfigError(msg)
         if not self.outputs.names:
