@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
@@ -18,7 +18,7 @@ from mlinfer._rejects import REJECTS
 from mlinfer._watching import watches
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import pyarrow as pa
 
@@ -32,25 +32,39 @@ class Output:
     """One open writer. `joined`: the main writer's commit covers it. Shared by lanes under its lock.
 
     `unsaved`: there is something to commit, at first the epoch: where it were not stored, an older run could write on.
+    `failure`: once it has failed, for every lane the same: what it held may be lost, also that of a lane that has not failed,
+    and would pass it with its own commit.
     """
 
     writer: Writer
     joined: bool = False
     unsaved: bool = True
     lock: threading.RLock = field(default_factory=threading.RLock)
+    failure: BaseException | None = None
 
     def write(self, batch: Batch) -> None:
         """Hand over records; durable after the next commit."""
-        with self.lock:
+        with self._sound():
             self.unsaved = True
             self.writer.write(batch)
 
     def commit(self, progress: Progress) -> None:
         """Make what was written durable; a place of files would else get one without records each time."""
-        with self.lock:
+        with self._sound():
             if self.unsaved:
                 self.writer.commit(progress)
                 self.unsaved = False
+
+    @contextmanager
+    def _sound(self) -> Iterator[None]:
+        with self.lock:
+            if self.failure is not None:
+                raise self.failure
+            try:
+                yield
+            except BaseException as error:  # whatever it was, it ends the session; raised again
+                self.failure = error
+                raise
 
 
 class Outputs:
