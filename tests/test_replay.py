@@ -229,8 +229,7 @@ def test_an_answer_that_the_destination_refused_goes_there_again_and_the_model_i
         assert pipeline().run().reasons == {("write", "refused"): 4}
         assert pipeline(budget=Budget(ratio=1)).rejected(Choice(stage="write")).num_rows == 4
         with pytest.raises(RejectsError, match="every record"):
-            pipeline(budget=Budget(ratio=0.9)).replay()
-        assert pipeline(budget=Budget(ratio=1)).replay().rejected == 4
+            pipeline().replay()
         assert pipeline().rejected().num_rows == 4
         connection.execute("DROP TRIGGER small")
 

@@ -120,9 +120,7 @@ def replay_of(job: Job, choice: Choice) -> Job:
             raise ConfigError(msg)
         layout = job.lay_out(model.signature)
         sides = model.side_schemas() if isinstance(model, SideTables) else {}
-    # however many are refused again; that all of them are is allowed by who allows it to the run
-    budget = Budget(ratio=1 if job.budget.ratio == 1 else None)
-    replaying = replace(job, replaying=True, budget=budget)
+    replaying = replace(job, replaying=True, budget=Budget(ratio=None))
     _settle(replaying, layout, sides)
     chosen = choice.of(open_rejects(job))
     functions = job.source.computed_by() if isinstance(job.source, Computes) else ()
