@@ -40,20 +40,27 @@ def until(condition: Callable[[], object]) -> None:
 class Told:
     def __init__(self) -> None:
         self.events: list[mlinfer.ModelChanged] = []
+        self.answered = threading.Event()
 
     @observer
     def model_changed(self, event: mlinfer.ModelChanged) -> None:
         self.events.append(event)
 
+    @observer
+    def batch_written(self, event: mlinfer.BatchWritten) -> None:
+        self.answered.set()
+
 
 def feeding(path: Path, told: Told, versions: int) -> Callable[..., Iterator[Any]]:
-    """Records without end until each version has been published and taken, one after the other."""
+    """Records without end until the first version has answered and each later one has been published and taken."""
 
     def records(after: int = 0) -> Iterator[Any]:
         del after
+        yield {"x": [[0.5]] * 10}
+        assert told.answered.wait(20)
         for number in range(2, versions + 1):
-            publish(path, number)
             until_then = len(told.events) + 1
+            publish(path, number)
             end = time.monotonic() + 20
             while len(told.events) < until_then:
                 assert time.monotonic() < end
