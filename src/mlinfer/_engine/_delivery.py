@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +10,7 @@ import pyarrow as pa
 from mlinfer._batch import Batch, Position
 from mlinfer._engine._fingerprint import fingerprint
 from mlinfer._engine._step import Answers
+from mlinfer._engine._turns import Turns
 from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._failpoints import failpoint
 from mlinfer._progress import Progress
@@ -19,7 +18,7 @@ from mlinfer._rejects import Rejected, mark_delivered
 from mlinfer._watching import same_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from mlinfer._clock import Clock
     from mlinfer._engine._outputs import Output, Outputs
@@ -31,12 +30,11 @@ COMMIT_BYTES = 64 * 2**20
 
 
 class Delivery:
-    """One main writer with the rejects and side tables beside it. Lanes may share it: every call takes its lock."""
+    """One main writer with the rejects and side tables beside it. Lanes may share it, and take turns."""
 
     def __init__(self, main: Output, outputs: Outputs, run: Running) -> None:
         self._main, self._outputs, self._run = main, outputs, run
-        self._lock = threading.Lock()
-        self._failure: BaseException | None = None
+        self._turns = Turns()
         self._model, self._fingerprint = run.model, run.fingerprint
         self._layout: Layout | None = None
         self._held: list[Answers] = []
@@ -49,7 +47,7 @@ class Delivery:
         Raises RejectsError when the budget for rejects is spent; the batch is then not written.
         """
         self._run.spending.spend(answers)
-        with self._undisturbed():
+        with self._turns:
             self._turn_to(answers.layout)
             begun = self._run.clock.monotonic()
             self._keep(self._write(answers))
@@ -59,30 +57,15 @@ class Delivery:
 
     def commit_if_due(self) -> None:
         """Commit when the last one is long enough ago."""
-        with self._undisturbed():
+        with self._turns:
             if self._held and self._run.clock.monotonic() - self._last_commit >= self._run.commit_seconds:
                 self._commit()
 
     def commit(self, *, even_nothing: bool = False) -> None:
         """Make all that was delivered durable now."""
-        with self._undisturbed():
+        with self._turns:
             if self._held or even_nothing:
                 self._commit()
-
-    @contextmanager
-    def _undisturbed(self) -> Iterator[None]:
-        """Under the lock; after one lane has failed in here, for all of them the same failure.
-
-        What it has written may lack its position: if another lane committed that, it would be delivered again.
-        """
-        with self._lock:
-            if self._failure is not None:
-                raise self._failure
-            try:
-                yield
-            except BaseException as error:  # whatever it was, it ends the session; raised again
-                self._failure = error
-                raise
 
     def _turn_to(self, layout: Layout | None) -> None:
         """What comes next is the answer of this version: a commit never holds answers of two."""
@@ -143,8 +126,7 @@ class Delivery:
             self._commit_beside(progress)
             try:
                 failpoint("dest.commit.before")
-                with self._main.lock:
-                    self._main.writer.commit(progress)
+                self._main.writer.commit(progress)
                 failpoint("dest.commit.after")
             except RecordErrors as errors:
                 self._write_again(errors)

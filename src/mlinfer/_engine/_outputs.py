@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 from mlinfer._checkpoint import ANEW
 from mlinfer._engine._closing import Closing
 from mlinfer._engine._fingerprint import differences, same, same_but_for_version
+from mlinfer._engine._turns import Turns
 from mlinfer._errors import ChangedError, ConfigError
 from mlinfer._guarantee import shares
 from mlinfer._progress import Progress
@@ -18,7 +19,7 @@ from mlinfer._rejects import REJECTS
 from mlinfer._watching import watches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     import pyarrow as pa
 
@@ -29,42 +30,28 @@ if TYPE_CHECKING:
 
 @dataclass
 class Output:
-    """One open writer. `joined`: the main writer's commit covers it. Shared by lanes under its lock.
+    """One open writer. `joined`: the main writer's commit covers it. Shared by lanes, which take turns.
 
     `unsaved`: there is something to commit, at first the epoch: where it were not stored, an older run could write on.
-    `failure`: once it has failed, for every lane the same: what it held may be lost, also that of a lane that has not failed,
-    and would pass it with its own commit.
     """
 
     writer: Writer
     joined: bool = False
     unsaved: bool = True
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    failure: BaseException | None = None
+    turns: Turns = field(default_factory=Turns)
 
     def write(self, batch: Batch) -> None:
         """Hand over records; durable after the next commit."""
-        with self._sound():
+        with self.turns:
             self.unsaved = True
             self.writer.write(batch)
 
     def commit(self, progress: Progress) -> None:
         """Make what was written durable; a place of files would else get one without records each time."""
-        with self._sound():
+        with self.turns:
             if self.unsaved:
                 self.writer.commit(progress)
                 self.unsaved = False
-
-    @contextmanager
-    def _sound(self) -> Iterator[None]:
-        with self.lock:
-            if self.failure is not None:
-                raise self.failure
-            try:
-                yield
-            except BaseException as error:  # whatever it was, it ends the session; raised again
-                self.failure = error
-                raise
 
 
 class Outputs:
