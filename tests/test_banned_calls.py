@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1] / "src/mlinfer"
 CODE_FORMATS = "hosts/_code_formats.py"
 KIT = "testing/_copies.py"
 CLOCK = "_clock.py"
-WORKERS = "_engine/_workers.py"
+PROCESSES = "_engine/_processes.py"
 DURABLE = "durable.py"
 TESTING = "testing/"  # makes files for parts to read, and no durable ones
 
@@ -43,8 +43,8 @@ BANNED = {
     "datetime.datetime.utcnow": CLOCK,
     "datetime.datetime.today": CLOCK,
     "datetime.date.today": CLOCK,
-    "multiprocessing": WORKERS,
-    "concurrent.futures.ProcessPoolExecutor": WORKERS,
+    "multiprocessing": PROCESSES,
+    "concurrent.futures.ProcessPoolExecutor": PROCESSES,
     "os.fsync": DURABLE,
     "os.fdatasync": DURABLE,
     "os.link": DURABLE,
@@ -203,7 +203,7 @@ def test_every_rule_catches_its_own_name(banned):
         ("import joblib", CODE_FORMATS),
         ("import time\ntime.time()", CLOCK),
         ("from datetime import datetime\ndatetime.now(UTC)", CLOCK),
-        ("import multiprocessing", WORKERS),
+        ("import multiprocessing", PROCESSES),
     ],
 )
 def test_lawful_code_is_left_alone(source, file):
@@ -212,7 +212,7 @@ def test_lawful_code_is_left_alone(source, file):
 
 @pytest.mark.parametrize(
     ("source", "file"),
-    [("import pickle", CLOCK), ("import pickle", WORKERS), ("import multiprocessing", CODE_FORMATS)],
+    [("import pickle", CLOCK), ("import pickle", PROCESSES), ("import multiprocessing", CODE_FORMATS)],
 )
 def test_an_exception_covers_its_own_rule_only(source, file):
     assert offences(source, file)

@@ -6,21 +6,21 @@ from mlinfer._engine._job import Batching, Budget, Job, OnChange, Until, Workers
 from mlinfer._engine._local import LocalEngine
 from mlinfer._engine._outputs import Outputs
 from mlinfer._engine._plan import Plan, demand
-from mlinfer._engine._signals import Stop, stopping_on_signals
-from mlinfer._engine._spending import Spending
-from mlinfer._engine._step import Answers, Step
-from mlinfer._engine._tally import Tally
-from mlinfer._engine._workers import (
+from mlinfer._engine._pool import open_model
+from mlinfer._engine._processes import (
     UNGUARDED,
-    ProcessModel,
     end_here,
     from_bytes,
     leave_signals,
-    open_model,
     portable,
     spawn,
     to_bytes,
 )
+from mlinfer._engine._signals import Stop, stopping_on_signals
+from mlinfer._engine._spending import Spending
+from mlinfer._engine._step import Answers, Step
+from mlinfer._engine._tally import Tally
+from mlinfer._engine._workers import ProcessModel
 
 __all__ = [
     "UNGUARDED",

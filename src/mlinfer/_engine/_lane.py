@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mlinfer._engine._closing import Closing
-from mlinfer._engine._workers import open_model
+from mlinfer._engine._pool import open_model
 from mlinfer._errors import EndOfInput
 from mlinfer._failpoints import failpoint
 from mlinfer._inbox import Inbox

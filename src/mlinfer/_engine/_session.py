@@ -14,9 +14,10 @@ from mlinfer._engine._fingerprint import beside, fingerprint
 from mlinfer._engine._lane import READ_RECORDS, Lane
 from mlinfer._engine._outputs import Outputs, resume_from, stored
 from mlinfer._engine._plan import demand
+from mlinfer._engine._pool import Pool, Timed, open_model
 from mlinfer._engine._redelivery import Redelivery
 from mlinfer._engine._step import Step
-from mlinfer._engine._workers import Pool, ProcessModel, Timed, open_model
+from mlinfer._engine._workers import ProcessModel
 from mlinfer._errors import ConfigError
 from mlinfer._failpoints import failpoint
 from mlinfer._lineage import Lineage
