@@ -13,7 +13,8 @@ from mlinfer import RecordErrors, Signature
 from mlinfer._layout import lay_out
 from mlinfer._online import _numbers
 from mlinfer._online._head import Head
-from mlinfer._online._oip import Infer, Tensors
+from mlinfer._online._oip_infer import Infer
+from mlinfer._online._oip_tensors import Tensors
 from mlinfer._online._wire import Refused
 
 pytestmark = pytest.mark.usefixtures("numbers")

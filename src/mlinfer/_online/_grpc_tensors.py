@@ -10,7 +10,7 @@ import numpy as np
 
 from mlinfer._online._desk import Ask
 from mlinfer._online._grpc_messages import CLASSES
-from mlinfer._online._oip import Asked, Tensors
+from mlinfer._online._oip_tensors import Asked, Tensors
 from mlinfer._online._outputs import Answer, Elements
 from mlinfer._online._routes import path_name
 from mlinfer._online._tensors import DTYPES, MOST_TENSORS, check_lengths, check_shape, from_bytes
