@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlinfer._failpoints import failpoint
 from mlinfer._online import _head
-from mlinfer._online._refusals import BUSY, ENDS
+from mlinfer._online._refusals import BUSY, ENDS, FULL
 from mlinfer._online._wire import MOST_HEADER_BYTES, Refused, refusal, reply
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 MOST_AHEAD = 4 * MOST_HEADER_BYTES
 """Bytes of requests to come that are held while one is being answered."""
-_FULL = Refused(503, "too many connections; ask again in a moment")
 _logger = logging.getLogger("mlinfer")
 
 
@@ -50,7 +49,7 @@ class Connection(asyncio.Protocol):
         if self._listener.take_in(self):
             self._enter("idle")
         else:
-            transport.write(refusal(_FULL, close=True))
+            transport.write(refusal(FULL, close=True))
             transport.close()
             self.phase = "closed"
 

@@ -20,7 +20,7 @@ from mlinfer._errors import TransientError
 from mlinfer._events import manager
 from mlinfer._layout import Layout
 from mlinfer._online._counts import Counts
-from mlinfer._online._refusals import BUSY
+from mlinfer._online._refusals import BUSY, NOT_STORED
 from mlinfer._online._wire import Refused
 from mlinfer._protocols import Scope
 from mlinfer._retry import Retry
@@ -34,7 +34,6 @@ REST_SECONDS = 0.02
 """While nobody waits to be stored: a thread that wakes for every batch takes the interpreter from the one that answers."""
 MOST_WAITING = 1000
 """Batches of answers that share a commit, at most."""
-NOT_STORED = Refused(503, "the answer could not be stored; ask again in a moment")
 _logger = logging.getLogger("mlinfer")
 _dice = random.Random()  # noqa: S311 - jitter, not a secret
 

@@ -19,14 +19,22 @@ OWN_WORDS = {
     "out_of_memory": "there is not enough memory to answer this record",
 }
 """Reasons whose message was written by whatever raised it, and may tell secrets; the log has it."""
-BUSY = Refused(503, "too much to do; ask again in a moment")
-ENDS = Refused(503, "the server ends; ask again in a moment")
-SHARE_TAKEN = Refused(
-    503,
-    "more than half of what is under way is yours, and the rest is kept for others; ask again in a moment",
-)
 LONGEST_RETRY = 60
 _logger = logging.getLogger("mlinfer")
+
+
+def not_now(text: str, seconds: float = 1) -> Refused:
+    """The refusal of what may be asked again so many seconds later."""
+    return Refused(503, text, retry=min(max(1, math.ceil(seconds)), LONGEST_RETRY))
+
+
+BUSY = not_now("too much to do; ask again in a moment")
+ENDS = not_now("the server ends; ask again in a moment")
+FULL = not_now("too many connections; ask again in a moment")
+NOT_STORED = not_now("the answer could not be stored; ask again in a moment")
+SHARE_TAKEN = not_now(
+    "more than half of what is under way is yours, and the rest is kept for others; ask again in a moment"
+)
 
 
 def refusal(error: Exception) -> Refused:
@@ -40,9 +48,7 @@ def refusal(error: Exception) -> Refused:
 
 def busy(seconds: float) -> Refused:
     """The refusal for a request that would have to wait so long."""
-    return Refused(
-        503, "too much to do to answer in time; ask again later", retry=min(math.ceil(seconds), LONGEST_RETRY)
-    )
+    return not_now("too much to do to answer in time; ask again later", seconds)
 
 
 def _bad_records(errors: RecordErrors) -> Refused:

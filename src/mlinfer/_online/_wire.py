@@ -48,14 +48,14 @@ class Refused(Exception):  # noqa: N818 - an answer, not a failure
         text: str,
         *,
         header: str | None = None,
-        retry: int = 1,
+        retry: int | None = None,
         kinds: Mapping[str, int] | None = None,
         **more: Any,
     ) -> None:
         super().__init__(text)
         self.status, self.header, self.kinds = status, header, kinds
-        self.retry = max(1, retry)
-        """Seconds after which a client may try again."""
+        self.retry = retry
+        """Seconds after which a client may try again, if that helps."""
         self.data = dump({"error": text, **more})
 
 
@@ -79,7 +79,7 @@ def reply(
 def refusal(refused: Refused, *, close: bool, bodiless: bool = False, more: tuple[str, ...] = ()) -> bytes:
     """A refusal as it goes over the wire; the answer to HEAD has no body."""
     more = more if refused.header is None else (refused.header, *more)
-    if refused.status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if refused.retry is not None:
         more = (*more, f"Retry-After: {refused.retry}")
     answer = reply(refused.status, refused.data, close=close, more=more)
     return answer[: -len(refused.data)] if bodiless else answer

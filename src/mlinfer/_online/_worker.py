@@ -17,8 +17,8 @@ from mlinfer._engine import Answers, Job, end_here, leave_signals, portable, to_
 from mlinfer._errors import ComponentError, ConfigError
 from mlinfer._layout import Keep, Layout
 from mlinfer._online._counts import Counts
-from mlinfer._online._log import NOT_STORED, Backlog, Stored
-from mlinfer._online._refusals import BUSY
+from mlinfer._online._log import Backlog, Stored
+from mlinfer._online._refusals import BUSY, NOT_STORED
 from mlinfer._online._server import Alone, Log, serving_here
 from mlinfer._online._serving import Serving
 from mlinfer._online._wire import Patience
