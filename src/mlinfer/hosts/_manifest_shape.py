@@ -20,12 +20,12 @@ SHAPE: dict[str, Any] = {
     "libraries": {"scikit-learn": str},
 }
 """A type, a list of one, or an object: by its keys, or, where the key is a type, any keys and values of one type."""
-FORM = {
+COMPILED = {
     "form": str,
     "methods": [str],
     "proof": {"records": int, "difference": float, "ties": int, "within": float},
 }
-NO_FORM = {"form": type(None), "why": str}
+NOT_COMPILED = {"form": type(None), "why": str}
 PICTURES = {"size": [int], "mode": str, "mean": object, "scale": object, "layout": str, "background": object}
 NAMES = {
     str: "a text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "an object",
@@ -40,7 +40,11 @@ def misfit(facts: Mapping[str, Any]) -> str | None:
     has_form = isinstance(compiled, dict) and compiled.get("form") is not None
     return (
         _differs(facts, SHAPE, "")
-        or (None if compiled is None else _differs(compiled, FORM if has_form else NO_FORM, "compiled"))
+        or (
+            None
+            if compiled is None
+            else _differs(compiled, COMPILED if has_form else NOT_COMPILED, "compiled")
+        )
         or (None if pictures is None else _differs(pictures, PICTURES, "pictures"))
         or (None if facts.get("training") is None else _differs(facts["training"], dict, "training"))
     )
