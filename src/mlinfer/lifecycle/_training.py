@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ from mlinfer.lifecycle._splits import SIDES, TEST, TRAIN, Split
 
 MOST_GROUPS = 200
 NEEDS_PROBABILITIES = ("log_loss", "brier")
+
+
+@dataclass(frozen=True, slots=True)
+class Yardstick:
+    """What answers for the unseen records are measured with: the metrics, the resamples, and what a baseline says."""
+
+    metrics: list[Metric]
+    draws: Draws
+    baseline: Answers
 
 
 def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
@@ -112,15 +122,14 @@ def _carried_out(plan: Plan, source: Any) -> Training:
     data = data_of(plan, source, classes=bool(is_classifier(model)))
     check_features(data.features(plan, TRAIN), data.features(plan, TEST), plan.perfect)
     metrics = _metrics(plan, data, model)
-    baseline = _baseline(data)
-    draws = _draws(plan, data)
-    _check_baseline(plan, draws, metrics[0], baseline)
+    yardstick = Yardstick(metrics, _draws(plan, data), _baseline(data))
+    _check_baseline(plan, yardstick)
     fit = _fit(plan, data, model)
     training = Training(
         plan.path, fit.estimator, described(fit.estimator)["class"], plan.target,
         {"by": plan.split.by, "column": plan.split.column},
         {name: int((data.sides == side).sum()) for side, name in enumerate(SIDES)}, data.without_target,
-        tuple(_scores(plan, data.of(TEST), fit, (metrics, draws, baseline))), dict(plan.accept),
+        tuple(_scores(plan, data.of(TEST), fit, yardstick)), dict(plan.accept),
     )  # fmt: skip
     if complaints := missed(training):
         msg = f"{plan.path}: not written: {'; '.join(complaints)}"
@@ -153,17 +162,12 @@ def _metrics(plan: Plan, data: Data, model: Any) -> list[Metric]:
     return chosen([*usual, *plan.accept], classes=count)
 
 
-def _scores(
-    plan: Plan,
-    unseen: tuple[pa.Table, np.ndarray],
-    fit: Fit,
-    against: tuple[list[Metric], Draws, Answers],
-) -> list[Score]:
+def _scores(plan: Plan, unseen: tuple[pa.Table, np.ndarray], fit: Fit, yardstick: Yardstick) -> list[Score]:
     """On all unseen records beside the baseline, then group by group."""
     records, truth = unseen
-    metrics, draws, baseline = against
+    metrics, draws = yardstick.metrics, yardstick.draws
     given = answers(fit.estimator, fit.feeding.fed(records), truth)
-    found = scored(metrics, given, draws, baseline=baseline)
+    found = scored(metrics, given, draws, baseline=yardstick.baseline)
     if plan.groups is None:
         return found
     values = ["none" if value is None else value for value in records[plan.groups].to_pylist()]
@@ -202,9 +206,9 @@ def _baseline(data: Data) -> Answers:
     return answers(dummy, np.zeros((len(truth), 1)), truth)
 
 
-def _check_baseline(plan: Plan, draws: Draws, metric: Metric, baseline: Answers) -> None:
+def _check_baseline(plan: Plan, yardstick: Yardstick) -> None:
     """Raises ConfigError: the metric that is compared has no value for the baseline, whatever the model will say."""
-    weights = draws.weights
+    metric, baseline, weights = yardstick.metrics[0], yardstick.baseline, yardstick.draws.weights
     if math.isfinite(metric.made(baseline)(weights)):
         return
     outcomes = np.unique(baseline.truth[weights > 0])
