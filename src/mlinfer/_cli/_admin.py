@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -26,7 +26,6 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
-PATHS = {"/live": "GET", "/ready": "GET", "/metrics": "GET"}
 _logger = logging.getLogger("mlinfer")
 Reply: TypeAlias = tuple[int, str, bytes]
 """Status, content type, body."""
@@ -179,15 +178,8 @@ class Answer(BaseHTTPRequestHandler):
     do_PUT = do_PATCH = do_DELETE = do_OPTIONS  # noqa: N815 - as the parser calls them
 
     def _found(self) -> Reply | None:
-        listener = self.server
-        if self.path == "/live":
-            return 200, TEXT, b"live\n"
-        if self.path == "/ready":
-            ready = listener.readiness.ready
-            return 200 if ready else 503, TEXT, b"ready\n" if ready else b"not ready\n"
-        if self.path == "/metrics":
-            return 200, TEXT, listener.metrics.exposition()
-        return listener.pages.get(self.path)
+        own = OWN.get(self.path)
+        return self.server.pages.get(self.path) if own is None else own(self.server)
 
     def _body(self) -> bytes | Reply:
         """The body; a refusal of what no page of ours would send."""
@@ -220,7 +212,7 @@ class Answer(BaseHTTPRequestHandler):
 
     def _send_or_tell(self, reply: Reply | None) -> None:
         """Send it, or what the path takes instead, or that there is none."""
-        method = {**PATHS, **self.server.pages.takes}.get(self.path)
+        method = "GET" if self.path in OWN else self.server.pages.takes.get(self.path)
         if reply is not None or method is None:
             self._send(reply or (404, TEXT, b"not found\n"))
         else:
@@ -249,6 +241,19 @@ class Answer(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing: probes come every second."""
+
+
+def _ready(listener: Listener) -> Reply:
+    ready = listener.readiness.ready
+    return 200 if ready else 503, TEXT, b"ready\n" if ready else b"not ready\n"
+
+
+OWN: Mapping[str, Callable[[Listener], Reply]] = {
+    "/live": lambda _: (200, TEXT, b"live\n"),
+    "/ready": _ready,
+    "/metrics": lambda listener: (200, TEXT, listener.metrics.exposition()),
+}
+"""What is there to be got, whatever the pages."""
 
 
 def _address(bind: str, *, anywhere: bool) -> tuple[str, int]:
