@@ -286,6 +286,16 @@ def test_a_perfect_feature_that_is_no_leak_is_let_through(train, flights):
     assert 0.99 < found["roc_auc"].low < 1  # nobody is perfect for sure
 
 
+def test_a_misspelt_name_of_a_perfect_feature_is_told_with_the_columns_there_are(train, flights, tmp_path):
+    for source in (flights, MemorySource(flights)):
+        with pytest.raises(
+            ConfigError, match=r"perfect: wanted columns of the source, found 'nope'; there are .*dep_delay, "
+        ):
+            train(source, perfect=["distance", "nope"])
+    assert not list(tmp_path.iterdir())
+    train(flights, perfect=["distance", "origin"])  # a column that is no feature this time
+
+
 def test_a_number_times_the_target_is_a_leak_of_a_regression(tmp_path):
     frame = load_diabetes(as_frame=True).frame.assign(
         patient=range(442), leak=lambda data: 3 * data.target + 1
@@ -552,6 +562,24 @@ def test_the_command_trains_and_python_gives_the_same_model(folder, capsys, trai
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.5))
     same = train(model=model, features=FEATURES[:2], to=folder / "python.mlinfer")
     assert manifest("late.mlinfer")["digest"] == manifest(same.path)["digest"]
+
+
+def test_the_command_names_a_perfect_feature_that_is_not_there(folder, capsys):
+    (folder / "train.toml").write_text('perfect = ["nope"]\n' + FILE.replace("BAR", "0.7"))
+    assert main(["train", "train.toml"]) == 2
+    assert "perfect: wanted columns of the source, found 'nope'; there are " in capsys.readouterr().err
+    assert not (folder / "late.mlinfer").exists()
+
+
+@pytest.mark.parametrize(
+    "bar", [np.float32(0.75), np.float64(0.75), np.float16(0.75)], ids=lambda bar: type(bar).__name__
+)
+def test_a_bar_may_be_a_number_of_numpys_and_is_stored_as_any_other(train, bar):
+    found = train(metrics=["roc_auc"], accept={"roc_auc": bar})
+    stored = json.loads((found.path / "manifest.json").read_text())["training"]
+    assert stored["confirmed"]["accept"] == {"roc_auc": 0.75}
+    with pytest.raises(ConfirmationError, match="wanted at least 1"):
+        train(metrics=["roc_auc"], accept={"roc_auc": np.int64(1)}, to=found.path.with_name("other.mlinfer"))
 
 
 def test_the_command_ends_with_6_and_shows_the_table_when_the_model_does_not_hold(folder, capsys):
@@ -902,6 +930,8 @@ def test_weights_that_are_zero_on_a_whole_side_are_refused(asked):
         ({"metrics": "roc_auc"}, "metrics: wanted a list of names"),
         ({"accept": {"roc_auc": "0.7"}}, "accept: wanted a number as the bar of 'roc_auc', found '0.7'"),
         ({"accept": {"roc_auc": float("nan")}}, "accept: wanted a number"),
+        ({"accept": {"roc_auc": np.float32("inf")}}, "accept: wanted a number"),
+        ({"accept": {"roc_auc": np.True_}}, "accept: wanted a number"),
         ({"accept": ["roc_auc"]}, "accept: wanted bars by metric"),
     ],
 )

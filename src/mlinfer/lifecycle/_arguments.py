@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from mlinfer import ConfigError
@@ -26,6 +27,6 @@ def check_arguments(split: Any, accept: Any, seed: Any, lists: Mapping[str, Any]
         msg = f"accept: wanted bars by metric, found {accept!r:.100}; write accept={{'roc_auc': 0.7}}"
         raise ConfigError(msg)
     for name, bar in accept.items():
-        if isinstance(bar, bool) or not isinstance(bar, int | float) or not math.isfinite(bar):
+        if isinstance(bar, bool) or not isinstance(bar, Real) or not math.isfinite(bar):  # Real: numpy's, too
             msg = f"accept: wanted a number as the bar of {name!r}, found {bar!r:.100}"
             raise ConfigError(msg)

@@ -31,6 +31,13 @@ def check_names(features: Sequence[str], target: str) -> None:
         raise ConfigError(msg)
 
 
+def check_perfect(perfect: Sequence[str], columns: Sequence[str]) -> None:
+    """Raises ConfigError: there is no such column, so a misspelt one is not asked about, and its feature is."""
+    if unknown := [name for name in perfect if name not in columns]:
+        msg = f"perfect: wanted columns of the source, found {unknown[0]!r:.100}; there are {', '.join(columns)}"
+        raise ConfigError(msg)
+
+
 def check_features(
     fit: tuple[pa.Table, np.ndarray], unseen: tuple[pa.Table, np.ndarray], known: Sequence[str]
 ) -> None:

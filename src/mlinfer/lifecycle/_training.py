@@ -18,7 +18,7 @@ from mlinfer.lifecycle._estimators import described
 from mlinfer.lifecycle._examples import Data, Plan, data_of
 from mlinfer.lifecycle._fitting import Feeding, answers, best_of, fitted, prepared
 from mlinfer.lifecycle._intervals import FEWEST, Draws
-from mlinfer.lifecycle._leaks import check_features, check_names
+from mlinfer.lifecycle._leaks import check_features, check_names, check_perfect
 from mlinfer.lifecycle._metrics import Answers, Metric, Score, chosen, scored
 from mlinfer.lifecycle._packaging import Fit, write
 from mlinfer.lifecycle._records import known
@@ -108,9 +108,11 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
         name for name in known(source).names if name not in taken
     )  # fmt: skip
     check_names(named, target)
+    if not set(perfect) <= {*named}:  # else nobody need look at the source for this
+        check_perfect(perfect, known(source).names)
     plan = Plan(
         estimator, target, named, split, (*metrics, *(name for name in accept if name not in metrics)) if metrics else (),
-        dict(accept), groups, sample_weight, tuple(perfect), seed, path, tuple(trusted),
+        {name: float(bar) for name, bar in accept.items()}, groups, sample_weight, tuple(perfect), seed, path, tuple(trusted),
     )  # fmt: skip
     return _carried_out(plan, source)
 
