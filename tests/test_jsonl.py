@@ -186,6 +186,25 @@ def test_large_ids_arrive_as_they_were_written_and_need_a_type_for_it(tmp_path):
     )
 
 
+def test_integers_that_no_float_holds_beside_fractions_need_a_type_to_be_kept(tmp_path):
+    source = JsonLinesSource(written(tmp_path, b'{"n": 1.5, "x": 1}\n{"n": 9007199254740993, "x": 1}\n'))
+    out = tmp_path / "out.csv"
+    host = FunctionHost(lambda x: x, {"x": "float64"}, {"y": "float64"}, "numpy", version="1")
+
+    def run(keep):
+        return InferencePipeline(source, host, CsvDestination(out), name="p", keep=keep).run().delivered
+
+    with pytest.raises(ConfigError, match=r"'n' .* has numbers that fit no one type.* pa.decimal128"):
+        run(["n"])
+    assert not out.exists()
+    assert run({"n": pa.decimal128(38, 9)}) == 2
+    assert [line.split(",")[0].strip('"') for line in out.read_text().splitlines()[1:]] == [
+        "1.500000000", "9007199254740993.000000000",
+    ]  # fmt: skip
+    exact = written(tmp_path, b'{"n": 1.5}\n{"n": 9007199254740992}\n', name="exact.jsonl")
+    assert JsonLinesSource(exact).schema() == pa.schema([("n", pa.float64())])
+
+
 def test_a_line_longer_than_memory_allows_is_skipped(tmp_path, monkeypatch):
     for module in (_text_files, sys.modules["mlinfer.sources._jsonl"]):
         monkeypatch.setattr(module, "LONGEST_LINE", 1000)

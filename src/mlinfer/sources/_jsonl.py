@@ -36,7 +36,7 @@ from mlinfer.sources._text_files import (
 )
 
 SUFFIXES = text_suffixes(".jsonl", ".ndjson", ".json")
-_PLAIN = {float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+_PLAIN = {str: pa.string(), bool: pa.bool_()}
 """Types that need not be asked of Arrow, which imports pandas, where it is installed, before it looks at a value."""
 
 
@@ -204,6 +204,16 @@ def _schema_of(rows: list[Row]) -> pa.Schema:
     return pa.schema([pa.field(name, _type_of([row.get(name) for row in rows])) for name in names])
 
 
+def _number_of(values: list[Any]) -> pa.DataType:
+    """The type that holds all these numbers; null where none does: whoever names one says if they are counted with or names."""
+    if any(type(value) is float for value in values):
+        exact = all(value == float(value) for value in values)  # 9007199254740993 is no float
+        return pa.float64() if exact else pa.null()
+    if not -(2**63) <= min(values) <= max(values) < 2**64:
+        return pa.null()
+    return pa.uint64() if max(values) >= 2**63 else pa.int64()
+
+
 def _type_of(values: list[Any]) -> pa.DataType:
     """The type of most values: a few bad records do not change what a column is."""
     kinds = Counter(float if type(value) is int else type(value) for value in values if value is not None)
@@ -213,10 +223,8 @@ def _type_of(values: list[Any]) -> pa.DataType:
     usual: list[Any] = [
         value for value in values if type(value) is most or (most is float and type(value) is int)
     ]
-    if most is float and all(type(value) is int for value in usual):
-        if not -(2**63) <= min(usual) <= max(usual) < 2**64:
-            return pa.null()  # whoever names a type says whether they are numbers to count with or names
-        return pa.uint64() if max(usual) >= 2**63 else pa.int64()
+    if most is float:
+        return _number_of(usual)
     if most in _PLAIN:
         return _PLAIN[most]
     if most is list and {type(item) for value in usual for item in value} == {float}:
