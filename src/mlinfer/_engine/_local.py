@@ -18,6 +18,8 @@ from mlinfer._protocols import Counts, Scope
 from mlinfer._text import plain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mlinfer._engine._job import Job, Until
     from mlinfer._report import RunReport
 
@@ -40,7 +42,7 @@ class LocalEngine:
         error: BaseException | None = None
         try:
             with stopping_on_signals(run.stop):
-                run.attempts(until, from_start, hooks.hook.run_started)
+                run.attempts(until, fresh=from_start, started=hooks.hook.run_started)
         except BaseException as found:  # told to the observers, and raised again
             error = found
             raise
@@ -62,7 +64,7 @@ class Run:
         self._epochs: dict[str, int] = {}
         self._dice = random.Random()  # noqa: S311 - jitter, not a secret
 
-    def attempts(self, until: Until, fresh: bool, started: object) -> None:  # noqa: FBT001 - internal
+    def attempts(self, until: Until, *, fresh: bool, started: Callable[..., object]) -> None:
         """Run, and after a transient failure wait and begin again after the last commit."""
         failures, commits = 0, 0
         while True:
@@ -70,7 +72,7 @@ class Run:
                 self.job.budget, rejects_kept=self.job.rejects is not None, already=self.tally.rejected
             )
             try:
-                self._session(until, spending, fresh and not self.tally.commits, started)
+                self._session(until, spending, fresh=fresh and not self.tally.commits, started=started)
             except TransientError as error:
                 failures = 1 if self.tally.commits > commits else failures + 1
                 commits = self.tally.commits
@@ -132,7 +134,9 @@ class Run:
         self.tally.retried(plain(str(error)), failures, wait)
         return self.clock.wait(self.stop, wait)
 
-    def _session(self, until: Until, spending: Spending, fresh: bool, started: object) -> None:  # noqa: FBT001 - internal
+    def _session(
+        self, until: Until, spending: Spending, *, fresh: bool, started: Callable[..., object]
+    ) -> None:
         scope = Scope(self.job.name or "", run=self.id, fresh=fresh)
         session = Session(self.job, scope, self.clock, tally=self.tally, spending=spending)
         with ExitStack() as stack:
@@ -149,11 +153,11 @@ class Run:
                 self._tell(started, session)
             session.run(until, self.stop)
 
-    def _tell(self, started: object, session: Session) -> None:
+    def _tell(self, started: Callable[..., object], session: Session) -> None:
         signature = session.layout.signature
         model = f"{signature.model_id}@{signature.version}"
         expected = _expected(session) if self.job.observers else None
-        started(event=RunStarted(self.job.name or "unnamed", self.id, self.guarantee, model, expected))  # type: ignore[operator]
+        started(event=RunStarted(self.job.name or "unnamed", self.id, self.guarantee, model, expected))
 
 
 def _expected(session: Session) -> int | None:
