@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from mlinfer._events import (
@@ -31,7 +31,7 @@ class Tally:
         self._lock = threading.Lock()
         self.delivered = self.rejected = self.commits = self.retries = 0
         self.reasons: Counter[tuple[str, str]] = Counter()
-        self.stages: Counter[str] = Counter()
+        self.stages: defaultdict[str, float] = defaultdict(float)
         self._newest: str | None = None
 
     def read(self, partition: str, records: int, seconds: float) -> None:
@@ -90,4 +90,4 @@ class Tally:
 
     def _spent(self, stage: str, seconds: float) -> None:
         with self._lock:
-            self.stages[stage] += seconds  # type: ignore[assignment]  # a Counter adds floats as well
+            self.stages[stage] += seconds
