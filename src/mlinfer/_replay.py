@@ -279,6 +279,4 @@ def _as_rejects(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _moment(time: datetime) -> pa.Scalar:
-    return pa.scalar(
-        time if time.tzinfo else datetime.combine(time.date(), time.time(), UTC), pa.timestamp("us", "UTC")
-    )
+    return pa.scalar(time if time.tzinfo else time.replace(tzinfo=UTC), pa.timestamp("us", "UTC"))

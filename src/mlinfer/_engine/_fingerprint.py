@@ -68,7 +68,7 @@ def same_but_for_version(was: str, found: str) -> bool:
     if not before:
         return False
     versions = {"version": "", "digest": ""}
-    return bool({**before, **versions} == {**now, **versions})
+    return {**before, **versions} == {**now, **versions}
 
 
 def differences(was: str, found: str) -> str:

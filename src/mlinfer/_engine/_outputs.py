@@ -55,7 +55,10 @@ class Output:
 
 
 class Outputs:
-    """All outputs of one session: main, rejects and side tables, and the store that holds the progress."""
+    """All outputs of one session: main, rejects and side tables, and the store that holds the progress.
+
+    They are closed with the block, the newest first.
+    """
 
     def __init__(self, job: Job, scope: Scope, epochs: dict[str, int]) -> None:
         self._job, self._scope, self._epochs = job, scope, epochs
@@ -85,10 +88,6 @@ class Outputs:
         """A further writer of the main output, for a destination that allows several at once."""
         with self._opening:
             return self._output("main", self._job.destination, self._schema)
-
-    def close(self) -> None:
-        """Close all writers; the newest first."""
-        self._stack.close()
 
     def __enter__(self) -> Self:
         return self
