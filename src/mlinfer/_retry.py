@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from mlinfer._errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -16,6 +18,12 @@ class Retry:
     attempts: int = 10
     first_wait: float = 0.1
     longest_wait: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what would not even try once, or would wait for less than no time."""
+        if self.attempts < 1 or not (self.first_wait >= 0 and self.longest_wait >= 0):
+            msg = f"retry: wanted 1 attempt (no retries) or more and waits of 0 seconds or more, found {self}"
+            raise ConfigError(msg)
 
     def wait(self, failures: int, asked: float | None, dice: random.Random) -> float:
         """Seconds to wait after the n-th failure in a row; what the outside world asked for comes first."""
