@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlinfer._conform import Conform
-from mlinfer._engine._step import Answers, Left, Step
+from mlinfer._engine._left import Left
+from mlinfer._engine._step import Answers, Step
 from mlinfer._errors import RecordErrors
 from mlinfer._rejects import ANSWERED, Rejected
 

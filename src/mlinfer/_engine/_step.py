@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer._answers import Usable
-from mlinfer._arrays import from_numpy, from_values
-from mlinfer._batch import Batch, RecordIds, places_of_bad
+from mlinfer._arrays import from_numpy
+from mlinfer._batch import Batch, RecordIds
 from mlinfer._conform import Conform, as_found
 from mlinfer._engine._asking import AskArrays, AskBatches, way_to_ask
 from mlinfer._engine._at_once import at_once
+from mlinfer._engine._left import Left, undecoded
 from mlinfer._engine._spending import Lookout
 from mlinfer._errors import ComponentError, ConfigError, RecordErrors
 from mlinfer._events import ModelChanged
@@ -119,7 +120,7 @@ class Step:
             raise
 
     def _answer(self, batch: Batch) -> Answers:
-        rejects = [_undecoded(batch)] if batch.bad else []
+        rejects = [undecoded(batch)] if batch.bad else []
         left = Left(batch)
         fit = self._keep(batch.records)
         kept, records = fit.records, batch.records
@@ -257,43 +258,6 @@ class Step:
             if state is not None:
                 self._stateful.restore(state)
             self._state = self._stateful.snapshot()
-
-
-class Left:
-    """The records of a batch that nothing was wrong with so far, by their places in it.
-
-    The batch itself stays whole: most of its columns are of no use any more, and cutting them all would cost more than
-    finding the few records that are rejected.
-    """
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-        self._places: np.ndarray | None = None
-
-    @property
-    def ids(self) -> RecordIds:
-        """Their ids."""
-        return self._batch.ids if self._places is None else self._batch.ids.take(self._places)
-
-    def reject(self, stage: str, errors: RecordErrors) -> Rejected:
-        """Take out the records that are named by their rows among those left."""
-        places = np.arange(len(self._batch)) if self._places is None else self._places
-        bad = places[errors.rows]
-        self._places = np.delete(places, errors.rows)
-        batch = self._batch
-        taken = batch.records.take(from_numpy(bad))
-        ids = batch.ids.take(bad)
-        if batch.bad:  # those that could not be decoded stood between them
-            undecoded = np.sort(places_of_bad(batch))
-            bad = bad + np.searchsorted(undecoded - np.arange(len(undecoded)), bad, side="right")
-        return Rejected(batch.partition, stage, ids, errors.kinds, errors.messages, taken, places=bad)
-
-
-def _undecoded(batch: Batch) -> Rejected:
-    ids = RecordIds.of(from_values([bad.id for bad in batch.bad]))
-    kinds, messages = [bad.kind for bad in batch.bad], [bad.message for bad in batch.bad]
-    raws = [bad.raw for bad in batch.bad]
-    return Rejected(batch.partition, "decode", ids, kinds, messages, raws=raws, places=places_of_bad(batch))
 
 
 def _mask(count: int, bad: list[int]) -> pa.Array:

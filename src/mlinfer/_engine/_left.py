@@ -1,0 +1,53 @@
+"""Which records of a batch are left while a step refuses some of them, and what those become."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlinfer._arrays import from_numpy, from_values
+from mlinfer._batch import RecordIds, places_of_bad
+from mlinfer._rejects import Rejected
+
+if TYPE_CHECKING:
+    from mlinfer._batch import Batch
+    from mlinfer._errors import RecordErrors
+
+
+class Left:
+    """The records of a batch that nothing was wrong with so far, by their places in it.
+
+    The batch itself stays whole: most of its columns are of no use any more, and cutting them all would cost more than
+    finding the few records that are rejected.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._places: np.ndarray | None = None
+
+    @property
+    def ids(self) -> RecordIds:
+        """Their ids."""
+        return self._batch.ids if self._places is None else self._batch.ids.take(self._places)
+
+    def reject(self, stage: str, errors: RecordErrors) -> Rejected:
+        """Take out the records that are named by their rows among those left."""
+        places = np.arange(len(self._batch)) if self._places is None else self._places
+        bad = places[errors.rows]
+        self._places = np.delete(places, errors.rows)
+        batch = self._batch
+        taken = batch.records.take(from_numpy(bad))
+        ids = batch.ids.take(bad)
+        if batch.bad:  # those that could not be decoded stood between them
+            others = np.sort(places_of_bad(batch))
+            bad = bad + np.searchsorted(others - np.arange(len(others)), bad, side="right")
+        return Rejected(batch.partition, stage, ids, errors.kinds, errors.messages, taken, places=bad)
+
+
+def undecoded(batch: Batch) -> Rejected:
+    """Those records of a batch of which the source could make none."""
+    ids = RecordIds.of(from_values([bad.id for bad in batch.bad]))
+    kinds, messages = [bad.kind for bad in batch.bad], [bad.message for bad in batch.bad]
+    raws = [bad.raw for bad in batch.bad]
+    return Rejected(batch.partition, "decode", ids, kinds, messages, raws=raws, places=places_of_bad(batch))
