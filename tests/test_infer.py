@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -137,6 +138,16 @@ def test_a_kept_column_names_the_record_however_bad_it_is():
         table = found.infer(rows, on_reject="null")
     assert table["id"].to_pylist() == [1, 2, 3, None, None]
     assert table["status"].to_pylist() == ["ok", "wrong_type", "missing_value", "wrong_type", "wrong_type"]
+
+
+@pytest.mark.parametrize("form", [dict, MappingProxyType])
+def test_a_mapping_of_any_kind_gives_kept_columns_their_types_in_hand_as_in_a_run(form):
+    data = {"id": [1, 2], "a": [1.0, 2.0], "b": [1, 2]}
+    with pipeline(keep=form({"id": pa.float32()}), data=data) as found:
+        found.run()
+        kinds = [found.infer(one).field("id").type for one in (data, rows(data))]
+        kinds.append(found.job.destination.table().field("id").type)
+    assert kinds == [pa.float32()] * 3
 
 
 def test_nulls_for_all_keep_the_number_of_rows():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -162,17 +163,16 @@ def numbered(records: pa.RecordBatch) -> Batch:
     return Batch(records, IN_HAND, None, RecordIds.ordinals("", 0, records.num_rows))
 
 
-def _present(keep: Any, names: list[str]) -> Any:
+def _present(keep: Keep, names: list[str]) -> Keep:
     """Kept columns are for the destination; data in hand may come without them."""
-    return (
-        {name: keep[name] for name in keep if name in names}
-        if isinstance(keep, dict)
-        else [n for n in keep if n in names]
-    )
+    if isinstance(keep, Mapping):
+        return {name: kind for name, kind in keep.items() if name in names}
+    return [name for name in keep if name in names]
 
 
-def _typed(job: Job, rows: Any) -> Any:
-    if isinstance(job.keep, dict) or not job.keep:
+def _typed(job: Job, rows: Any) -> Keep:
+    """The kept columns of rows with their types, as they were given or else as the values have them."""
+    if isinstance(job.keep, Mapping) or not job.keep:
         return job.keep
     given = [row for row in rows if isinstance(row, dict)]
     found = {name: inferred([row.get(name) for row in given], name).type for name in job.keep}
