@@ -102,7 +102,7 @@ def test_bad_records_are_named(data):
         ["missing_value", "model_error", "missing_value", "wrong_type"],
     )
     assert str(error) == (
-        "4 bad record(s): record 1: missing_value: field 'a': wanted a value (double), found none; "
+        "4 bad records: record 1: missing_value: field 'a': wanted a value (double), found none; "
         "record 2: model_error: ValueError: unlucky; "
         "record 3: missing_value: field 'a': wanted a value (double), found none; and 1 more"
     )

@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
+from mlinfer._text import count
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -114,11 +116,11 @@ class RecordErrors(MlinferError):  # noqa: N818 - several records, one exception
 
     def __init__(self, rows: Sequence[int], kind: str | Sequence[str], message: str | Sequence[str]) -> None:
         self.rows = [int(row) for row in rows]
-        count = len(self.rows)
-        self.kinds = [kind] * count if isinstance(kind, str) else list(kind)
-        self.messages = [message] * count if isinstance(message, str) else list(message)
-        if not len(self.kinds) == len(self.messages) == count:
-            msg = f"wanted one kind and one message per bad record ({count}), found {len(self.kinds)} and {len(self.messages)}"
+        number = len(self.rows)
+        self.kinds = [kind] * number if isinstance(kind, str) else list(kind)
+        self.messages = [message] * number if isinstance(message, str) else list(message)
+        if not len(self.kinds) == len(self.messages) == number:
+            msg = f"wanted one kind and one message per bad record ({number}), found {len(self.kinds)} and {len(self.messages)}"
             raise ValueError(msg)
         super().__init__(self._summary())
 
@@ -128,7 +130,7 @@ class RecordErrors(MlinferError):  # noqa: N818 - several records, one exception
             for row, kind, message in zip(self.rows[:3], self.kinds, self.messages, strict=False)
         )
         more = f"; and {len(self.rows) - 3} more" if len(self.rows) > 3 else ""  # noqa: PLR2004 - three are shown
-        return f"{len(self.rows)} bad record(s): {shown}{more}"
+        return f"{count(len(self.rows), 'bad record')}: {shown}{more}"
 
     def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
         """Pickle by the facts, for errors cross process boundaries."""

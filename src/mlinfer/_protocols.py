@@ -3,9 +3,8 @@
 A *recipe* (`DataSource`, `Host`, `DataDestination`) is inert: comparable, picklable, no I/O in its constructor; write
 it as a frozen dataclass. A *session* (`Reader`, `Model`, `Writer`) is live: it begins when the engine enters what `open`
 returns and ends when the engine leaves it. Subclass these protocols, and the defaults come along, or match them by
-structure. What only some parts can do is a protocol of its own (`Acknowledges`, `Drains`, `Resumes`, `Joins`,
-`Stateful`, `SideTables`, `InfersArrays`, `Renews`,
-`Counts`, `ReadsBack`, `Remembers`, `Prunes`, `Explains`, `Exemplifies`): a part has the power by having the methods.
+structure. What only some parts can do is a protocol of its own, called a Reader's power, a Model's, and so on: a part has
+it by having the methods.
 """
 
 from __future__ import annotations

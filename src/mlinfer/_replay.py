@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -134,7 +134,7 @@ def replay_of(job: Job, choice: Choice) -> Job:
     return replace(replaying, source=source)
 
 
-def _settle(job: Job, layout: Layout, sides: Any) -> None:
+def _settle(job: Job, layout: Layout, sides: Mapping[str, pa.Schema]) -> None:
     """Mark what a replay that died has delivered and not marked."""
     with Outputs(job, Scope(job.name or "", run=secrets.token_hex(8), read_only=True), {}) as outputs:
         stored = outputs.open(layout.output, sides).positions
