@@ -408,6 +408,18 @@ def test_codes_need_a_type_to_stay_as_they_are_spelled_and_columns_without_a_nam
         ]
 
 
+def test_integers_that_no_float_holds_beside_fractions_need_a_type_to_be_kept(tmp_path):
+    (tmp_path / "in.csv").write_text("n,x\n1.5,1\n9007199254740993,1\n")
+    source, out = CsvSource(tmp_path / "in.csv"), MemoryDestination()
+    host = FunctionHost(lambda x: x, {"x": "float64"}, {"y": "float64"}, "numpy", version="1")
+    with pytest.raises(ConfigError, match=r"'n' .* has numbers that fit no one type.* pa.decimal128"):
+        InferencePipeline(source, host, out, keep=["n"], name="digits").run()
+    InferencePipeline(source, host, out, keep={"n": pa.decimal128(38, 9)}, name="digits").run()
+    assert list(map(str, out.table()["n"].to_pylist())) == ["1.500000000", "9007199254740993.000000000"]
+    (tmp_path / "exact.csv").write_text("n,m\n1.5,9007199254740993\n9007199254740992,1\n")
+    assert CsvSource(tmp_path / "exact.csv").schema() == pa.schema([("n", pa.float64()), ("m", pa.int64())])
+
+
 def test_a_model_gets_numbers_from_cells_that_look_like_codes(tmp_path):
     (tmp_path / "in.csv").write_text("x\n007\n08.5\n")
     host = FunctionHost(lambda records: {"y": records["x"]}, inputs={"x": "double"}, outputs={"y": "double"})

@@ -21,6 +21,7 @@ UNNAMED = "\0"
 """What the names of columns begin with that have none."""
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _CODE = r"^[+-]?(0[0-9].*|[0-9]{19,})$"
+_LONG = r"^[+-]?[0-9]{16,18}$"
 _INTEGER = r"^[+-]?[0-9]{1,18}$"
 _EXACT = 2**53
 
@@ -59,8 +60,10 @@ class Cells:
         numbers = [name for name, kind in told.items() if pt.is_integer(kind) or pt.is_floating(kind)]
         if numbers:
             cells = self._parse(block, dict.fromkeys(numbers, pa.string()), [])
-            codes = [name for name in numbers if _are_codes(cells.column(name))]
-            told.update(dict.fromkeys(codes, pa.null()))
+            for name in numbers:
+                column = cells.column(name)
+                if _are_codes(column) or (pt.is_floating(told[name]) and _beyond_floats(column)):
+                    told[name] = pa.null()
         return pa.schema([spelled(pa.field(name, kind)) for name, kind in told.items()])
 
     def _parse(self, block: bytes, kinds: dict[str, pa.DataType], wrong: list[Wrong]) -> pa.Table:
@@ -228,6 +231,12 @@ def _told(column: pa.ChunkedArray) -> pa.DataType:
 def _are_codes(cells: pa.ChunkedArray) -> bool:
     """Whether there are cells that a number would not give back: 007, or more digits than a number holds."""
     return bool(pc.any(pc.match_substring_regex(cells, _CODE)).as_py())
+
+
+def _beyond_floats(cells: pa.ChunkedArray) -> bool:
+    """Whether there are integers among fractions that no float holds: 9007199254740993."""
+    long = cells.filter(pc.match_substring_regex(cells, _LONG)).to_pylist()
+    return any(int(cell) != float(cell) for cell in long)
 
 
 def _others(count: int, wrong: list[Wrong]) -> list[int]:
