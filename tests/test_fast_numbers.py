@@ -3,6 +3,7 @@
 import json
 import math
 import struct
+from itertools import product
 
 import pyarrow as pa
 import pytest
@@ -52,6 +53,20 @@ def test_a_number_is_read_as_python_reads_it(text):
     assert found is not None
     assert found.text == b'{"x": []}'
     assert found.numbers.tobytes() == struct.pack("d", value)
+
+
+def test_digits_are_read_to_the_last_one_however_many_there_are_and_whatever_follows():
+    for zeros, digits in product(range(12), range(1, 27)):
+        for behind in ("", "e3", "E-07", " ", ",2", "/", ":", "é", "\xff"):
+            part = "0" * zeros + "9182736450192837465564738291"[:digits]
+            for number in (f"0.{part}", f"-3.{part}", f"1234567.{part}"):
+                text = f'{{"x":[{number}{behind}]}}'.encode()
+                found = _numbers.lift(text, b"x")
+                if behind in ("/", ":", "é", "\xff"):
+                    assert found is None
+                else:
+                    assert found is not None, text
+                    assert found.numbers.tolist() == json.loads(text)["x"], text
 
 
 @given(some.integers(-(2**70), 2**70))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
-from mlinfer import ConfigError, InferencePipeline
+from mlinfer import Batching, ConfigError, InferencePipeline
 from mlinfer._online._crew import serving
 from mlinfer._online._grpc_messages import CLASSES, MESSAGES
 from mlinfer._online._serving import Serving
@@ -29,7 +30,7 @@ from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import IterableSource
 from test_oip import MATRIX, SCALARS, nothing, required
-from test_online_access import tls  # noqa: F401 - a fixture
+from test_online_access import tls, two  # noqa: F401 - fixtures
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 HERE = {"grpc_bind": "127.0.0.1:0"}
@@ -432,6 +433,84 @@ def test_so_many_messages_come_in_at_once_and_the_next_one_waits(monkeypatch):
         assert found == [3]
         assert time.perf_counter() - begun > 0.3
         assert {one.code().name for one in stuck} == {"DEADLINE_EXCEEDED"}
+
+
+def unsent_by(key, channel):
+    return channel.stream_unary(INFER).future(unsent(), timeout=9, metadata=shows(key))
+
+
+def shows(key):
+    return (("authorization", f"Bearer {key}"),)
+
+
+def test_messages_of_one_key_that_do_not_come_leave_room_for_those_of_another(two, monkeypatch):  # noqa: F811 - the fixture
+    monkeypatch.setattr("mlinfer._online._grpc.MOST_READING", 4)
+    path, ann, bob = two
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with (
+        serving(pipeline.job, Serving("127.0.0.1:0", keys=path, **HERE), Patience(body=4)) as server,
+        grpc.insecure_channel(server.grpc_address) as channel,
+        triton.InferenceServerClient(server.grpc_address) as client,
+    ):
+        stuck = [unsent_by(ann, channel) for _ in range(4)]
+        time.sleep(0.3)
+        begun = time.perf_counter()
+        headers = dict(shows(bob))
+        found = client.infer("duck", [tensor("v", np.array([3]), "INT64")], headers=headers).as_numpy("o")
+        assert found.tolist() == [3]
+        assert time.perf_counter() - begun < 3
+        assert not any(one.done() for one in stuck)
+
+
+def test_a_key_that_floods_grpc_leaves_time_for_another(two):  # noqa: F811 - the fixture
+    """The model takes 20 records a second, and nobody waits for more than a second because of others."""
+    path, ann, bob = two
+
+    def slow(v):
+        time.sleep(0.05)
+        return v
+
+    pipeline = made(
+        slow, [required("v", pa.int64())], [pa.field("o", pa.int64())], batching=Batching(max_records=1)
+    )
+    over = threading.Event()
+
+    def ask(channel, key):
+        try:
+            channel.unary_unary(INFER)(one_number(), timeout=20, metadata=shows(key))
+        except grpc.RpcError as error:
+            return error.code().name
+        return "OK"
+
+    with serving(pipeline.job, Serving("127.0.0.1:0", keys=path, **HERE), Patience(queue=1.0)) as server:
+
+        def flood():
+            found = Counter()
+            with grpc.insecure_channel(server.grpc_address) as channel:
+                while not over.is_set():
+                    found[ask(channel, ann)] += 1
+            return found
+
+        with ThreadPoolExecutor(40) as pool, grpc.insecure_channel(server.grpc_address) as channel:
+            for _ in range(5):  # by which the server knows how long the model takes
+                ask(channel, bob)
+            floods = [pool.submit(flood) for _ in range(40)]
+            try:
+                while server.waiting < 5:
+                    time.sleep(0.01)
+                got = [ask(channel, bob) for _ in range(8)]
+            finally:
+                over.set()
+            told = sum((one.result() for one in floods), Counter())
+    assert got == ["OK"] * 8
+    assert set(told) == {"OK", "UNAVAILABLE"}
+
+
+def one_number():
+    class_ = CLASSES["ModelInferRequest"]
+    request = class_(model_name="duck")
+    request.inputs.add(name="v", datatype="INT64", shape=[1]).contents.int64_contents.append(3)
+    return request.SerializeToString()
 
 
 def test_a_message_that_is_still_coming_in_when_the_server_ends_is_refused():

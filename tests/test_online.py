@@ -37,6 +37,7 @@ from mlinfer._online import Serving, serving
 from mlinfer._online._desk import Ask, Desk
 from mlinfer._online._listener import LoopThread
 from mlinfer._online._memory import memory_limit
+from mlinfer._online._pace import Pace
 from mlinfer._online._predict import Given, Rows
 from mlinfer._online._refusals import OWN_WORDS
 from mlinfer._online._wire import Patience, Refused
@@ -417,6 +418,27 @@ def test_a_quick_model_that_hangs_once_holds_nobody_but_who_asks_it():
         time.sleep(0.5)
         assert httpx.get(f"{client.base_url}/live", timeout=1.5).status_code == 200
         assert [one["kind"] for one in hanging.result().json()["records"]] == ["timeout"]
+
+
+def test_a_model_that_hangs_now_and_then_holds_up_the_others_ever_more_rarely():
+    pace, held = Pace(), 0
+    for number in range(100_000):
+        hangs = number % 500 == 499
+        held += hangs and pace.quick(1)
+        pace.took(1, 1.0 if hangs else 0.0001)
+    assert 1 <= held <= 5
+    for _ in range(300_000):
+        pace.took(1, 0.0001)
+    assert pace.quick(1)
+
+
+def test_large_batches_that_take_long_do_not_make_small_ones_suspect():
+    pace = Pace()
+    for _ in range(50):
+        pace.took(1, 0.0001)
+        pace.took(10_000, 0.5)
+    assert not pace.quick(10_000)
+    assert pace.quick(1)
 
 
 def test_every_reason_that_quotes_a_stranger_has_words_of_our_own():

@@ -17,7 +17,9 @@ import pyarrow as pa
 import pytest
 
 from mlinfer import Batch, ConfigError, DataDestination, InferencePipeline, RecordErrors, TransientError
+from mlinfer._batch import RecordIds
 from mlinfer._engine import Answers, from_bytes
+from mlinfer._online._backlog import Backlog
 from mlinfer._online._worker import FarLog
 from mlinfer.destinations import SqlDestination
 from mlinfer.hosts import FunctionHost
@@ -172,6 +174,42 @@ def test_a_run_and_its_server_write_one_table_side_by_side_and_nobody_else_does(
     assert stored() == [2.0, 3.0, 10.0, 20.0]
 
 
+def test_answers_that_wait_for_the_log_go_to_it_in_one_piece():
+    """Each piece takes the interpreter from the thread that answers: one for every answer would halve the server's rate."""
+    begun, go, pieces = threading.Event(), threading.Event(), []
+
+    def gate(what):
+        if what != "commit":
+            pieces.append(what.records.column("y").to_pylist())
+            begun.set()
+            assert go.wait(20)
+
+    store = Store(gate)
+    with pipeline(store).serving() as server, httpx.Client(base_url=server.url) as client:
+        for number in range(50):
+            assert client.post("/predict", json={"x": number}).json() == {"y": number + 1.0}
+            assert begun.wait(10)
+        go.set()
+    assert pieces == [[1.0], [number + 1.0 for number in range(1, 50)]]
+    assert store.kept == [number + 1.0 for number in range(50)]
+
+
+def test_a_piece_for_the_log_holds_answers_of_one_version_and_its_records_keep_their_ids():
+    backlog, versions = Backlog(), [object(), object()]
+    for number in range(6):
+        batch = Batch(
+            pa.record_batch({"y": [number]}), "in hand", None, RecordIds.of(pa.array([f"id {number}"]))
+        )
+        backlog.put(Answers(batch, layout=versions[number // 3]), [].append)
+    backlog.end()
+    found = []
+    while (piece := backlog.take()) is not None:
+        answers, stored = piece
+        found.append((answers.layout, answers.batch.ids.array().to_pylist(), len(stored)))
+    assert found == [(versions[0], ["id 0", "id 1", "id 2"], 3), (versions[1], ["id 3", "id 4", "id 5"], 3)]
+    assert backlog.empty
+
+
 MEBIBYTE = 2**20
 
 
@@ -183,7 +221,7 @@ def texts(destination):
 
 def test_what_waits_for_the_log_is_bounded_in_bytes(monkeypatch):
     """The destination stands still: answers are kept for it up to the bound, and counted beyond it."""
-    monkeypatch.setattr("mlinfer._online._log.MOST_BYTES", 5 * MEBIBYTE + 1000)
+    monkeypatch.setattr("mlinfer._online._backlog.MOST_BYTES", 5 * MEBIBYTE + 1000)
     begun, go = threading.Event(), threading.Event()
 
     def gate(_):
@@ -203,7 +241,7 @@ def test_what_waits_for_the_log_is_bounded_in_bytes(monkeypatch):
 
 
 def test_a_workers_answers_wait_for_its_parent_in_the_same_room(monkeypatch):
-    monkeypatch.setattr("mlinfer._online._log.MOST_BYTES", 5 * MEBIBYTE + 1000)
+    monkeypatch.setattr("mlinfer._online._backlog.MOST_BYTES", 5 * MEBIBYTE + 1000)
     begun, go, said, told = threading.Event(), threading.Event(), [], []
 
     class Line:

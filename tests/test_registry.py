@@ -115,3 +115,34 @@ def test_a_module_that_is_not_there_has_no_file(install, value):
     install("ghost", f"[mlinfer.engines]\nghost = {value}\n")
     [found] = [plugin for plugin in plugins("engine") if plugin.name == "ghost"]
     assert found.file in (None, "built-in")
+
+
+def test_who_runs_pipelines_says_whose_parts_they_may_name(install, monkeypatch):
+    install(
+        "Stranger_Pkg",
+        "[mlinfer.sources]\nlisted = listed_part:Source\n",
+        {"listed_part.py": "class Source: pass"},
+    )
+    for said in ("", "other-pkg", "stranger-pkg==1.1", "stranger-pkg==1.20", "other-pkg==1.2"):
+        monkeypatch.setenv("MLINFER_PLUGINS", said)
+        with pytest.raises(
+            ConfigError,
+            match=r"source 'listed': wanted a package that MLINFER_PLUGINS allows.*Stranger_Pkg==1\.2",
+        ):
+            load("source", "listed")
+        assert "listed_part" not in sys.modules
+        assert load("source", "memory").__name__ == "MemorySource"
+    for said in ("stranger-pkg==1.2", "other-pkg stranger.pkg"):
+        monkeypatch.setenv("MLINFER_PLUGINS", said)
+        assert load("source", "listed").__name__ == "Source"
+
+
+def test_a_list_of_packages_that_cannot_be_read_allows_none(install, monkeypatch):
+    install(
+        "some-pkg", "[mlinfer.sources]\nsome = some_part:Source\n", {"some_part.py": "class Source: pass"}
+    )
+    for said in ("some-pkg>=1", "some-pkg, other", "*"):
+        monkeypatch.setenv("MLINFER_PLUGINS", said)
+        with pytest.raises(ConfigError, match="wanted packages with spaces between them"):
+            load("source", "some")
+    assert "some_part" not in sys.modules

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from mlinfer._errors import ConfigError, MlinferError, PluginNotFound
-from mlinfer._text import plain
+from mlinfer._text import plain, shown
 
 GROUPS = {
     "source": "mlinfer.sources",
@@ -19,6 +21,10 @@ GROUPS = {
     "observer": "mlinfer.observers",
 }
 """The entry-point group of each role."""
+ALLOWED = "MLINFER_PLUGINS"
+"""The environment variable by which whoever runs pipelines says whose parts they may name; whoever writes them cannot."""
+OURS = "mlinfer"
+_ALLOWED = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(==[A-Za-z0-9.+!_-]+)?")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,7 +56,7 @@ def load(role: str, name: str) -> Any:
     """Import the one part of this role and name: a class, or a function that makes the part.
 
     Raises PluginNotFound: nothing installed has this name; the message lists what there is. ConfigError: two
-    distributions claim the name, or the part cannot be imported.
+    distributions claim the name, it is none of those that may be loaded here, or the part cannot be imported.
     """
     installed = entry_points(group=GROUPS[role])
     found = list(installed.select(name=name))
@@ -60,7 +66,33 @@ def load(role: str, name: str) -> Any:
         claims = " and ".join(sorted(f"{' '.join(_origin(entry))} ({entry.value})" for entry in found))
         msg = f"{role} {name!r}: wanted one package that offers it, found {claims}; uninstall one of them"
         raise ConfigError(msg)
+    _check_allowed(role, found[0])
     return _import(role, found[0])
+
+
+def _check_allowed(role: str, entry: EntryPoint) -> None:
+    """Raises ConfigError: it is said whose parts may be loaded, and this package is none of them."""
+    said = os.environ.get(ALLOWED)
+    distribution, version = _origin(entry)
+    if said is None or distribution == OURS:
+        return
+    for one in said.split():
+        found = _ALLOWED.fullmatch(one)
+        if found is None:
+            msg = f"{ALLOWED}: wanted packages with spaces between them, each as NAME==VERSION or NAME, found {shown(one)}"
+            raise ConfigError(msg)
+        if _spelled(found[1]) == _spelled(distribution) and found[2] in {None, f"=={version}"}:
+            return
+    msg = (
+        f"{role} {entry.name!r}: wanted a package that {ALLOWED} allows ({said.strip() or 'none'}), found {distribution} {version}; "
+        f"who trusts it adds {distribution}=={version} there"
+    )
+    raise ConfigError(msg)
+
+
+def _spelled(distribution: str) -> str:
+    """Names of packages that mean the same, in one spelling."""
+    return re.sub("[._-]+", "-", distribution).lower()
 
 
 def _import(role: str, entry: EntryPoint) -> Any:

@@ -11,9 +11,8 @@ from mlinfer._cli._loading import debug
 from mlinfer._cli._table import rendered
 from mlinfer._errors import ConfigError, PluginNotFound
 from mlinfer._guarantee import Level
-from mlinfer._registry import GROUPS, Plugin, load, plugins
+from mlinfer._registry import GROUPS, OURS, Plugin, load, plugins
 
-OURS = "mlinfer"
 ANY = "part"
 BY_RESUME = {"seek": Level.EXACTLY_ONCE, "acknowledge": Level.AT_LEAST_ONCE, "none": Level.AT_MOST_ONCE}
 

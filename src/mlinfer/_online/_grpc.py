@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any
 
 import grpc
@@ -162,7 +164,7 @@ class GrpcServer:
             try:
                 if not is_open:
                     self._let_in(context, call_)
-                data = await messages.read(context)
+                data = await messages.read(context, self._sharing(call_))
                 held = listener.hold(len(data), call_.key)
                 found: bytes = await call(_parsed(message, data), context, call_)
             except Exception as error:  # noqa: BLE001 - told in our own words, and logged where they are not enough
@@ -196,6 +198,10 @@ class GrpcServer:
             raise ENDS
         if self.keys is not None:
             call.key = self.keys.holder(_said(context, "authorization")).name
+
+    def _sharing(self, call: _Call) -> str | None:
+        """By which key, where several may ask."""
+        return call.key if self.keys is not None and self.keys.several else None
 
     # --- the protocol's calls ---------------------------------------------------------------------------------------
 
@@ -269,18 +275,22 @@ class GrpcServer:
 
 
 class _Messages:
-    """Reads the message of each call, so many at once, in so many seconds."""
+    """Reads the message of each call, so many at once, in so many seconds; half of them at most for one key of several."""
 
     def __init__(self, most: int, seconds: float) -> None:
         self._room, self._seconds = asyncio.Semaphore(most), seconds
+        self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(max(most // 2, 1))
+        )
         self._limits: set[asyncio.Timeout] = set()
 
-    async def read(self, context: Any) -> bytes:
+    async def read(self, context: Any, key: str | None) -> bytes:
         """The message. Raises Refused: it does not come, or not in time."""
+        share = nullcontext() if key is None else self._shares[key]
         limit = asyncio.timeout(self._seconds)
         self._limits.add(limit)
         try:
-            async with limit, self._room:
+            async with limit, share, self._room:
                 found = await context.read()
         except TimeoutError as error:
             raise Refused(408, f"wanted the whole message within {self._seconds:g} s") from error

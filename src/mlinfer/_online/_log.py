@@ -19,27 +19,19 @@ from mlinfer._engine import Answers, Delivery, Job, Outputs, Running, Spending, 
 from mlinfer._errors import TransientError
 from mlinfer._events import manager
 from mlinfer._layout import Layout
+from mlinfer._online._backlog import REST_SECONDS, Backlog, Stored
 from mlinfer._online._counts import Counts
-from mlinfer._online._refusals import BUSY, NOT_STORED
+from mlinfer._online._refusals import NOT_STORED
 from mlinfer._online._wire import Refused
 from mlinfer._protocols import Scope
 from mlinfer._retry import Retry
 from mlinfer._text import count
 
-LONGEST_QUEUE = 1000
-MOST_BYTES = 64 * 2**20
-"""Of answers that wait for the destination; one batch may be larger, if it is alone."""
 LOOK_SECONDS = 0.2
-REST_SECONDS = 0.02
-"""While nobody waits to be stored: a thread that wakes for every batch takes the interpreter from the one that answers."""
 MOST_WAITING = 1000
 """Batches of answers that share a commit, at most."""
 _logger = logging.getLogger("mlinfer")
 _dice = random.Random()  # noqa: S311 - jitter, not a secret
-
-
-Stored = Callable[[Refused | None], None]
-Entry = tuple[Answers, Stored | None]
 
 
 class Sampled:
@@ -59,46 +51,6 @@ class Sampled:
             self._log(replace(answers, batch=chosen), stored)
         elif stored is not None:
             stored(None)
-
-
-class Backlog:
-    """Answers on their way to the log, so many batches and bytes; further ones are dropped and counted."""
-
-    def __init__(self) -> None:
-        self._queue: queue.Queue[tuple[Entry, int] | None] = queue.Queue(LONGEST_QUEUE)
-        self._came = self._went = 0  # bytes; each is counted on one thread only
-        self.dropped = 0
-
-    def put(self, answers: Answers, stored: Stored | None) -> None:
-        """Add answers behind the others, at once; without room for them `stored` hears it."""
-        size = answers.batch.records.get_total_buffer_size()  # nbytes takes 50 µs
-        held = self._came - self._went
-        if not held or held + size <= MOST_BYTES:
-            with suppress(queue.Full):
-                self._queue.put_nowait(((answers, stored), size))
-                self._came += size
-                return
-        self.dropped += len(answers.batch)
-        if stored is not None:
-            stored(BUSY)
-
-    @property
-    def empty(self) -> bool:
-        """Whether all has been taken."""
-        return self._queue.empty()
-
-    def end(self) -> None:
-        """Nothing comes any more."""
-        self._queue.put(None)
-
-    def take(self, *, wait: bool = True, seconds: float | None = None) -> Entry | None:
-        """The next answers; None at the end. Raises queue.Empty."""
-        found = self._queue.get(wait, seconds)
-        if found is None:
-            return None
-        entry, size = found
-        self._went += size
-        return entry
 
 
 class PredictionLog:
@@ -152,21 +104,20 @@ class PredictionLog:
                 self._try(lambda _: self._stack.close())
                 return
             self._write(*entry)
-            if entry[1] is None and self._backlog.empty:
+            if not entry[1] and self._backlog.empty:
                 time.sleep(REST_SECONDS)
 
-    def _write(self, answers: Answers, stored: Stored | None) -> None:
+    def _write(self, answers: Answers, stored: list[Stored]) -> None:
         begun = self._clock.monotonic()
         if self._delivery is None and begun >= self._again:
             self._try(None)
         if self._delivery is None:
             self._lost += len(answers.batch)
-            if stored is not None:
-                stored(NOT_STORED)
+            for one in stored:
+                one(NOT_STORED)
             return
         self._written += len(answers.batch)
-        if stored is not None:
-            self._waiting.append(stored)
+        self._waiting.extend(stored)
         self._try(lambda delivery: delivery.deliver(answers))
         if len(self._waiting) < MOST_WAITING:
             self._try(lambda delivery: delivery.commit_if_due())

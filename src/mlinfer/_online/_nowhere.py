@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from mlinfer._batch import Batch
     from mlinfer._engine import Answers
+    from mlinfer._online._backlog import Stored
     from mlinfer._online._counts import Counts
-    from mlinfer._online._log import Stored
     from mlinfer._progress import Progress
 
 

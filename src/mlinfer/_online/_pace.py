@@ -8,6 +8,10 @@ SLOW = 0.005
 CALLS_TO_BELIEVE = 8
 SLOW_TO_BELIEVE = 2
 """One may be slow because the machine was busy with something else."""
+LONG = 0.1
+"""For a model that counted as quick: while it took so long, nobody else was heard."""
+DOUBT = 8
+"""Each time so many times as many quick answers are wanted before it counts as quick again: it may do so rarely, not often."""
 KEPT = 0.95
 """Of the weight of a batch, when the next one is done: about twenty of them count."""
 
@@ -17,12 +21,15 @@ class Pace:
 
     def __init__(self) -> None:
         self._quick_ones = self._slow_ones = 0
+        self._to_believe = CALLS_TO_BELIEVE
         self._batches = self._rows = self._seconds = self._squares = self._products = 0.0
         self._batch = self._record = 0.0
 
     def took(self, rows: int, seconds: float) -> None:
         """One more batch of so many records took this long."""
-        if seconds > SLOW:
+        if seconds > LONG and self.quick(rows):
+            self._quick_ones, self._to_believe = 0, DOUBT * self._to_believe
+        elif seconds > SLOW:
             self._slow_ones += 1
             if self._slow_ones >= SLOW_TO_BELIEVE:
                 self._quick_ones = 0
@@ -47,7 +54,7 @@ class Pace:
 
     def quick(self, rows: int) -> bool:
         """Whether a batch of so many records will be done so quickly that a thread of its own would cost more than it spares."""
-        return self._quick_ones >= CALLS_TO_BELIEVE and self.seconds(rows) < SLOW
+        return self._quick_ones >= self._to_believe and self.seconds(rows) < SLOW
 
     def seconds(self, rows: int) -> float:
         """What a batch of so many records will take; 0 while nobody knows."""

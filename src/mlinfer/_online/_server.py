@@ -26,12 +26,13 @@ from mlinfer._json_few import json_rows
 from mlinfer._layout import Layout
 from mlinfer._lineage import Lineage
 from mlinfer._online._access import access
+from mlinfer._online._backlog import Stored
 from mlinfer._online._counts import Counts, Figures, exposition
 from mlinfer._online._desk import Desk
 from mlinfer._online._json import dump
 from mlinfer._online._keys import Keys
 from mlinfer._online._listener import Listener, LoopThread
-from mlinfer._online._log import Sampled, Stored, prediction_log
+from mlinfer._online._log import Sampled, prediction_log
 from mlinfer._online._nowhere import NoLog, Nowhere
 from mlinfer._online._openapi import openapi, record_schema
 from mlinfer._online._page import HTML, page, policy

@@ -6,6 +6,7 @@ import copy
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ import pyarrow as pa
 from mlinfer._engine import Answers, Job, end_here, leave_signals, portable, to_bytes
 from mlinfer._errors import ComponentError, ConfigError
 from mlinfer._layout import Keep, Layout
+from mlinfer._online._backlog import REST_SECONDS, Backlog, Stored
 from mlinfer._online._counts import Counts
-from mlinfer._online._log import Backlog, Stored
 from mlinfer._online._refusals import BUSY, NOT_STORED
 from mlinfer._online._server import Alone, Log, serving_here
 from mlinfer._online._serving import Serving
@@ -126,7 +127,7 @@ class Line:
         self._speaking = threading.Lock()
         self.stopped, self._told = threading.Event(), threading.Event()
         self.addresses: tuple[str, str | None] = ("", None)
-        self.waiting: dict[int, Stored] = {}
+        self.waiting: dict[int, list[Stored]] = {}
         """Who waits for which answers to be durable."""
         threading.Thread(target=self._hear, name="mlinfer-parent", daemon=True).start()
 
@@ -150,7 +151,8 @@ class Line:
                 break
             if kind == "stored":
                 number, outcome = what
-                self.waiting.pop(number)(OUTCOMES[outcome])
+                for stored in self.waiting.pop(number):
+                    stored(OUTCOMES[outcome])
             elif kind == "listen":
                 self.addresses = (what[0], what[1])
                 self._told.set()
@@ -207,9 +209,11 @@ class FarLog:
             if answers.layout is not None and answers.layout is not self._layout:
                 self._layout = answers.layout
                 self._line.say("layout", self._layout)
-            if stored is not None:
+            if stored:
                 self._line.waiting[number] = stored
-            self._line.say("answers", number, stored is not None, to_bytes(answers.batch.records))
+            self._line.say("answers", number, bool(stored), to_bytes(answers.batch.records))
+            if not stored and self._backlog.empty:
+                time.sleep(REST_SECONDS)
 
 
 class Place(Alone):
