@@ -72,6 +72,22 @@ class SkipsOnResume(LinesSource):
         return LinesReader(lines, partition, done + (done > 0), wanted)
 
 
+class TurnsRoundOnResume(LinesSource):
+    """Gives what was not delivered, each batch from its end to its beginning."""
+
+    def reader(self, lines, partition, done, wanted):
+        return (Backwards if done else LinesReader)(lines, partition, done, wanted)
+
+
+class Backwards(LinesReader):
+    def read(self, max_records, timeout):
+        batch = super().read(max_records, timeout)
+        order = pa.array(range(len(batch))[::-1])
+        return Batch(
+            batch.records.take(order), batch.partition, batch.position, batch.ids.take(order.to_pylist())
+        )
+
+
 class LosesTheLast(LinesSource):
     """Never gives its last record."""
 
@@ -130,6 +146,16 @@ class AcknowledgesOnRead(QueueSource):
     """Takes records out of the queue before anybody has stored them."""
 
     eager = True
+
+
+class NeverForgets(QueueSource):
+    """Takes nothing out of the queue."""
+
+    @contextmanager
+    def open(self, partition, after, wanted):
+        with super().open(partition, after, wanted) as reader:
+            reader.acknowledge = lambda position: None
+            yield reader
 
 
 # --- hosts ---------------------------------------------------------------------------------------------------------------

@@ -69,9 +69,11 @@ def test_a_sound_destination_passes(kind):
     ("kind", "check", "said"),
     [
         (parts.SkipsOnResume, "resume", "wanted exactly the records behind position 1 of partition 'all', 6 in all, found 1 missing"),
+        (parts.TurnsRoundOnResume, "resume", "wanted exactly the records behind position 1 of partition 'all', in the order in which they came at first, found another one from number 0 on"),
         (parts.LosesTheLast, "everything", "wanted every record that was put there, once, 7 in all, found 1 missing, such as ('name-6', 1.5)"),
         (parts.IdsByBatch, "ids", "wanted the id 'batch 2#0' of a record whenever it comes, found 'batch 1#0' read again behind the first position"),
         (parts.AcknowledgesOnRead, "redelivery", "wanted all that was read and not acknowledged (read 1 batches, acknowledged 0), found that 2 records are gone"),
+        (parts.NeverForgets, "redelivery", "wanted nothing more of 7 records once the last position was acknowledged, found that 7 come again"),
     ],
 )  # fmt: skip
 def test_a_broken_source_is_told_what_is_wrong(kind, check, said):
