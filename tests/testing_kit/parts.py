@@ -195,6 +195,53 @@ class Sorts(Doubler):
 
 
 @dataclass(frozen=True)
+class SortsManyRows(Doubler):
+    """Answers from the smallest to the largest once there are ten."""
+
+    @contextmanager
+    def open(self):
+        model = DoublerModel()
+        model.answers = lambda records, x: pa.record_batch({"y": np.sort(2 * x) if len(x) > 9 else 2 * x})
+        yield model
+
+
+@dataclass(frozen=True)
+class KeepsItsMemory(Doubler):
+    """Puts the answers where the last ones were, which somebody else may still be writing down."""
+
+    @contextmanager
+    def open(self):
+        model = DoublerModel()
+        memory = np.empty(100_000)
+        model.answers = lambda records, x: put(memory[: len(x)], 2 * x)
+        yield model
+
+
+def put(place, answers):
+    place[:] = answers
+    array = pa.Array.from_buffers(pa.float64(), len(place), [None, pa.py_buffer(place)])
+    return pa.record_batch({"y": array})
+
+
+@dataclass(frozen=True)
+class MixesThreads(Doubler):
+    """Says that threads may share it, and lays the numbers of the one where the other has its own."""
+
+    shared = True
+
+    @contextmanager
+    def open(self):
+        yield MixingModel()
+
+
+class MixingModel(DoublerModel):
+    def answers(self, records, x):
+        self.x = x
+        doubled = 2 * self.x
+        return pa.record_batch({"y": doubled})
+
+
+@dataclass(frozen=True)
 class DropsARow(Doubler):
     """Forgets one record of a batch that is not the one it was tried with."""
 

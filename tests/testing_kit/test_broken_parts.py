@@ -87,6 +87,9 @@ def test_a_broken_source_is_told_what_is_wrong(kind, check, said):
     ("kind", "check", "said"),
     [
         (parts.Sorts, "order", "wanted the answers in the order of the records, such as {'y': 10.0} for record 0, found {'y': 2.0}"),
+        (parts.SortsManyRows, "order", "wanted the answers in the order of the records in a batch of 20, such as {'y': 6.0} for record 0, found {'y': 2.0}"),
+        (parts.KeepsItsMemory, "again", "wanted answers that stay as they are when the model is asked again, such as {'y': 6.0} for record 0, found {'y': 8.0}"),
+        (parts.MixesThreads, "shared", "wanted the same answers when another thread asks at line"),
         (parts.DropsARow, "split", "wanted the same answers in batches of [2, 3], 5 of them, found 4"),
         (parts.Mutates, "read_only", "wanted records that stay as they were, found that infer() changed them in place"),
         (parts.Forgets, "memory", "wanted the same answers after restore(), such as"),

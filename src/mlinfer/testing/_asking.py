@@ -113,6 +113,11 @@ def with_null(inputs: pa.RecordBatch, name: str) -> pa.RecordBatch:
     )
 
 
+def turned(inputs: pa.RecordBatch) -> pa.RecordBatch:
+    """The same records from the last to the first."""
+    return inputs.take(pa.array(range(len(inputs))[::-1]))
+
+
 def odd_values(kind: pa.DataType) -> list[Any]:
     if pa.types.is_float64(kind):
         return [0.0, -0.0, 1e308, -1e308, 5e-324]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from mlinfer import (
@@ -26,6 +28,7 @@ from mlinfer.testing._asking import (
     compare_unordered,
     odd_values,
     plain,
+    turned,
     values,
     with_null,
 )
@@ -33,6 +36,12 @@ from mlinfer.testing._copies import another
 from mlinfer.testing._earned import SOURCES, Destination, planned
 from mlinfer.testing._kit import Check, Skip, expect, trials
 from mlinfer.testing._recipes import check_lets_go, check_passes_errors_on, check_recipe
+from mlinfer.testing._sharing import check_shared
+
+LARGEST = 65_536
+"""As many records as a run puts into a batch, unless it is told otherwise."""
+ENOUGH_SECONDS = 0.5
+"""A model that takes so long for a batch is not given a larger one."""
 
 
 def check_host(
@@ -105,7 +114,8 @@ def _empty(case: HostCase, _: Path) -> None:
 def _again(case: HostCase, _: Path) -> None:
     host = case.factory()
     with host.open() as model:
-        first = values(model.infer(case.inputs(model.signature)))
+        answers = model.infer(case.inputs(model.signature))
+        first = values(answers)
         if not isinstance(model, Stateful):
             second = values(model.infer(case.inputs(model.signature)))
             compare(
@@ -114,6 +124,9 @@ def _again(case: HostCase, _: Path) -> None:
                 "the same answers when it is asked again",
                 "keep no count, draw no unseeded numbers",
             )
+        model.infer(turned(case.inputs(model.signature)))
+        advice = "give each batch memory of its own: a run writes one batch while the model answers the next"
+        compare(values(answers), first, "answers that stay as they are when the model is asked again", advice)
     with another(host).open() as model:
         third = values(model.infer(case.inputs(model.signature)))
     compare(
@@ -145,7 +158,7 @@ def _asked(case: HostCase, sizes: Sequence[int]) -> list[Any]:
     return found
 
 
-def _order(case: HostCase, _: Path) -> None:
+def _order(case: HostCase, _: Path) -> str | None:
     with case.factory().open() as model:
         if isinstance(model, Stateful):
             msg = "the model remembers earlier records, so their order matters to it"
@@ -159,6 +172,23 @@ def _order(case: HostCase, _: Path) -> None:
                     "answer row by row; never sort, group or join without bringing the rows back in order"
                 )
                 compare(found, [whole[n] for n in order], "the answers in the order of the records", advice)
+        return _check_large(case, model, whole) if len(whole) == count else None
+
+
+def _check_large(case: HostCase, model: Model, wanted: list[Any]) -> str:
+    """A batch as large as a run makes them is answered like the small one, record by record."""
+    size, seconds = len(wanted), 0.0
+    while size < LARGEST and seconds < ENOUGH_SECONDS:
+        size, begun = min(LARGEST, 4 * size), time.monotonic()
+        places = np.arange(size) % len(wanted)
+        found = values(model.infer(case.inputs(model.signature).take(pa.array(places))))
+        seconds = time.monotonic() - begun
+        due, what = (
+            [wanted[n] for n in places],
+            f"the answers in the order of the records in a batch of {size:,}",
+        )
+        compare(found, due, what, "answer row by row, however many there are")
+    return f"asked for {size:,} records at once"
 
 
 def _read_only(case: HostCase, _: Path) -> None:
@@ -281,6 +311,7 @@ _CHECKS = {
     "again": _again,
     "split": _split,
     "order": _order,
+    "shared": check_shared,
     "read_only": _read_only,
     "arrays": _arrays_too,
     "nulls": _nulls,

@@ -122,7 +122,7 @@ def run(destination: DataDestination, trace: Callable[[int], None], told: Callab
 def tell_places(destination: DataDestination, pipe: int) -> None:
     """The lines that a run passes, each once, in order; and the files that are the destination's own."""
     seen: dict[Place, None] = {}
-    tracer = Tracer(destination, seen.setdefault)
+    tracer = Tracer([destination], seen.setdefault)
     try:
         run(destination, tracer.begin, lambda _: None)
     finally:
@@ -158,7 +158,7 @@ def kill_at(destination: DataDestination, place: Place, pipe: int) -> None:
         if here == place:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    run(destination, Tracer(destination, act).begin, lambda _: os.write(pipe, b"."))
+    run(destination, Tracer([destination], act).begin, lambda _: os.write(pipe, b"."))
 
 
 def main() -> int:
