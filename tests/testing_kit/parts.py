@@ -405,6 +405,21 @@ class ErasesAtTheDoor(DocumentDestination):
         return writer
 
 
+class ErasesInAStepOfItsOwn(DocumentDestination):
+    """Begins anew with the first commit, and takes the old records away before it stores what comes instead."""
+
+    def writer(self, path, stored, fresh):
+        return ErasingWriter(path, stored, fresh)
+
+
+class ErasingWriter(DocumentWriter):
+    def begin_anew(self):
+        if self.fresh:
+            self.stored["rows"] = []
+            self.save()
+        super().begin_anew()
+
+
 class FencesTooEarly(DocumentDestination):
     """Looks at the epoch before it is alone."""
 
@@ -560,6 +575,14 @@ class NamesByNumber(FolderDestination):
 class NumberingWriter(FolderWriter):
     def name(self, record_id):
         return f"{record_id}-{len(list(self.folder.iterdir()))}"
+
+
+class KnowsNoPipelines(FolderDestination):
+    """Puts the records of all pipelines in one place, where those with the same id replace each other."""
+
+    @contextmanager
+    def open(self, schema, scope):
+        yield self.writer(Path(self.path) / "testing" / scope.output, scope.fresh)
 
 
 class LazyCommit(FolderDestination):

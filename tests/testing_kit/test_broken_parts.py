@@ -108,6 +108,8 @@ def test_a_broken_host_is_told_what_is_wrong(kind, check, said):
         (parts.ProgressFirst, "killed", "wanted records and progress (5) of one commit after a kill at line", "at-least-once"),
         (parts.ProgressAmidManyLines, "killed", "wanted records and progress (5) of one commit after a kill at line", "at-least-once"),
         (parts.ErasesAtTheDoor, "anew", "wanted what was committed before, when a run begins anew and ends before its first commit", "at-least-once"),
+        (parts.ErasesInAStepOfItsOwn, "killed", "wanted records and progress (7) that belong together after a kill at line", "at-least-once"),
+        (parts.KnowsNoPipelines, "strangers", "wanted the records of another pipeline to stay, found 1 gone", "at-least-once"),
         (parts.FencesTooEarly, "overtaken", "wanted each record once, when another run takes over at line", "at-least-once"),
         (parts.InPlace, "killed", "wanted records and progress (3) of one commit after a kill at line", "at-least-once"),
         (parts.ForgetsOldProgress, "progress", "wanted the merged progress", "at-least-once"),

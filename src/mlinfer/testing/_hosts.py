@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from mlinfer import (
@@ -24,6 +22,7 @@ from mlinfer.testing._asking import (
     answer_or_name,
     arrays,
     check_form,
+    check_large,
     compare,
     compare_unordered,
     odd_values,
@@ -37,11 +36,6 @@ from mlinfer.testing._earned import SOURCES, Destination, planned
 from mlinfer.testing._kit import Check, Skip, expect, trials
 from mlinfer.testing._recipes import check_lets_go, check_passes_errors_on, check_recipe
 from mlinfer.testing._sharing import check_shared
-
-LARGEST = 65_536
-"""As many records as a run puts into a batch, unless it is told otherwise."""
-ENOUGH_SECONDS = 0.5
-"""A model that takes so long for a batch is not given a larger one."""
 
 
 def check_host(
@@ -172,23 +166,7 @@ def _order(case: HostCase, _: Path) -> str | None:
                     "answer row by row; never sort, group or join without bringing the rows back in order"
                 )
                 compare(found, [whole[n] for n in order], "the answers in the order of the records", advice)
-        return _check_large(case, model, whole) if len(whole) == count else None
-
-
-def _check_large(case: HostCase, model: Model, wanted: list[Any]) -> str:
-    """A batch as large as a run makes them is answered like the small one, record by record."""
-    size, seconds = len(wanted), 0.0
-    while size < LARGEST and seconds < ENOUGH_SECONDS:
-        size, begun = min(LARGEST, 4 * size), time.monotonic()
-        places = np.arange(size) % len(wanted)
-        found = values(model.infer(case.inputs(model.signature).take(pa.array(places))))
-        seconds = time.monotonic() - begun
-        due, what = (
-            [wanted[n] for n in places],
-            f"the answers in the order of the records in a batch of {size:,}",
-        )
-        compare(found, due, what, "answer row by row, however many there are")
-    return f"asked for {size:,} records at once"
+        return check_large(case, model, whole) if len(whole) == count else None
 
 
 def _read_only(case: HostCase, _: Path) -> None:
