@@ -562,13 +562,7 @@ def test_connections_beyond_the_room_there_is_are_closed():
         finally:
             for connection in silent:
                 connection.close()
-        end = time.monotonic() + 5
-        while True:
-            try:
-                assert _get(f"{url}/live") == (200, b"live\n")
-                break
-            except OSError:
-                assert time.monotonic() < end
+        _until(lambda: _get(f"{url}/live") == (200, b"live\n"))  # once it has seen that they are gone
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,31 @@ def test_ordinal_codes_may_be_nan(tmp_path):
         check(model.fit(records, outcome), records, records, tmp_path, compiled=True)
 
 
+def test_histograms_that_split_by_category_are_left_to_scikit_learn(tmp_path):
+    """Asked one step of a float beside each threshold, and for categories that nobody has seen."""
+    records, outcome = frame(2000)
+    numbers = records[["a", "b", "month"]].to_numpy(float)
+    model = HistGradientBoostingClassifier(max_iter=5, categorical_features=[2], random_state=0)
+    nodes = np.concatenate([tree.nodes for (tree,) in model.fit(numbers, outcome)._predictors])
+    assert nodes["is_categorical"].any()
+    cuts = nodes[(nodes["is_leaf"] == 0) & (nodes["is_categorical"] == 0)]
+    steps = [cuts["num_threshold"], *(np.nextafter(cuts["num_threshold"], far) for far in (-np.inf, np.inf))]
+    asked = numbers[: 3 * len(cuts)].copy()
+    asked[np.arange(len(asked)), np.tile(cuts["feature_idx"], 3)] = np.concatenate(steps)
+    asked[::5, 2] = 200
+    line = check(model, numbers, asked, tmp_path, compiled=False)
+    assert "with categorical columns has no compiled form" in line
+    path = mlinfer.save(model, tmp_path / "again.mlinfer", example=numbers)
+    with SklearnHost(path, method="predict_proba").open() as opened:
+        found = opened.infer(
+            pa.record_batch(
+                [pa.FixedSizeListArray.from_arrays(pa.array(asked.ravel()), 3)],
+                schema=opened.signature.inputs,
+            )
+        )
+    np.testing.assert_array_equal(np.array(found.column(0).to_pylist()), model.predict_proba(asked))
+
+
 @pytest.mark.parametrize("words", [TfidfVectorizer(), CountVectorizer(ngram_range=(1, 2))])
 def test_words_may_be_chosen(tmp_path, words):
     model = make_pipeline(words, SelectKBest(chi2, k=3), LogisticRegression()).fit(TEXTS, MOOD)

@@ -22,6 +22,7 @@ from tritonclient.utils import InferenceServerException
 
 from mlinfer import Batching, ConfigError, InferencePipeline
 from mlinfer._online._crew import serving
+from mlinfer._online._grpc import _Messages
 from mlinfer._online._grpc_messages import CLASSES, MESSAGES
 from mlinfer._online._serving import Serving
 from mlinfer._online._tensors import DTYPES
@@ -378,7 +379,7 @@ def test_whoever_has_no_key_is_refused_and_probes_are_not(tmp_path):
 
 def unsent():
     """A message that never comes."""
-    threading.Event().wait(20)
+    threading.Event().wait(30)
     yield b""
 
 
@@ -426,13 +427,25 @@ def test_so_many_messages_come_in_at_once_and_the_next_one_waits(monkeypatch):
         grpc.insecure_channel(server.grpc_address) as channel,
         triton.InferenceServerClient(server.grpc_address) as client,
     ):
-        stuck = [channel.stream_unary(INFER).future(unsent(), timeout=5) for _ in range(2)]
-        time.sleep(0.3)
-        begun = time.perf_counter()
+        begun, come = time.perf_counter(), reads(monkeypatch)
+        stuck = [channel.stream_unary(INFER).future(unsent(), timeout=20) for _ in range(2)]
+        assert all(come.acquire(timeout=10) for _ in stuck)
         found = client.infer("duck", [tensor("v", np.array([3]), "INT64")]).as_numpy("o").tolist()
         assert found == [3]
-        assert time.perf_counter() - begun > 0.3
+        assert time.perf_counter() - begun >= 1  # so long the others were waited for
         assert {one.code().name for one in stuck} == {"DEADLINE_EXCEEDED"}
+
+
+def reads(monkeypatch):
+    """Counts the messages that the server has begun to read."""
+    begun, read = threading.Semaphore(0), _Messages.read
+
+    def counted(self, context):
+        begun.release()
+        return read(self, context)
+
+    monkeypatch.setattr(_Messages, "read", counted)
+    return begun
 
 
 def unsent_by(key, channel):
@@ -452,8 +465,9 @@ def test_messages_of_one_key_that_do_not_come_leave_room_for_those_of_another(tw
         grpc.insecure_channel(server.grpc_address) as channel,
         triton.InferenceServerClient(server.grpc_address) as client,
     ):
+        come = reads(monkeypatch)
         stuck = [unsent_by(ann, channel) for _ in range(4)]
-        time.sleep(0.3)
+        assert all(come.acquire(timeout=10) for _ in stuck)
         begun = time.perf_counter()
         headers = dict(shows(bob))
         found = client.infer("duck", [tensor("v", np.array([3]), "INT64")], headers=headers).as_numpy("o")
@@ -513,14 +527,15 @@ def one_number():
     return request.SerializeToString()
 
 
-def test_a_message_that_is_still_coming_in_when_the_server_ends_is_refused():
+def test_a_message_that_is_still_coming_in_when_the_server_ends_is_refused(monkeypatch):
     pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
     with serving(pipeline.job, Serving("127.0.0.1:0", **HERE), Patience(stop=0.3)) as server:
         channel = grpc.insecure_channel(server.grpc_address)
-        stuck = channel.stream_unary(INFER).future(unsent(), timeout=9)
-        time.sleep(0.3)
+        come = reads(monkeypatch)
+        stuck = channel.stream_unary(INFER).future(unsent(), timeout=20)
+        assert come.acquire(timeout=10)
         begun = time.monotonic()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 15
     assert stuck.code().name == "DEADLINE_EXCEEDED"
     channel.close()
 

@@ -411,12 +411,12 @@ def hangs_over_thirteen(records):
 
 
 def test_a_quick_model_that_hangs_once_holds_nobody_but_who_asks_it():
-    with client_of(pipeline(hangs_over_thirteen, timeout=3)) as client, ThreadPoolExecutor(1) as pool:
+    with client_of(pipeline(hangs_over_thirteen, timeout=6)) as client, ThreadPoolExecutor(1) as pool:
         for _ in range(20):  # by now it counts as quick
             assert client.post("/predict", json=row("good")).status_code == 200
         hanging = pool.submit(client.post, "/predict", json=row("bad", 13), timeout=30)
         time.sleep(0.5)
-        assert httpx.get(f"{client.base_url}/live", timeout=1.5).status_code == 200
+        assert httpx.get(f"{client.base_url}/live", timeout=4).status_code == 200
         assert [one["kind"] for one in hanging.result().json()["records"]] == ["timeout"]
 
 

@@ -123,22 +123,24 @@ def test_without_a_key_a_stranger_learns_that_it_lives_and_nothing_more(keys):
 
 def test_a_key_is_valid_until_it_expires_also_for_a_connection_that_is_open(keys):
     path, key = keys
-    end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=1.2)
-    path.write_text(path.read_text().replace(" }", f", expires = {end.isoformat()} }}"))
     with made().serving(keys=path) as server:
         address = server.url.removeprefix("http://").split(":")
         with socket.create_connection(address) as connection:
             # the same head each time
             sent = PREDICT + f"Authorization: Bearer {key}\r\n\r\n".encode() + b'{"x": 1}'
-            file, statuses = connection.makefile("rb"), []
-            while not statuses or (statuses[-1] == 200 and len(statuses) < 500):
-                asked = dt.datetime.now(dt.UTC)
+            file = connection.makefile("rb")
+
+            def status():
                 connection.sendall(sent)
-                statuses.append(_status(file))
-                time.sleep(0.02)
-    assert statuses.count(200) > 1
-    assert statuses[-1] == 401
-    assert asked >= end - dt.timedelta(seconds=0.05)
+                return _status(file)
+
+            assert [status(), status()] == [200, 200]
+            end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=1.5)  # longer than the file goes unread
+            newer = path.with_name("newer")
+            newer.write_text(path.read_text().replace(" }", f", expires = {end.isoformat()} }}"))
+            newer.replace(path)
+            _until(lambda: status() == 401)
+            assert dt.datetime.now(dt.UTC) >= end
 
 
 def test_a_key_that_was_struck_out_is_refused_also_on_a_connection_that_is_open(keys, caplog):
@@ -430,11 +432,10 @@ def _status(file):
 
 
 def _until(true):
-    for _ in range(500):
-        if true():
-            return
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end, "it did not come true"
         time.sleep(0.01)
-    pytest.fail("it did not come true")
 
 
 def test_keys_may_come_from_the_environment_or_a_secret_file(keys, monkeypatch):
@@ -503,10 +504,10 @@ def test_strangers_who_only_connect_leave_room_for_those_who_ask(tls, tmp_path):
         time.sleep(1)
         trusted = ssl.create_default_context(cafile=str(tls[0]))
         for _ in range(5):
-            assert httpx.get(f"https://localhost:{port}/live", verify=trusted, timeout=3).status_code == 200
-            assert httpx.get(f"http://127.0.0.1:{beside}/live", timeout=3).status_code == 200
+            assert httpx.get(f"https://localhost:{port}/live", verify=trusted, timeout=20).status_code == 200
+            assert httpx.get(f"http://127.0.0.1:{beside}/live", timeout=20).status_code == 200
         server.send_signal(signal.SIGTERM)
-        assert server.wait(5) == 0
+        assert server.wait(20) == 0
     finally:
         server.kill()
         server.communicate()

@@ -1,5 +1,6 @@
 """A change of model never mixes two models in one output, wherever the run that changes it is killed."""
 
+import csv
 import json
 import sqlite3
 from contextlib import closing, suppress
@@ -9,7 +10,7 @@ import pytest
 
 from mlinfer import ChangedError, InferencePipeline
 from mlinfer import _failpoints as failpoints
-from mlinfer.destinations import JsonLinesDestination, ParquetDestination, SqlDestination
+from mlinfer.destinations import CsvDestination, JsonLinesDestination, ParquetDestination, SqlDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import JsonLinesSource
 
@@ -54,6 +55,11 @@ def in_parts(folder):
             return [row for file in files for row in pl.read_parquet(file).rows()]
 
 
+def in_cells(folder):
+    with (folder / "out.csv").open(newline="") as file:
+        return [(int(row["id"]), float(next(reversed(row.values())))) for row in csv.DictReader(file)]
+
+
 def in_lines(folder):
     return [tuple(json.loads(line).values()) for line in (folder / "out.jsonl").read_text().splitlines()]
 
@@ -70,11 +76,17 @@ class JsonLines(JsonLinesDestination):
     commit_seconds = 0.0
 
 
+class Csv(CsvDestination):
+    commit_seconds = 0.0
+
+
 OUTPUTS = {
     "sqlite": (lambda folder: Sql(f"sqlite:///{folder}/out.db", "answers"), in_table),
     "parquet": (lambda folder: Parquet(folder / "out"), in_parts),
     "jsonl": (lambda folder: JsonLines(folder / "out.jsonl"), in_lines),
+    "csv": (lambda folder: Csv(folder / "out.csv"), in_cells),
 }
+HITS_OF_ANEW = dict(zip((make for make, _ in OUTPUTS.values()), (0, 2, 1, 1), strict=True))
 each_output = pytest.mark.parametrize(("make", "read"), OUTPUTS.values(), ids=OUTPUTS)
 
 
@@ -91,19 +103,20 @@ def of_model(version):
 
 
 @each_output
-@pytest.mark.parametrize("hit", [1, 2, 3])
+@pytest.mark.parametrize("hit", [1, 2])
 @pytest.mark.parametrize(
     "place", ["dest.write.before", "dest.begin", "dest.anew", "dest.commit.before", "dest.commit.after"]
 )
 def test_a_restart_that_is_killed_never_mixes_two_models(tmp_path, make, read, kill, place, hit):  # noqa: PLR0917 - fixtures
     pipeline(tmp_path, make, host("1")).run()
     assert sorted(read(tmp_path)) == of_model(1)
+    if place == "dest.anew" and hit > HITS_OF_ANEW[make]:
+        pytest.skip("a table goes with its transaction, a text file is cut once")
     kill(place, hit)
-    try:
+    with pytest.raises(Killed):
         pipeline(tmp_path, make, host("2"), on_change="restart").run()
-    except Killed:
-        found = read(tmp_path)
-        assert len({int(y // 1000) for _, y in found}) <= 1, "a reader saw answers of two models"
+    found = read(tmp_path)
+    assert len({int(y // 1000) for _, y in found}) <= 1, "a reader saw answers of two models"
     kill(place, 0)
     pipeline(tmp_path, make, host("2"), on_change="restart").run()
     assert sorted(read(tmp_path)) == of_model(2)

@@ -26,6 +26,7 @@ host = {{ type = "sklearn", model = "{model}", method = ["predict", "predict_pro
 destination = {{ type = "sql", url = "sqlite:///scores.db", table = "scores" }}
 """
 MLINFER = [sys.executable, "-m", "mlinfer"]
+expect.set_options(timeout=20_000)  # a machine that is busy shows a second's news later
 
 
 @pytest.fixture(scope="module")

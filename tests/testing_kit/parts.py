@@ -72,6 +72,22 @@ class SkipsOnResume(LinesSource):
         return LinesReader(lines, partition, done + (done > 0), wanted)
 
 
+class TurnsRoundOnResume(LinesSource):
+    """Gives what was not delivered, each batch from its end to its beginning."""
+
+    def reader(self, lines, partition, done, wanted):
+        return (Backwards if done else LinesReader)(lines, partition, done, wanted)
+
+
+class Backwards(LinesReader):
+    def read(self, max_records, timeout):
+        batch = super().read(max_records, timeout)
+        order = pa.array(range(len(batch))[::-1])
+        return Batch(
+            batch.records.take(order), batch.partition, batch.position, batch.ids.take(order.to_pylist())
+        )
+
+
 class LosesTheLast(LinesSource):
     """Never gives its last record."""
 
@@ -132,6 +148,16 @@ class AcknowledgesOnRead(QueueSource):
     eager = True
 
 
+class NeverForgets(QueueSource):
+    """Takes nothing out of the queue."""
+
+    @contextmanager
+    def open(self, partition, after, wanted):
+        with super().open(partition, after, wanted) as reader:
+            reader.acknowledge = lambda position: None
+            yield reader
+
+
 # --- hosts ---------------------------------------------------------------------------------------------------------------
 
 
@@ -166,6 +192,53 @@ class Sorts(Doubler):
         model = DoublerModel()
         model.answers = lambda records, x: pa.record_batch({"y": pa.array(np.sort(2 * x))})
         yield model
+
+
+@dataclass(frozen=True)
+class SortsManyRows(Doubler):
+    """Answers from the smallest to the largest once there are ten."""
+
+    @contextmanager
+    def open(self):
+        model = DoublerModel()
+        model.answers = lambda records, x: pa.record_batch({"y": np.sort(2 * x) if len(x) > 9 else 2 * x})
+        yield model
+
+
+@dataclass(frozen=True)
+class KeepsItsMemory(Doubler):
+    """Puts the answers where the last ones were, which somebody else may still be writing down."""
+
+    @contextmanager
+    def open(self):
+        model = DoublerModel()
+        memory = np.empty(100_000)
+        model.answers = lambda records, x: put(memory[: len(x)], 2 * x)
+        yield model
+
+
+def put(place, answers):
+    place[:] = answers
+    array = pa.Array.from_buffers(pa.float64(), len(place), [None, pa.py_buffer(place)])
+    return pa.record_batch({"y": array})
+
+
+@dataclass(frozen=True)
+class MixesThreads(Doubler):
+    """Says that threads may share it, and lays the numbers of the one where the other has its own."""
+
+    shared = True
+
+    @contextmanager
+    def open(self):
+        yield MixingModel()
+
+
+class MixingModel(DoublerModel):
+    def answers(self, records, x):
+        self.x = x
+        doubled = 2 * self.x
+        return pa.record_batch({"y": doubled})
 
 
 @dataclass(frozen=True)
@@ -332,6 +405,21 @@ class ErasesAtTheDoor(DocumentDestination):
         return writer
 
 
+class ErasesInAStepOfItsOwn(DocumentDestination):
+    """Begins anew with the first commit, and takes the old records away before it stores what comes instead."""
+
+    def writer(self, path, stored, fresh):
+        return ErasingWriter(path, stored, fresh)
+
+
+class ErasingWriter(DocumentWriter):
+    def begin_anew(self):
+        if self.fresh:
+            self.stored["rows"] = []
+            self.save()
+        super().begin_anew()
+
+
 class FencesTooEarly(DocumentDestination):
     """Looks at the epoch before it is alone."""
 
@@ -487,6 +575,14 @@ class NamesByNumber(FolderDestination):
 class NumberingWriter(FolderWriter):
     def name(self, record_id):
         return f"{record_id}-{len(list(self.folder.iterdir()))}"
+
+
+class KnowsNoPipelines(FolderDestination):
+    """Puts the records of all pipelines in one place, where those with the same id replace each other."""
+
+    @contextmanager
+    def open(self, schema, scope):
+        yield self.writer(Path(self.path) / "testing" / scope.output, scope.fresh)
 
 
 class LazyCommit(FolderDestination):

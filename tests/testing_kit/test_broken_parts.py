@@ -69,9 +69,11 @@ def test_a_sound_destination_passes(kind):
     ("kind", "check", "said"),
     [
         (parts.SkipsOnResume, "resume", "wanted exactly the records behind position 1 of partition 'all', 6 in all, found 1 missing"),
+        (parts.TurnsRoundOnResume, "resume", "wanted exactly the records behind position 1 of partition 'all', in the order in which they came at first, found another one from number 0 on"),
         (parts.LosesTheLast, "everything", "wanted every record that was put there, once, 7 in all, found 1 missing, such as ('name-6', 1.5)"),
         (parts.IdsByBatch, "ids", "wanted the id 'batch 2#0' of a record whenever it comes, found 'batch 1#0' read again behind the first position"),
         (parts.AcknowledgesOnRead, "redelivery", "wanted all that was read and not acknowledged (read 1 batches, acknowledged 0), found that 2 records are gone"),
+        (parts.NeverForgets, "redelivery", "wanted nothing more of 7 records once the last position was acknowledged, found that 7 come again"),
     ],
 )  # fmt: skip
 def test_a_broken_source_is_told_what_is_wrong(kind, check, said):
@@ -85,6 +87,9 @@ def test_a_broken_source_is_told_what_is_wrong(kind, check, said):
     ("kind", "check", "said"),
     [
         (parts.Sorts, "order", "wanted the answers in the order of the records, such as {'y': 10.0} for record 0, found {'y': 2.0}"),
+        (parts.SortsManyRows, "order", "wanted the answers in the order of the records in a batch of 20, such as {'y': 6.0} for record 0, found {'y': 2.0}"),
+        (parts.KeepsItsMemory, "again", "wanted answers that stay as they are when the model is asked again, such as {'y': 6.0} for record 0, found {'y': 8.0}"),
+        (parts.MixesThreads, "shared", "wanted the same answers when another thread asks at line"),
         (parts.DropsARow, "split", "wanted the same answers in batches of [2, 3], 5 of them, found 4"),
         (parts.Mutates, "read_only", "wanted records that stay as they were, found that infer() changed them in place"),
         (parts.Forgets, "memory", "wanted the same answers after restore(), such as"),
@@ -103,6 +108,8 @@ def test_a_broken_host_is_told_what_is_wrong(kind, check, said):
         (parts.ProgressFirst, "killed", "wanted records and progress (5) of one commit after a kill at line", "at-least-once"),
         (parts.ProgressAmidManyLines, "killed", "wanted records and progress (5) of one commit after a kill at line", "at-least-once"),
         (parts.ErasesAtTheDoor, "anew", "wanted what was committed before, when a run begins anew and ends before its first commit", "at-least-once"),
+        (parts.ErasesInAStepOfItsOwn, "killed", "wanted records and progress (7) that belong together after a kill at line", "at-least-once"),
+        (parts.KnowsNoPipelines, "strangers", "wanted the records of another pipeline to stay, found 1 gone", "at-least-once"),
         (parts.FencesTooEarly, "overtaken", "wanted each record once, when another run takes over at line", "at-least-once"),
         (parts.InPlace, "killed", "wanted records and progress (3) of one commit after a kill at line", "at-least-once"),
         (parts.ForgetsOldProgress, "progress", "wanted the merged progress", "at-least-once"),

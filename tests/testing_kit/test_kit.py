@@ -1,5 +1,6 @@
 """The kit's own manners: reasons for what is left out, for what may fail, and an adapter for pytest."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,18 @@ def test_the_guarantee_is_in_the_words_of_explain():
     assert lines[0] == (
         "  into a transactional destination: exactly-once (main: records and progress are stored in one atomic step)"
     )
+
+
+def test_the_guarantee_of_a_host_says_how_many_records_and_threads_it_has_seen():
+    *_, records, threads = dict(check_host(Shared, EXAMPLE))["guarantee"]().splitlines()
+    assert re.fullmatch(r"  asked for [\d,]+ records at once", records)  # fewer on a machine that is busy
+    assert threads == "  asked by another thread at 3 lines of its own"
+
+
+class Shared(parts.Doubler):
+    """As good for threads as for one."""
+
+    shared = True
 
 
 def test_a_guarantee_without_a_kill_says_so():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,11 @@ from mlinfer.testing._kit import expect, refuse
 
 RELATIVE, ABSOLUTE = 1e-6, 1e-9
 """How far two answers to one record may be apart: libraries add up in another order for another batch size."""
+
+LARGEST = 65_536
+"""As many records as a run puts into a batch, unless it is told otherwise."""
+ENOUGH_SECONDS = 0.5
+"""A model that takes so long for a batch is not given a larger one."""
 
 
 @dataclass
@@ -113,6 +119,11 @@ def with_null(inputs: pa.RecordBatch, name: str) -> pa.RecordBatch:
     )
 
 
+def turned(inputs: pa.RecordBatch) -> pa.RecordBatch:
+    """The same records from the last to the first."""
+    return inputs.take(pa.array(range(len(inputs))[::-1]))
+
+
 def odd_values(kind: pa.DataType) -> list[Any]:
     if pa.types.is_float64(kind):
         return [0.0, -0.0, 1e308, -1e308, 5e-324]
@@ -154,6 +165,22 @@ def compare(found: list[Any], wanted: list[Any], what: str, advice: str) -> None
     if wrong:
         first = wrong[0]
         refuse(f"{what}, such as {wanted[first]} for record {first}", found[first], advice)
+
+
+def check_large(case: HostCase, model: Model, wanted: list[Any]) -> str:
+    """A batch as large as a run makes them is answered like the small one, record by record."""
+    size, seconds = len(wanted), 0.0
+    while size < LARGEST and seconds < ENOUGH_SECONDS:
+        size, begun = min(LARGEST, 4 * size), time.monotonic()
+        places = np.arange(size) % len(wanted)
+        found = values(model.infer(case.inputs(model.signature).take(pa.array(places))))
+        seconds = time.monotonic() - begun
+        due, what = (
+            [wanted[n] for n in places],
+            f"the answers in the order of the records in a batch of {size:,}",
+        )
+        compare(found, due, what, "answer row by row, however many there are")
+    return f"asked for {size:,} records at once"
 
 
 def compare_unordered(found: list[Any], wanted: list[Any], what: str) -> None:

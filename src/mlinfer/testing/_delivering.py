@@ -80,10 +80,12 @@ def progress(position: int, **more: Any) -> Progress:
     return Progress({PARTITION: position, **more}, {}, "fingerprint")
 
 
-def deliver(destination: DataDestination, start: int, stop: int, scope: Scope = SCOPE) -> None:
+def deliver(
+    destination: DataDestination, start: int, stop: int, scope: Scope = SCOPE, *, text: str = "text"
+) -> None:
     """Open, write, commit, close."""
     with destination.open(SCHEMA, scope) as writer:
-        writer.write(batch(start, stop))
+        writer.write(batch(start, stop, text))
         writer.commit(progress(stop))
 
 

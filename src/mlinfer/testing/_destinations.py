@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlinfer import (
-    DataDestination,
     Progress,
     ReadsBack,
     Resumes,
@@ -27,7 +26,6 @@ from mlinfer.testing._delivering import (
     deliver,
     dies_writing,
     everything_below,
-    position,
     progress,
     resumes,
     row_of,
@@ -35,7 +33,7 @@ from mlinfer.testing._delivering import (
     transactional,
 )
 from mlinfer.testing._earned import SOURCES, Destination, failed, judged, planned
-from mlinfer.testing._kills import COMMITS, Killed, kill_at_every_step
+from mlinfer.testing._killing import check_killed
 from mlinfer.testing._kit import Check, Crashed, Skip, expect, trials
 from mlinfer.testing._odd_values import check_refused, check_types
 from mlinfer.testing._overtaking import check_overtaken
@@ -49,8 +47,6 @@ from mlinfer.testing._owning import (
     check_strangers,
 )
 from mlinfer.testing._recipes import check_lets_go, check_passes_errors_on, check_recipe
-
-LAST = COMMITS[-1][1]
 
 
 def check_destination(
@@ -155,51 +151,6 @@ def _check_progress(found: Progress, when: str) -> None:
     expect(told == wanted, f"the merged progress {wanted} {when}", told, advice)
 
 
-def _killed(case: DestinationCase, folder: Path) -> str:
-    """Killed at one line after the other: what was promised is there, and a restart makes it whole."""
-    runs, told = kill_at_every_step(lambda number: case.make(folder, f"output{number}"), case.kills)
-    for destination, killed in runs:
-        if destination.transactional:
-            _check_exact(case, destination, killed)
-        else:
-            _check_promised(case, destination, killed)
-    return told
-
-
-def _check_exact(case: DestinationCase, destination: DataDestination, killed: Killed) -> None:
-    done = position(destination)
-    wanted = f"progress behind record {killed.promised} or later after a kill at {killed.where}"
-    expect(done >= killed.promised, wanted, done, "return from commit() only when progress is stored")
-    case.check(
-        destination,
-        rows(0, done),
-        f"records and progress ({done}) of one commit after a kill at {killed.where}",
-    )
-    if done < LAST:
-        deliver(another(destination), done, LAST)
-    case.check(
-        destination, rows(0, LAST), f"each record once when the run goes on after a kill at {killed.where}"
-    )
-
-
-def _check_promised(case: DestinationCase, destination: DataDestination, killed: Killed) -> None:
-    with another(destination).open(SCHEMA, SECOND):
-        pass
-    there, promised = set(case.found(destination)), rows(0, killed.promised)
-    lost = [row for row in promised if row not in there]
-    advice = "return from commit() only when the records are on disk"
-    expect(
-        not lost,
-        f"all {len(promised)} committed records after a kill at {killed.where}",
-        f"{len(lost)} lost",
-        advice,
-    )
-    deliver(another(destination), killed.promised, LAST, SECOND)
-    # twice is no loss; for a key it is the business of `redelivery`
-    found = sorted(set(case.found(destination)))
-    compare(found, rows(0, LAST), f"every record when the run goes on after a kill at {killed.where}")
-
-
 def _redelivery(case: DestinationCase, folder: Path) -> None:
     destination = case.make(folder)
     if not destination.keyed:
@@ -268,7 +219,7 @@ _CHECKS = {
     "nothing": _nothing,
     "uncommitted": _uncommitted,
     "progress": _progress,
-    "killed": _killed,
+    "killed": check_killed,
     "redelivery": _redelivery,
     "epoch": check_epoch,
     "overtaken": check_overtaken,
@@ -288,6 +239,9 @@ DURABLE = ("commit", "killed", "anew")
 ATOMIC = ("nothing", "uncommitted", "progress", "epoch", "overtaken", "strangers", "outputs")
 
 
+KEYED = ("redelivery", "strangers", "outputs")
+
+
 def _sum_up(case: DestinationCase, failures: Mapping[str, AssertionError]) -> str:
     import tempfile
 
@@ -296,7 +250,7 @@ def _sum_up(case: DestinationCase, failures: Mapping[str, AssertionError]) -> st
     durable = not failed(failures, DURABLE)
     earned = Destination(
         transactional=made.transactional and durable and not failed(failures, ATOMIC),
-        keyed=made.keyed and durable and not failed(failures, ("redelivery",)),
+        keyed=made.keyed and durable and not failed(failures, KEYED),
     )
     claimed = Destination(made.transactional, made.keyed)
     return judged(

@@ -22,10 +22,12 @@ from mlinfer.testing._asking import (
     answer_or_name,
     arrays,
     check_form,
+    check_large,
     compare,
     compare_unordered,
     odd_values,
     plain,
+    turned,
     values,
     with_null,
 )
@@ -33,6 +35,7 @@ from mlinfer.testing._copies import another
 from mlinfer.testing._earned import SOURCES, Destination, planned
 from mlinfer.testing._kit import Check, Skip, expect, trials
 from mlinfer.testing._recipes import check_lets_go, check_passes_errors_on, check_recipe
+from mlinfer.testing._sharing import check_shared
 
 
 def check_host(
@@ -105,7 +108,8 @@ def _empty(case: HostCase, _: Path) -> None:
 def _again(case: HostCase, _: Path) -> None:
     host = case.factory()
     with host.open() as model:
-        first = values(model.infer(case.inputs(model.signature)))
+        answers = model.infer(case.inputs(model.signature))
+        first = values(answers)
         if not isinstance(model, Stateful):
             second = values(model.infer(case.inputs(model.signature)))
             compare(
@@ -114,6 +118,9 @@ def _again(case: HostCase, _: Path) -> None:
                 "the same answers when it is asked again",
                 "keep no count, draw no unseeded numbers",
             )
+        model.infer(turned(case.inputs(model.signature)))
+        advice = "give each batch memory of its own: a run writes one batch while the model answers the next"
+        compare(values(answers), first, "answers that stay as they are when the model is asked again", advice)
     with another(host).open() as model:
         third = values(model.infer(case.inputs(model.signature)))
     compare(
@@ -145,7 +152,7 @@ def _asked(case: HostCase, sizes: Sequence[int]) -> list[Any]:
     return found
 
 
-def _order(case: HostCase, _: Path) -> None:
+def _order(case: HostCase, _: Path) -> str | None:
     with case.factory().open() as model:
         if isinstance(model, Stateful):
             msg = "the model remembers earlier records, so their order matters to it"
@@ -159,6 +166,7 @@ def _order(case: HostCase, _: Path) -> None:
                     "answer row by row; never sort, group or join without bringing the rows back in order"
                 )
                 compare(found, [whole[n] for n in order], "the answers in the order of the records", advice)
+        return check_large(case, model, whole) if len(whole) == count else None
 
 
 def _read_only(case: HostCase, _: Path) -> None:
@@ -281,6 +289,7 @@ _CHECKS = {
     "again": _again,
     "split": _split,
     "order": _order,
+    "shared": check_shared,
     "read_only": _read_only,
     "arrays": _arrays_too,
     "nulls": _nulls,

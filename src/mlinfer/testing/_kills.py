@@ -14,19 +14,20 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Timer
 from typing import IO, Any
 
 from mlinfer import DataDestination
 from mlinfer.testing._copies import pickled, unpickled
-from mlinfer.testing._delivering import SCHEMA, SCOPE, batch, progress
+from mlinfer.testing._delivering import SCHEMA, SCOPE, SECOND, batch, progress
 from mlinfer.testing._kit import Untried, expect, refuse
 from mlinfer.testing._tracing import Place, Tracer, chosen, told
 
 COMMITS = ((0, 3), (3, 5), (5, 9))
-"""What each commit of a killed run delivers: records from, to."""
+"""What each commit of a killed run delivers: records from, to. Of one that begins anew there is the first alone."""
 PATIENCE_SECONDS = 100
 UNTRIED = "it was never killed in a process of its own"
 
@@ -40,18 +41,18 @@ class Killed:
 
 
 def kill_at_every_step(
-    make: Callable[[int], DataDestination], kills: int | None
+    make: Callable[[int], DataDestination], kills: int | None, *, anew: bool = False
 ) -> tuple[list[tuple[DataDestination, Killed]], str]:
     """Deliver to one new destination per kill; and how many lines that were.
 
-    `make(n)` makes the n-th destination. Raises Untried: it cannot travel to a process of its own.
+    `make(n)` makes the n-th destination; with `anew` it holds something, and the run begins anew. Raises Untried: it cannot travel to a process of its own.
     """
     first = pickled(make(0))
     if first is None:
         msg = f"{UNTRIED}: the destination does not pickle, so it dies with this one"
         raise Untried(msg)
     with _child() as (child, complaints):
-        plan = _asked(child, complaints, {"path": sys.path, "recipe": first.hex(), "kills": kills})
+        plan = _asked(child, complaints, {"recipe": first.hex(), "kills": kills, "anew": anew})
         if "not_imported" in plan:
             msg = f"{UNTRIED}: another one cannot import the destination: {plan['not_imported']}"
             raise Untried(msg)
@@ -108,23 +109,26 @@ def _asked(child: subprocess.Popen[str], complaints: IO[str], question: object) 
 # --- in the child --------------------------------------------------------------------------------------------------------
 
 
-def run(destination: DataDestination, trace: Callable[[int], None], told: Callable[[int], object]) -> None:
+def run(
+    destination: DataDestination, trace: Callable[[int], None], told: Callable[[int], object], *, anew: bool
+) -> None:
     """Deliver all there is, in three commits; `trace` and `told` are called with the number of commits done."""
+    scope, text = (replace(SECOND, fresh=True), "anew") if anew else (SCOPE, "text")
     trace(0)
-    with destination.open(SCHEMA, SCOPE) as writer:
-        for number, (start, stop) in enumerate(COMMITS):
-            writer.write(batch(start, stop))
+    with destination.open(SCHEMA, scope) as writer:
+        for number, (start, stop) in enumerate(COMMITS[:1] if anew else COMMITS):
+            writer.write(batch(start, stop, text))
             writer.commit(progress(stop))
             told(number + 1)
             trace(number + 1)
 
 
-def tell_places(destination: DataDestination, pipe: int) -> None:
+def tell_places(destination: DataDestination, anew: bool, pipe: int) -> None:  # noqa: FBT001 - handed to a child
     """The lines that a run passes, each once, in order; and the files that are the destination's own."""
     seen: dict[Place, None] = {}
-    tracer = Tracer(destination, seen.setdefault)
+    tracer = Tracer([destination], seen.setdefault)
     try:
-        run(destination, tracer.begin, lambda _: None)
+        run(destination, tracer.begin, lambda _: None, anew=anew)
     finally:
         sys.settrace(None)
     with os.fdopen(pipe, "w") as file:
@@ -151,14 +155,14 @@ def in_a_child(work: Callable[[int], None]) -> tuple[int, bytes]:
     return os.waitpid(child, 0)[1], said
 
 
-def kill_at(destination: DataDestination, place: Place, pipe: int) -> None:
+def kill_at(destination: DataDestination, anew: bool, place: Place, pipe: int) -> None:  # noqa: FBT001 - handed to a child
     """Run until that line, and no further."""
 
     def act(here: Place) -> None:
         if here == place:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    run(destination, Tracer(destination, act).begin, lambda _: os.write(pipe, b"."))
+    run(destination, Tracer([destination], act).begin, lambda _: os.write(pipe, b"."), anew=anew)
 
 
 def main() -> int:
@@ -169,7 +173,7 @@ def main() -> int:
     except (ImportError, AttributeError) as error:
         _answer({"not_imported": str(error)})
         return 0
-    status, said = in_a_child(lambda pipe: tell_places(first, pipe))
+    status, said = in_a_child(partial(tell_places, first, asked["anew"]))
     if status:
         return 1
     seen, own = json.loads(said)
@@ -179,7 +183,7 @@ def main() -> int:
     killed = []
     for text, place in zip(json.loads(sys.stdin.readline() or "[]"), places, strict=False):
         recipe = unpickled(bytes.fromhex(text))
-        status, dots = in_a_child(lambda pipe, recipe=recipe, place=place: kill_at(recipe, place, pipe))  # type: ignore[misc]
+        status, dots = in_a_child(partial(kill_at, recipe, asked["anew"], place))
         if os.WIFEXITED(status) and os.WEXITSTATUS(status):
             return 1
         file, line, commits = place

@@ -119,7 +119,7 @@ def _check_both(case: DestinationCase, destination: DataDestination, place: Plac
 
 def _commits(destination: DataDestination, act: Callable[[Place], object]) -> set[str]:
     """Deliver two records, with an eye on the lines of the commit; the files that are the destination's own."""
-    tracer = Tracer(destination, act)
+    tracer = Tracer([destination], act)
     with destination.open(SCHEMA, SCOPE) as writer:
         writer.write(batch(3, 5))
         with untraced():

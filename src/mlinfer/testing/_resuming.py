@@ -66,6 +66,7 @@ def check_redelivery(case: SourceCase, folder: Path) -> None:
         raise Skip(msg)
     for reads, acknowledged in itertools.product((1, 2, 1000), (0, 1)):
         _check_one_redelivery(case, case.make(folder, f"{reads}-{acknowledged}"), reads, acknowledged)
+    _check_forgotten(case, case.make(folder, "forgotten"))
 
 
 def _check_one_redelivery(case: SourceCase, source: DataSource, reads: int, acknowledged: int) -> None:
@@ -86,6 +87,22 @@ def _check_one_redelivery(case: SourceCase, source: DataSource, reads: int, ackn
             what,
             f"that {len(lost)} records are gone, {lost[0] if lost else ''}",
             "forget nothing before acknowledge()",
+        )
+
+
+def _check_forgotten(case: SourceCase, source: DataSource) -> None:
+    """What was acknowledged, by the last position alone, is done with: else every run begins with all that ever came."""
+    for name in source.partitions():
+        with source.open(name, None, case.wanted) as reader:
+            before, _ = read_on(reader, case.wanted, 2, bounded=source.bounded)
+            if before and isinstance(reader, Acknowledges):
+                reader.acknowledge(before[-1].position)
+        again = in_one(read_partition(another(source), name, None, case.wanted, size=2))
+        expect(
+            not again,
+            f"nothing more of {len(in_one(before))} records once the last position was acknowledged",
+            f"that {len(again)} come again, {again[0] if again else ''}",
+            "acknowledge(position) is for all up to there: take them out of the queue",
         )
 
 
@@ -139,8 +156,14 @@ def in_one(batches: list[Taken]) -> list[str]:
 
 
 def compare(found: list[str], wanted: list[str], what: str) -> None:
-    if sorted(found) == sorted(wanted):
+    if found == wanted:
         return
+    if sorted(found) == sorted(wanted):
+        first = next(n for n, (one, other) in enumerate(zip(found, wanted, strict=True)) if one != other)
+        advice = "a partition has one order, wherever reading begins"
+        refuse(
+            f"{what}, in the order in which they came at first", f"another one from number {first} on", advice
+        )
     missing, more = _minus(wanted, found), _minus(found, wanted)
     told = [
         f"{len(some)} {word}, such as {some[0]}"

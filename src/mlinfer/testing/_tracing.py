@@ -1,4 +1,4 @@
-"""Sees the lines of a destination's code go by, and chooses those where something happens to it."""
+"""Sees the lines of a part's code go by, and chooses those where something happens to it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
-
-from mlinfer import DataDestination
 
 OWN_KILLS = 400
 """Of more lines of its own, a destination is killed at so many that are spread over them."""
@@ -20,15 +18,14 @@ Place = tuple[str, int, int]
 
 
 class Tracer:
-    """Calls `act` at every line of a destination's package and of what it calls of mlinfer (`durable`); not of libraries.
+    """Calls `act` at every line of the parts' packages and of what these call of mlinfer (`durable`); not of libraries.
 
-    `own` fills up with the files of that package; mlinfer's own destinations are a package for themselves.
+    `own` fills up with the files of those packages; mlinfer's own destinations are a package for themselves, and its hosts.
     """
 
-    def __init__(self, destination: DataDestination, act: Callable[[Place], object]) -> None:
+    def __init__(self, parts: Sequence[object], act: Callable[[Place], object]) -> None:
         self.own: set[str] = set()
-        package = type(destination).__module__.partition(".")[0]
-        self._package = "mlinfer.destinations" if package == "mlinfer" else package
+        self._packages = tuple({_package_of(part) for part in parts})
         self._commits, self._act = 0, act
 
     def begin(self, commits: int) -> None:
@@ -38,7 +35,7 @@ class Tracer:
 
     def _call(self, frame: FrameType, *_: object) -> Any:
         name, code = str(frame.f_globals.get("__name__", "")), frame.f_code
-        if f"{name}.".startswith(f"{self._package}."):
+        if f"{name}.".startswith(self._packages):
             self.own.add(code.co_filename)
             return self._line
         lent = name.startswith("mlinfer.") and not name.startswith(("mlinfer.testing", "mlinfer._"))
@@ -48,6 +45,11 @@ class Tracer:
         if event == "line":
             self._act((frame.f_code.co_filename, frame.f_lineno, self._commits))
         return self._line
+
+
+def _package_of(part: object) -> str:
+    first, _, rest = type(part).__module__.partition(".")
+    return f"mlinfer.{rest.partition('.')[0]}." if first == "mlinfer" else f"{first}."
 
 
 @contextmanager
