@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer._answers import Usable
-from mlinfer._arrays import from_numpy, from_values
+from mlinfer._arrays import chosen_of, from_numpy, from_values
 from mlinfer._batch import Batch, RecordIds, places_of_bad
 from mlinfer._conform import Conform, as_found
 from mlinfer._engine._asking import AskArrays, AskBatches, way_to_ask
@@ -125,21 +125,21 @@ class Step:
         kept, records = fit.records, batch.records
         if fit.errors is not None and fit.good is not None:
             rejects.append(left.reject("conform", fit.errors))
-            records = records.filter(from_numpy(fit.good))
+            records = chosen_of(records, fit.good)
         fit = self._inputs(records)
         if fit.errors is not None and fit.good is not None:
             rejects.append(left.reject("conform", fit.errors))
-            kept = kept.filter(from_numpy(fit.good))
+            kept = chosen_of(kept, fit.good)
         sides: list[Mapping[str, pa.RecordBatch]] = []
         answers, errors = self._answer_all(fit.records, left.ids, sides)
         if errors is not None:
             rejects.append(left.reject("infer", errors))
-            kept = kept.filter(_mask(kept.num_rows, errors.rows))
+            kept = chosen_of(kept, _but_for(errors.rows, kept.num_rows))
         errors = self._usable(answers)
         if errors is not None:
             rejects.append(left.reject("answer", errors))
-            good = _mask(answers.num_rows, errors.rows)
-            answers, kept = answers.filter(good), kept.filter(good)
+            good = _but_for(errors.rows, answers.num_rows)
+            answers, kept = chosen_of(answers, good), chosen_of(kept, good)
         joined = self._joined(kept, answers, left.ids)
         answered = Batch(joined, batch.partition, batch.position, left.ids)
         return Answers(answered, tuple(rejects), _merged(sides), self._state, self.layout)
@@ -260,7 +260,7 @@ class Step:
 
 
 class Left:
-    """The records of a batch that nothing was wrong with so far, by their places in it.
+    """The records of a batch that nothing was wrong with so far, by a mask over it.
 
     The batch itself stays whole: most of its columns are of no use any more, and cutting them all would cost more than
     finding the few records that are rejected.
@@ -268,19 +268,20 @@ class Left:
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
-        self._places: np.ndarray | None = None
+        self._good: np.ndarray | None = None
 
     @property
     def ids(self) -> RecordIds:
         """Their ids."""
-        return self._batch.ids if self._places is None else self._batch.ids.take(self._places)
+        return self._batch.ids if self._good is None else self._batch.ids.filter(from_numpy(self._good))
 
     def reject(self, stage: str, errors: RecordErrors) -> Rejected:
         """Take out the records that are named by their rows among those left."""
-        places = np.arange(len(self._batch)) if self._places is None else self._places
-        bad = places[errors.rows]
-        self._places = np.delete(places, errors.rows)
-        batch = self._batch
+        batch, rows = self._batch, np.array(errors.rows, np.int64)
+        bad = rows if self._good is None else np.flatnonzero(self._good)[rows]
+        good = np.ones(len(batch), bool) if self._good is None else self._good.copy()
+        good[bad] = False
+        self._good = good
         taken = batch.records.take(from_numpy(bad))
         ids = batch.ids.take(bad)
         if batch.bad:  # those that could not be decoded stood between them
@@ -296,10 +297,10 @@ def _undecoded(batch: Batch) -> Rejected:
     return Rejected(batch.partition, "decode", ids, kinds, messages, raws=raws, places=places_of_bad(batch))
 
 
-def _mask(count: int, bad: list[int]) -> pa.Array:
+def _but_for(bad: list[int], count: int) -> np.ndarray:
     good = np.ones(count, bool)
     good[bad] = False
-    return from_numpy(good)
+    return good
 
 
 def _errors(found: list[Isolated[Any]]) -> RecordErrors | None:
