@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from hypothesis.extra import numpy as some_numpy
 
-from mlinfer._arrays import as_column, from_numpy, from_values, to_numpy
+from mlinfer._arrays import as_column, chosen_of, from_numpy, from_values, to_numpy
 
 TEXTS = some.text(some.characters(exclude_categories=()))  # halves of characters included
 PLAIN = some.one_of(
@@ -85,6 +85,25 @@ def test_a_numpy_array_of_texts_is_what_arrow_makes_of_it(values, start):
     column = pa.array(values, pa.binary() if bytes in set(map(type, values)) else pa.string()).slice(start)
     found, wanted = to_numpy(column), column.to_numpy(zero_copy_only=False)
     assert (found.dtype, found.shape, found.tolist()) == (wanted.dtype, wanted.shape, wanted.tolist())
+
+
+@given(
+    some.lists(some.tuples(some.booleans(), some.none() | some.integers(0, 9)), max_size=40),
+    some.integers(0, 9),
+)
+def test_the_good_records_are_those_that_arrow_would_filter(rows, start):
+    good, numbers = [one for one, _ in rows[start:]], [number for _, number in rows]
+    texts = pa.array(None if number is None else str(number) for number in numbers)
+    columns = [pa.array(numbers, kind) for kind in (pa.int64(), pa.uint8(), pa.float32(), pa.float64())]
+    columns += [
+        texts.cast(pa.string()),
+        texts.cast(pa.string()).dictionary_encode(),
+        pa.array([[one] for one in numbers]),
+    ]
+    records = pa.record_batch(columns, names=list("abcdefg")).slice(start)
+    found = chosen_of(records, np.array(good, bool))
+    found.validate(full=True)
+    assert found.equals(records.filter(pa.array(good, pa.bool_())))
 
 
 @given(PLAIN, some.sampled_from([pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.int16(), pa.binary()]))

@@ -76,8 +76,38 @@ def _holed(array: pa.Array) -> np.ndarray:
 
 def with_gaps(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """Numbers or booleans as they lie in memory, and which of them are null: there may lie anything."""
-    there = pa.Array.from_buffers(array.type, len(array), [None, array.buffers()[1]], 0, array.offset)
-    return to_numpy(there), _unpacked(array.is_null())
+    return to_numpy(_without_gaps(array)), nulls(array)
+
+
+def nulls(array: pa.Array) -> np.ndarray:
+    """Which values are null, as Arrow keeps it; `is_null` would import pyarrow.compute."""
+    if not array.null_count:
+        return np.zeros(len(array), bool)
+    there = array.buffers()[0]
+    return to_numpy(array.is_null()) if there is None else ~_bits(there, array.offset, len(array))
+
+
+def chosen(array: pa.Array, good: np.ndarray, mask: pa.Array) -> pa.Array:
+    """What `array.filter(mask)` gives, where `good` is the same mask.
+
+    Where no null is chosen, as when a record that lacks a number is bad, Arrow is told so: that takes a third of the time.
+    """
+    if array.type.id in _NUMBER_IDS and array.null_count and not (nulls(array) & good).any():
+        array = _without_gaps(array)
+    return array.filter(mask)
+
+
+def chosen_of(records: pa.RecordBatch, good: np.ndarray) -> pa.RecordBatch:
+    """The records for which the mask is true."""
+    mask = from_numpy(good)
+    if not records.num_columns:
+        return records.filter(mask)
+    columns = [chosen(column, good, mask) for column in records.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=records.schema)
+
+
+def _without_gaps(array: pa.Array) -> pa.Array:
+    return pa.Array.from_buffers(array.type, len(array), [None, array.buffers()[1]], 0, array.offset)
 
 
 def from_numpy(values: np.ndarray) -> pa.Array:
@@ -106,11 +136,16 @@ def from_floats(values: Sequence[float]) -> np.ndarray:
 
 def _unpacked(array: pa.Array) -> np.ndarray:
     bits = array.buffers()[1]
-    if not len(array) or bits is None:
-        return np.zeros(len(array), bool)
-    stop = array.offset + len(array)
-    flags = np.unpackbits(np.frombuffer(bits, np.uint8), count=stop, bitorder="little")[array.offset :]
-    return flags.view(bool)
+    return np.zeros(len(array), bool) if bits is None else _bits(bits, array.offset, len(array))
+
+
+def _bits(packed: pa.Buffer, start: int, count: int) -> np.ndarray:
+    if not count:
+        return np.zeros(0, bool)
+    first = start // 8
+    some = np.frombuffer(packed, np.uint8)[first:]
+    skip = start - 8 * first
+    return np.unpackbits(some, count=skip + count, bitorder="little")[skip:].view(bool)
 
 
 def from_values(values: list[Any]) -> pa.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -29,13 +30,13 @@ class RecordIds:
     def __init__(self, make: Callable[[], pa.Array]) -> None:
         self._make = make
         self._made: pa.Array | None = None
-        self._numbered: tuple[str, int] | None = None
+        self._numbered: tuple[str, int, int] | None = None
 
     @classmethod
     def ordinals(cls, partition: str, start: int, count: int) -> RecordIds:
         """`partition#ordinal`, for sources whose records have no name of their own."""
         ids = cls(lambda: _numbered(partition, np.arange(start, start + count)))
-        ids._numbered = (partition, start)
+        ids._numbered = (partition, start, start + count)
         return ids
 
     @classmethod
@@ -48,6 +49,12 @@ class RecordIds:
         """The ids of several batches, one after the other."""
         if len(parts) == 1:
             return parts[0]
+        found = (part._numbered for part in parts)  # noqa: SLF001 - of its own class
+        ranges = [one for one in found if one is not None]
+        follow = all((name, end) == then[:2] for (name, _, end), then in pairwise(ranges))
+        if len(ranges) == len(parts) and follow:  # still numbered: see `take`
+            (partition, start, _), (_, _, end) = ranges[0], ranges[-1]
+            return cls.ordinals(partition, start, end - start)
         return cls(lambda: pa.concat_arrays([part.array() for part in parts]))
 
     def array(self) -> pa.Array:
@@ -63,7 +70,7 @@ class RecordIds:
     def take(self, rows: Sequence[int] | np.ndarray) -> RecordIds:
         """The ids of the records at these positions."""
         if self._numbered is not None:  # a few rejects of a large batch need not spell the ids of all
-            partition, start = self._numbered
+            partition, start, _ = self._numbered
             return RecordIds(lambda: _numbered(partition, start + np.asarray(rows, np.int64)))
         return RecordIds(lambda: self.array().take(from_numpy(np.asarray(rows, np.int64))))
 

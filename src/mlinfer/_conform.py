@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import elements, finite_in_all, from_numpy, to_numpy
+from mlinfer._arrays import chosen, elements, finite_in_all, from_numpy, nulls, to_numpy, with_gaps
 from mlinfer._casts import cast, compatible, is_list, is_text, owners
 from mlinfer._errors import RecordErrors, SchemaError
 from mlinfer._signature import is_spelled, needs_finite
@@ -135,7 +135,7 @@ class Wanted:
         if array.type != self.type:
             array = self._cast(array, troubles)
         if self._required and array.null_count:
-            troubles.append(Trouble(to_numpy(array.is_null()), "missing_value", _missing(self.field)))
+            troubles.append(Trouble(nulls(array), "missing_value", _missing(self.field)))
         if self._looks:
             (self._look_into if self._list else self._look_at)(array, troubles)
         return array
@@ -154,14 +154,17 @@ class Wanted:
         return made
 
     def _look_at(self, array: pa.Array, troubles: list[Trouble]) -> None:
-        values = to_numpy(array)
-        if array.null_count == 0 and finite_in_all(values):
+        if array.null_count == 0 and finite_in_all(to_numpy(array)):
             return  # one pass over the values settles the usual case
-        if self._finite and (infinite := np.isinf(values)).any():
+        values, gaps = with_gaps(array)
+        odd = ~(np.isfinite(values) | gaps)
+        if not odd.any():
+            return
+        if self._finite and (infinite := odd & np.isinf(values)).any():
             troubles.append(
                 Trouble(infinite, "not_finite", f"{self._who}: wanted a finite number, found infinity")
             )
-        if self._required and (absent := np.isnan(values)).any():
+        if self._required and (absent := odd & np.isnan(values)).any():
             troubles.append(Trouble(absent, "missing_value", _missing(self.field)))
 
     def _look_into(self, array: pa.Array, troubles: list[Trouble]) -> None:
@@ -208,18 +211,16 @@ def _batch(arrays: list[pa.Array], schema: pa.Schema, rows: int) -> pa.RecordBat
 
 def _fit(arrays: list[pa.Array], schema: pa.Schema, troubles: list[Trouble]) -> Fit:
     """Leave out the records that have a trouble; the first one found gives the reason."""
-    bad = np.zeros(len(arrays[0]), bool)
-    reason = np.full(len(bad), -1, np.int32)
+    reason = np.full(len(arrays[0]), -1, np.int32)
     for number, trouble in enumerate(troubles):
-        reason[trouble.mask & ~bad] = number
-        bad |= trouble.mask
-    rows = np.flatnonzero(bad)
-    errors = RecordErrors(
-        rows.tolist(), [troubles[n].kind for n in reason[rows]], [troubles[n].message for n in reason[rows]]
-    )
-    good = from_numpy(~bad)
-    fitting = [array.filter(good) for array in arrays]
-    return Fit(_batch(fitting, schema, int((~bad).sum())), ~bad, errors)
+        rows = np.flatnonzero(trouble.mask)
+        reason[rows[reason[rows] < 0]] = number
+    good = reason < 0
+    bad, mask = np.flatnonzero(~good), from_numpy(good)
+    why = [troubles[number] for number in reason[bad].tolist()]
+    errors = RecordErrors(bad.tolist(), [one.kind for one in why], [one.message for one in why])
+    fitting = [chosen(array, good, mask) for array in arrays]
+    return Fit(_batch(fitting, schema, len(good) - len(bad)), good, errors)
 
 
 def as_found(schema: pa.Schema, arrays: list[pa.Array]) -> pa.Schema:

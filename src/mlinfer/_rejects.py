@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import constant, elements, from_values, to_numpy
+from mlinfer._arrays import constant, elements, from_numpy, from_values, with_gaps
 from mlinfer._casts import is_list, owners
 from mlinfer._text import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mlinfer._batch import RecordIds
 
@@ -130,6 +131,10 @@ class Rejected:
         """The number of records."""
         return len(self.kinds)
 
+    def reasons(self) -> Counter[tuple[str, str]]:
+        """How many there are of each stage and kind."""
+        return Counter({(self.stage, kind): number for kind, number in Counter(self.kinds).items()})
+
     def envelopes(self, model: str, run: str, now: datetime, *, pipeline: str = "") -> pa.RecordBatch:
         """These records as rows of `REJECTS`."""
         from mlinfer._json_text import json_objects  # pyarrow.compute, which it needs, is slow to import
@@ -149,8 +154,8 @@ class Rejected:
             self.ids.array(),
             pa.repeat(constant(self.partition), count),
             pa.repeat(constant(self.stage), count),
-            _texts(self.kinds),
-            _tidied(self.messages),
+            _repeated(self.kinds),
+            _repeated(self.messages, lambda message: plain(message, LONGEST_MESSAGE)),
             records,
             raws,
             pa.repeat(constant(model), count),
@@ -195,8 +200,8 @@ def _with_nonfinite(texts: pa.Array, records: pa.RecordBatch) -> pa.Array:
 def _rows_with_nonfinite(column: pa.Array) -> list[int]:
     kind = column.type
     if pt.is_floating(kind):
-        values = to_numpy(column)
-        return list(np.flatnonzero(~np.isfinite(values) & to_numpy(column.is_valid())))
+        values, gaps = with_gaps(column)
+        return list(np.flatnonzero(~(np.isfinite(values) | gaps)))
     if is_list(kind):
         return list(np.unique(owners(column)[_rows_with_nonfinite(elements(column))]))
     if pt.is_struct(kind):
@@ -227,7 +232,8 @@ def _spelled(told: Any, value: pa.Scalar) -> Any:
     return told
 
 
-def _tidied(messages: Sequence[str]) -> pa.Array:
-    """The messages on one line each; there are many rejects and few different reasons."""
-    tidy = {message: plain(message, LONGEST_MESSAGE) for message in set(messages)}
-    return _texts([tidy[message] for message in messages])
+def _repeated(texts: Sequence[str], spell: Callable[[str], str] = str) -> pa.Array:
+    """Texts as they are spelled; there are many rejects and few different reasons."""
+    different = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    places = np.fromiter(map(different.__getitem__, texts), np.int64, len(texts))
+    return _texts([spell(text) for text in different]).take(from_numpy(places))

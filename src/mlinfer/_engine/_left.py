@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Left:
-    """The records of a batch that nothing was wrong with so far, by their places in it.
+    """The records of a batch that nothing was wrong with so far, by a mask over it.
 
     The batch itself stays whole: most of its columns are of no use any more, and cutting them all would cost more than
     finding the few records that are rejected.
@@ -24,19 +24,20 @@ class Left:
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
-        self._places: np.ndarray | None = None
+        self._good: np.ndarray | None = None
 
     @property
     def ids(self) -> RecordIds:
         """Their ids."""
-        return self._batch.ids if self._places is None else self._batch.ids.take(self._places)
+        return self._batch.ids if self._good is None else self._batch.ids.filter(from_numpy(self._good))
 
     def reject(self, stage: str, errors: RecordErrors) -> Rejected:
         """Take out the records that are named by their rows among those left."""
-        places = np.arange(len(self._batch)) if self._places is None else self._places
-        bad = places[errors.rows]
-        self._places = np.delete(places, errors.rows)
-        batch = self._batch
+        batch, rows = self._batch, np.array(errors.rows, np.int64)
+        bad = rows if self._good is None else np.flatnonzero(self._good)[rows]
+        good = np.ones(len(batch), bool) if self._good is None else self._good.copy()
+        good[bad] = False
+        self._good = good
         taken = batch.records.take(from_numpy(bad))
         ids = batch.ids.take(bad)
         if batch.bad:  # those that could not be decoded stood between them

@@ -105,7 +105,7 @@ def listed(reasons: Counter[tuple[str, str]]) -> str:
 
 
 def _reasons(groups: Sequence[Rejected]) -> Counter[tuple[str, str]]:
-    return Counter((group.stage, kind) for group in groups for kind in group.kinds)
+    return sum((group.reasons() for group in groups), Counter())
 
 
 def _places(group: Rejected, records: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer._answers import Usable
-from mlinfer._arrays import from_numpy
+from mlinfer._arrays import chosen_of
 from mlinfer._batch import Batch, RecordIds
 from mlinfer._conform import Conform, as_found
 from mlinfer._engine._asking import AskArrays, AskBatches, way_to_ask
@@ -126,21 +126,21 @@ class Step:
         kept, records = fit.records, batch.records
         if fit.errors is not None and fit.good is not None:
             rejects.append(left.reject("conform", fit.errors))
-            records = records.filter(from_numpy(fit.good))
+            records = chosen_of(records, fit.good)
         fit = self._inputs(records)
         if fit.errors is not None and fit.good is not None:
             rejects.append(left.reject("conform", fit.errors))
-            kept = kept.filter(from_numpy(fit.good))
+            kept = chosen_of(kept, fit.good)
         sides: list[Mapping[str, pa.RecordBatch]] = []
         answers, errors = self._answer_all(fit.records, left.ids, sides)
         if errors is not None:
             rejects.append(left.reject("infer", errors))
-            kept = kept.filter(_mask(kept.num_rows, errors.rows))
+            kept = chosen_of(kept, _but_for(errors.rows, kept.num_rows))
         errors = self._usable(answers)
         if errors is not None:
             rejects.append(left.reject("answer", errors))
-            good = _mask(answers.num_rows, errors.rows)
-            answers, kept = answers.filter(good), kept.filter(good)
+            good = _but_for(errors.rows, answers.num_rows)
+            answers, kept = chosen_of(answers, good), chosen_of(kept, good)
         joined = self._joined(kept, answers, left.ids)
         answered = Batch(joined, batch.partition, batch.position, left.ids)
         return Answers(answered, tuple(rejects), _merged(sides), self._state, self.layout)
@@ -260,10 +260,10 @@ class Step:
             self._state = self._stateful.snapshot()
 
 
-def _mask(count: int, bad: list[int]) -> pa.Array:
+def _but_for(bad: list[int], count: int) -> np.ndarray:
     good = np.ones(count, bool)
     good[bad] = False
-    return from_numpy(good)
+    return good
 
 
 def _errors(found: list[Isolated[Any]]) -> RecordErrors | None:

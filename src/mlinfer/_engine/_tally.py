@@ -58,7 +58,7 @@ class Tally:
             self.delivered += records
             for group in (group for answers in held for group in answers.rejects):
                 self.rejected += len(group)
-                self.reasons.update((group.stage, kind) for kind in group.kinds)
+                self.reasons.update(group.reasons())
         for group in (group for answers in held for group in answers.rejects):
             self._hook.records_rejected(
                 event=RecordsRejected(group.partition, group.stage, Counter(group.kinds))
