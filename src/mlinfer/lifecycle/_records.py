@@ -96,7 +96,7 @@ def _unreadable(bad: BadRecord, wanted: pa.Schema) -> str:
 def _untold(name: str) -> str:
     return (
         f"column {name!r}: wanted one type for all its values, found that the first records do not tell it (no values, values of "
-        "several types, codes such as 007, or numbers that fit no one type); name other features=, or hand a table over"
+        "several types, codes such as 007, or numbers that fit no one type); name other features, or hand a table over"
     )
 
 
