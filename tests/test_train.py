@@ -58,7 +58,7 @@ from mlinfer.lifecycle._estimators import described
 from mlinfer.lifecycle._intervals import Draws, clopper_pearson, delong, delong_error, percentile
 from mlinfer.lifecycle._metrics import METRICS, Answers
 from mlinfer.lifecycle._splits import divided
-from mlinfer.sources import MemorySource, ParquetSource
+from mlinfer.sources import CsvSource, JsonLinesSource, MemorySource, ParquetSource
 
 FEATURES = ["dep_delay", "distance", "sched_dep_minute"]
 
@@ -294,6 +294,20 @@ def test_a_misspelt_name_of_a_perfect_feature_is_told_with_the_columns_there_are
             train(source, perfect=["distance", "nope"])
     assert not list(tmp_path.iterdir())
     train(flights, perfect=["distance", "origin"])  # a column that is no feature this time
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_feature_whose_type_a_file_does_not_tell_is_named(train, flights, tmp_path, kind):
+    rows = flights.select([*FEATURES, "late", "flight_id"]).slice(0, 300).to_pylist()
+    rows = [{**row, "odd": 9007199254740993 if n == 5 else n / 7} for n, row in enumerate(rows)]
+    path = tmp_path / f"flights.{kind}"
+    if kind == "csv":
+        pd.DataFrame(rows, dtype=object).to_csv(path, index=False)
+    else:
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    source = CsvSource(path) if kind == "csv" else JsonLinesSource(path)
+    with pytest.raises(ConfigError, match="column 'odd': wanted one type for all its values"):
+        train(source, features=None)
 
 
 def test_a_number_times_the_target_is_a_leak_of_a_regression(tmp_path):

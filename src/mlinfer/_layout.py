@@ -110,8 +110,8 @@ def _kept_type(name: str, known: pa.Schema | None, keep: Keep, where: str) -> pa
     if pt.is_null(kind):
         msg = (
             f"keep: the first records of {where} do not tell the type of {name!r} (there are none, or it is empty in them, of "
-            f"several types, or has numbers that fit no one type), so it needs one: keep={{{name!r}: pa.string()}}, or for "
-            "numbers with all their digits pa.decimal128(38, 9)"
+            f"several types, or has numbers that fit no one type), so it needs one: keep={{{name!r}: pa.string()}}"
+            " (in Python: numbers of JSON keep all their digits as pa.decimal128(38, 9))"
         )
         raise ConfigError(msg)
     return _plain(kind)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import ConfigError, DataSource, EndOfInput, SchemaError, to_arrow
+from mlinfer import BadRecord, ConfigError, DataSource, EndOfInput, SchemaError, to_arrow
 
 AT_ONCE = 65_536
 SECONDS = 1.0
@@ -82,17 +82,33 @@ def _batches(source: DataSource, wanted: pa.Schema) -> Iterator[pa.RecordBatch]:
                 if batch is None:
                     continue
                 if batch.bad:
-                    first = batch.bad[0]
-                    msg = f"record {first.id}: {first.message}; wanted records that can all be read, to train on: mend it or leave it out"
-                    raise ConfigError(msg)
+                    raise ConfigError(_unreadable(batch.bad[0], wanted))
                 yield _fitting(batch.records, wanted)
+
+
+def _unreadable(bad: BadRecord, wanted: pa.Schema) -> str:
+    untold = [one.name for one in wanted if pa.types.is_null(one.type) and repr(one.name) in bad.message]
+    if untold:
+        return _untold(untold[0])
+    return f"record {bad.id}: {bad.message}; wanted records that can all be read, to train on: mend it or leave it out"
+
+
+def _untold(name: str) -> str:
+    return (
+        f"column {name!r}: wanted one type for all its values, found that the first records do not tell it (no values, values of "
+        "several types, codes such as 007, or numbers that fit no one type); name other features, or hand a table over"
+    )
 
 
 def _fitting(records: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
     columns = []
     for field in wanted:
         column = records.column(records.schema.get_field_index(field.name))
-        if column.type != field.type:
+        if pa.types.is_null(field.type) and column.null_count < len(column):
+            raise ConfigError(_untold(field.name))
+        if pa.types.is_null(field.type):
+            column = pa.nulls(len(column))
+        elif column.type != field.type:
             decoded = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
             column = decoded.cast(field.type)
         columns.append(column)
