@@ -194,6 +194,12 @@ def test_what_is_wrong_is_named(write, old, new, message):
         load_pipeline(write(WHOLE.replace(old, new)), ALLOW)
 
 
+def test_a_file_that_is_no_text_may_be_a_model_that_was_not_saved_for_it(tmp_path):
+    (tmp_path / "model.pkl").write_bytes(b"\x80\x04\x95")
+    with pytest.raises(ConfigError, match=r"wanted TOML.*if this is a model, save it by mlinfer\.save"):
+        load_pipeline(tmp_path / "model.pkl")
+
+
 PARTS_ALONE = {
     "source": 'type = "memory", data = { n = [1.0, 4.0] }',
     "host": 'type = "function", function = "nesting:half", takes = "numpy", inputs = { n = "double" }, '

@@ -716,6 +716,17 @@ def test_a_taken_address_is_a_config_error_and_the_server_is_gone(server):
         pass
 
 
+def test_one_address_is_not_for_both_protocols():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        bind = "{}:{}".format(*free.getsockname())
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with (
+        pytest.raises(ConfigError, match="grpc_bind: wanted to listen at"),
+        pipeline.serving(bind, grpc_bind=bind),
+    ):
+        pass
+
+
 def test_grpc_is_not_imported_unless_it_is_spoken():
     code = """
 import sys

@@ -13,7 +13,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -40,6 +40,7 @@ from mlinfer._online._memory import memory_limit
 from mlinfer._online._pace import Pace
 from mlinfer._online._predict import Given, Rows
 from mlinfer._online._refusals import OWN_WORDS
+from mlinfer._online._server import Alone
 from mlinfer._online._wire import Patience, Refused
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
@@ -474,6 +475,25 @@ def test_a_taken_port_is_a_mistake_of_the_configuration():
             pipeline().serving(bind),
         ):
             pass
+
+
+def test_of_two_servers_that_begin_at_once_at_one_address_one_is_told(monkeypatch):
+    """Two sockets may be bound to an address as long as neither listens."""
+    bound, also = Alone.listening, []
+
+    def beaten(self, how):
+        ours = bound(self, how)
+        with socket.socket() as other, suppress(OSError):
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(ours.getsockname())
+            other.listen()
+            also.append(other.getsockname())
+        return ours
+
+    monkeypatch.setattr(Alone, "listening", beaten)
+    with pipeline().serving() as server:
+        assert httpx.get(f"{server.url}/live").status_code == 200
+    assert not also, "two listen at one address"
 
 
 def test_another_loopback_address_answers_under_its_own_name():

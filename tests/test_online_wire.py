@@ -211,6 +211,13 @@ def test_a_name_that_is_not_this_machines_is_refused(server, client, host):
     assert "Host" in refused(server, head + GOOD, 400)
 
 
+def test_a_client_that_speaks_tls_where_there_is_none_is_told_at_once(server, client):
+    with connected(server) as connection:
+        connection.settimeout(5)
+        connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")  # and it waits
+        assert b"ask http://, not https://" in connection.makefile("rb").read()
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [

@@ -302,6 +302,13 @@ def test_a_pinned_package_is_opened(package):
     assert opened(package, sha256=sha256(package / "manifest.json").upper()).signature.model_id == "iris"
 
 
+def test_a_folder_that_is_no_package_is_named(tmp_path):
+    with pytest.raises(
+        ConfigError, match=rf"{tmp_path}: wanted the folder of a model .*no manifest\.json in it"
+    ):
+        opened(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["model.skops", "manifest.json"])
 def test_a_link_is_not_followed_out_of_the_package(package, tmp_path, name):
     (package / name).rename(tmp_path / "elsewhere")

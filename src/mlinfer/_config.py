@@ -93,6 +93,8 @@ def read_file(path: Path, what: str = "a pipeline") -> dict[str, Any]:
         return tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"{path}: wanted TOML, found something else: {plain(str(error))}"
+        if isinstance(error, UnicodeDecodeError):
+            msg += "; if this is a model, save it by mlinfer.save, and name the folder that comes of it"
         raise ConfigError(msg) from error
 
 

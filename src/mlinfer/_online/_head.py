@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from mlinfer._online._wire import LONGEST_REQUEST_LINE, MOST_BYTES, MOST_HEADER_BYTES, MOST_HEADERS, Refused
 
 END = b"\r\n\r\n"
+_TLS = b"\x16"
+"""How a handshake begins; there need be no end of a line in it."""
 _REQUEST_LINE = re.compile(rb"[A-Z]+ [!-~]+ HTTP/(\d)\.\d\r\n")
 _HEADERS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n")
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -46,6 +48,8 @@ class Head:
 
 def look(begun: bytes | bytearray) -> None:
     """Judge a head that has not come in whole. Raises Refused as soon as it cannot become a good one."""
+    if begun[:1] == _TLS:
+        raise Refused(400, "wanted HTTP in the clear, found TLS; ask http://, not https://")
     line, newline, _ = begun.partition(b"\n")
     if len(line) > LONGEST_REQUEST_LINE:
         raise Refused(414, f"wanted a request line of at most {LONGEST_REQUEST_LINE:,} bytes")

@@ -31,7 +31,7 @@ from mlinfer._online._counts import Counts, Figures, exposition
 from mlinfer._online._desk import Desk
 from mlinfer._online._json import dump
 from mlinfer._online._keys import Keys
-from mlinfer._online._listener import Listener, LoopThread
+from mlinfer._online._listener import BACKLOG, Listener, LoopThread
 from mlinfer._online._log import Sampled, prediction_log
 from mlinfer._online._nowhere import NoLog, Nowhere
 from mlinfer._online._openapi import openapi, record_schema
@@ -112,8 +112,8 @@ class Alone:
         return prediction_log(job, layout, run)
 
     def listening(self, how: Serving) -> socket.socket:
-        """A socket at the address; asked for when everything else is ready."""
-        return how.listening()
+        """A socket that listens at the address; asked for when everything else is ready."""
+        return how.listening(backlog=BACKLOG)
 
     def grpc_address(self, how: Serving) -> str | None:
         """HOST:PORT as gRPC takes it; asked for last."""

@@ -156,8 +156,14 @@ class Serving:
         address, port = _address_of(self.grpc_bind, "grpc_bind")
         return f"{address}:{port}"
 
-    def listening(self, option: Literal["bind", "grpc_bind"] = "bind") -> socket.socket:
-        """A socket at the address. Raises ConfigError: it is taken, or there is none such."""
+    def listening(
+        self, option: Literal["bind", "grpc_bind"] = "bind", *, backlog: int | None = None
+    ) -> socket.socket:
+        """A socket at the address, which listens if a backlog is given. Raises ConfigError: it is taken, or there is none such.
+
+        Only a socket that listens keeps others away from the address: of two that are bound, the second to listen fails, and
+        an event loop would not tell.
+        """
         bind = getattr(self, option)
         # asyncio sets TCP_NODELAY for TCP only
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -165,6 +171,8 @@ class Serving:
         address, port = _address_of(bind, option)
         try:
             listening.bind((str(address), port))
+            if backlog is not None:
+                listening.listen(backlog)
         except OSError as error:
             listening.close()
             msg = f"{option}: wanted to listen at {bind}, found that this is not possible: {error.strerror}; take another one"

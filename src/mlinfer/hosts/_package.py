@@ -177,6 +177,15 @@ class Replaced(ConfigError):  # noqa: N818 - the name of what happened
     """Another package has taken the place of this one while it was read."""
 
 
+def _check_there(folder: int, path: Path) -> None:
+    """Raises ConfigError: this is another folder than that of a package."""
+    try:
+        os.stat(MANIFEST, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError as error:
+        msg = f"{path}: wanted the folder of a model that mlinfer.save has written, found no {MANIFEST} in it; name another folder"
+        raise ConfigError(msg) from error
+
+
 def _read_package(path: Path, sha256: str | None) -> tuple[dict[str, Any], dict[str, bytes]]:
     try:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -187,6 +196,7 @@ def _read_package(path: Path, sha256: str | None) -> tuple[dict[str, Any], dict[
         )
         raise ConfigError(msg) from error
     try:
+        _check_there(folder, path)
         manifest = read(MANIFEST, within=folder, most=LARGEST_MANIFEST)
         if sha256 is not None:
             check_digest(manifest, sha256, f"{path}/{MANIFEST}")
