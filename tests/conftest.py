@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import settings
 
@@ -16,6 +17,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Nothing is timed in tests: the first example pays for imports, and the machine may be busy.
 settings.register_profile("mlinfer", deadline=None)
 settings.load_profile("mlinfer")
+# Nor is a client: within the 5 s of httpx no process starts anew on a machine that is busy with three others.
+for _wait in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _wait, 60.0)
 LONGEST = [
     "test_lanes.py",
     "test_kill_lanes.py",

@@ -413,7 +413,7 @@ def _until(happened):
 
 def _get(url, method="GET", **headers):
     try:
-        with urlopen(Request(url, headers=headers, method=method), timeout=5) as found:
+        with urlopen(Request(url, headers=headers, method=method), timeout=20) as found:
             return found.status, found.read()
     except HTTPError as error:
         with error:
@@ -445,14 +445,14 @@ def test_the_admin_port_tells_life_readiness_and_metrics():
         assert b"mlinfer_runs" in _get(f"{url}/metrics")[1]
         assert _get(f"{url}/elsewhere")[0] == 404
         assert _get(f"{url}/live", Host="evil.example")[0] == 421
-        with urlopen(f"{url}/live", timeout=5) as found:
+        with urlopen(f"{url}/live", timeout=20) as found:
             assert "Server" not in found.headers
 
 
 def raw(url, *lines, body=b""):
     """The status line that comes of a request of these lines."""
     host, _, port = url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
         return int(connection.makefile("rb").readline().split()[1])
 
@@ -495,7 +495,7 @@ def test_only_pages_of_the_admin_port_may_send_it_anything():
         assert raw(url, "TRACE / HTTP/1.1", f"Host: {host}") == 501
         assert raw(url, "GET / HTTP/1.1", *(f"A{n}: 1" for n in range(200))) == 431
         assert b"PURGE" not in _get(url, method="PURGE")[1], "what was sent is not said back"
-        with urlopen(url, timeout=5) as found:
+        with urlopen(url, timeout=20) as found:
             assert found.headers["X-Content-Type-Options"] == "nosniff"
             assert "frame-ancestors 'none'" in found.headers["Content-Security-Policy"]
             assert found.headers["Cache-Control"] == "no-store"
@@ -513,7 +513,7 @@ def test_the_admin_port_answers_head_as_get_and_tells_which_methods_a_path_has()
     with admin("127.0.0.1:0", Readiness(), PrometheusMetrics(), anywhere=False, pages=Two()) as url:
 
         def ask(method, path):
-            with closing(HTTPConnection(url.removeprefix("http://"), timeout=5)) as connection:
+            with closing(HTTPConnection(url.removeprefix("http://"), timeout=20)) as connection:
                 connection.request(method, path)
                 found = connection.getresponse()
                 return found.status, found.headers["Allow"], found.headers["Content-Length"], found.read()
@@ -557,7 +557,7 @@ def test_connections_beyond_the_room_there_is_are_closed():
         host, _, port = url.removeprefix("http://").partition(":")
         silent = [socket.create_connection((host, int(port))) for _ in range(MOST_CONNECTIONS)]
         try:
-            with socket.create_connection((host, int(port)), timeout=5) as beyond:
+            with socket.create_connection((host, int(port)), timeout=20) as beyond:
                 assert beyond.recv(1) == b""
         finally:
             for connection in silent:
