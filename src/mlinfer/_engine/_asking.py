@@ -56,13 +56,19 @@ class AskArrays:
         self._columns = {name: as_numpy(inputs.column(n)) for n, name in enumerate(inputs.schema.names)}
         self._many = inputs.num_rows > 1 and bool(self._columns)
         each = (values[:, None] for values in self._columns.values()) if self._many else ()
+        # what `_some` gives, record after record: to go on takes half of what it takes to find each anew
         self._one_by_one = zip(*each, strict=True)
         self._asked = 0
 
     def ask(self, rows: Rows) -> Mapping[str, Any]:
         """The answers to these rows, counted. Raises what the model raises, ComponentError for a wrong count or name."""
         count = len(rows)
-        answers: Any = self._model.infer_arrays(self._next_one() if self._is_next(rows) else self._some(rows))
+        if count == 1 and self._many and rows[0] == self._asked:  # one after the other is asked for
+            self._asked += 1
+            columns = dict(zip(self._columns, next(self._one_by_one), strict=True))
+        else:
+            columns = self._some(rows)
+        answers: Any = self._model.infer_arrays(columns)
         if not isinstance(answers, _MAPPINGS):
             msg = f"model {self._signature.model_id!r}: wanted arrays by name, found {type(answers).__name__}"
             raise ComponentError(msg)
@@ -74,15 +80,6 @@ class AskArrays:
     def _some(self, rows: Rows) -> dict[str, np.ndarray]:
         where = slice(rows.start, rows.stop) if isinstance(rows, range) else rows
         return {name: values[where] for name, values in self._columns.items()}
-
-    def _is_next(self, rows: Rows) -> bool:
-        """Whether one record after the other is asked for, and this is the next of them."""
-        return len(rows) == 1 and rows[0] == self._asked and self._many
-
-    def _next_one(self) -> dict[str, np.ndarray]:
-        """What `_some` would give; to go on takes half of what it takes to find each record anew."""
-        self._asked += 1
-        return dict(zip(self._columns, next(self._one_by_one), strict=True))
 
     def joined(self, answers: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
         """All answers, in the order given, checked. Raises ComponentError if they are of another type."""

@@ -193,9 +193,10 @@ class Step:
         bad: list[Isolated[Any]] = []
         # where there is a budget, nobody goes on looking for bad records when it is spent
         look = Lookout(self._spending, ids, inputs.num_rows, bad) if self._spending else None
-        start = 0
-        while start < inputs.num_rows:
-            rows = range(start, min(start + self.max_records, inputs.num_rows))
+        start, end = 0, inputs.num_rows
+        while start < end:
+            stop = start + self.max_records
+            rows = range(start, stop if stop < end else end)  # noqa: FURB136 - of one record each, `min` is seen
             try:
                 pieces.append(self._ask(asking, rows, sides))
             except TimedOut as error:
@@ -207,7 +208,7 @@ class Step:
                 pieces += [answer for _, answer in found.answers]
                 self._remember_size(found)
                 bad.append(found)
-            start = rows.stop
+            start = stop
         return asking.joined(pieces), _errors(bad)
 
     def _ask(
