@@ -534,21 +534,25 @@ def test_a_call_that_comes_while_the_server_ends_is_unavailable_and_never_cancel
     pipeline = made(lambda x: x, [required("x", pa.float64())], [pa.field("y", pa.float64())])
     request, codes = CLASSES["ModelInferRequest"](model_name="duck"), []
     request.inputs.add(name="x", datatype="FP64", shape=[1]).contents.fp64_contents.append(1.0)
+    answered = threading.Semaphore(0)
 
     def ask_on(address):
         with grpc.insecure_channel(address) as channel:
             while True:
                 try:
                     call(channel, "ModelInfer", request)
+                    answered.release()
                 except grpc.RpcError as error:
                     codes.append((error.code().name, error.details()))
                     return
 
     for _ in range(3):
+        while answered.acquire(blocking=False):
+            pass
         with ThreadPoolExecutor(8) as clients:
             with pipeline.serving(**HERE) as server:
                 asking = [clients.submit(ask_on, server.grpc_address) for _ in range(8)]
-                time.sleep(0.3)
+                assert all(answered.acquire(timeout=20) for _ in range(100))  # they are at work
             for one in asking:
                 one.result(20)
     assert {code for code, _ in codes} == {"UNAVAILABLE"}, codes
