@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 import polars as pl
 import pytest
 
-from mlinfer import ChangedError, InferencePipeline
+from mlinfer import Budget, ChangedError, InferencePipeline, RecordErrors
 from mlinfer import _failpoints as failpoints
 from mlinfer.destinations import CsvDestination, JsonLinesDestination, ParquetDestination, SqlDestination
 from mlinfer.hosts import FunctionHost
@@ -155,6 +155,66 @@ def test_who_reads_while_a_restart_goes_on_sees_the_answers_of_one_model(tmp_pat
     assert new == sorted(new)
     assert new[-1] == COUNT
     assert [one[0] for one in seen if one] == [1] * len(old) + [2] * len(new)
+
+
+def refusing(version, bad):
+    def answers(x):
+        if rows := [row for row, one in enumerate(x) if one == bad]:
+            raise RecordErrors(rows, "too_hard", "wanted an easier number")
+        return int(version) * 1000 + x
+
+    return FunctionHost(answers, {"x": "float64"}, {"y": "float64"}, takes="numpy", version=version)
+
+
+APART = {
+    "sqlite": lambda folder: Sql(f"sqlite:///{folder}/rejects.db", "rejects"),
+    "parquet": lambda folder: Parquet(folder / "rejects"),
+    "jsonl": lambda folder: JsonLines(folder / "rejects.jsonl"),
+}
+
+
+@each_output
+@pytest.mark.parametrize("apart", APART.values(), ids=APART)
+@pytest.mark.parametrize(("place", "back"), [("dest.commit.before", "1"), ("dest.commit.after", "2")])
+def test_a_restart_that_is_killed_loses_no_reject(tmp_path, make, read, kill, apart, place, back):  # noqa: PLR0917 - fixtures
+    """Rejects in a place of their own begin anew before the answers do: the old ones had gone, whose records nobody had answered."""
+
+    def made(version, **more):
+        bad = 3.0 if version == "1" else 5.0
+        options = {"rejects": apart(tmp_path), "budget": Budget(ratio=1), **more}
+        return pipeline(tmp_path, make, refusing(version, bad), **options)
+
+    made("1").run()
+    kill(place, 1)
+    with pytest.raises(Killed):
+        made("2", on_change="restart").run()
+    kill(place, 0)
+    again = made(back, on_change="restart")
+    again.run()
+    bad = 3 if back == "1" else 5
+    assert sorted(read(tmp_path)) == [one for one in of_model(int(back)) if one[0] != bad]
+    found = again.rejected()["record"].to_pylist()
+    assert [json.loads(one)["x"] for one in found] == [bad, bad]  # one in either file
+    assert again.run().delivered == 0
+
+
+def test_a_replay_waits_for_a_restart_that_was_killed(tmp_path, kill):
+    """It would take what it finds for the rejects of the answers that are there."""
+    make, read = OUTPUTS["jsonl"]
+    options = {"rejects": APART["parquet"](tmp_path), "budget": Budget(ratio=1), "workers": 1}
+    pipeline(tmp_path, make, refusing("1", 3.0), **options).run()
+    kill("dest.commit.before", 1)
+    with pytest.raises(Killed):
+        pipeline(tmp_path, make, refusing("2", 5.0), **options, on_change="restart").run()
+    kill("dest.commit.before", 0)
+    mended = pipeline(tmp_path, make, host("1"), **options)
+    with pytest.raises(
+        ChangedError, match="a run has begun anew and was interrupted; run the pipeline first"
+    ):
+        mended.replay()
+    mended.run()
+    assert mended.replay().delivered == 0
+    assert sorted(read(tmp_path)) == of_model(1)
 
 
 @each_output

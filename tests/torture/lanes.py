@@ -113,7 +113,7 @@ LANES = [
     *(Lane(f"kill {kind}", "kills", partial(killing.begun_anew, kind), 30, 15, 0, places, 6) for kind, places in killing.ANEW.items()),
     *(lane(f"any time {kind}", "kills", killing.at_any_time, (75, 25, 2), rows=75 * ROWS_A_KILL) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
     *(lane(f"recovery {kind}", "kills", killing.in_recovery, (30, 10, 4)) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
-    *(lane(f"zombies {kind}", "rounds", stopping.zombies, (25, 13, 1)) for kind in ("sqlite", "postgres", "parquet", "jsonl")),
+    *(lane(f"zombies {kind}", "rounds", stopping.zombies, (25, 13, 1)) for kind in ("sqlite", "postgres", "parquet", "jsonl", "csv")),
     *(Lane(f"sigterm {kind}", "stops", partial(stopping.by_sigterm, kind), 40, 20, 3 if kind == "sqlite" else 1, stopping.PHASES, 8) for kind in STOPPED),
     lane("cut commits postgres", "cuts", database.cut_commits, (200, 100, 3)),
     lane("server killed postgres", "kills", database.server_killed, (30, 15, 1)),

@@ -134,6 +134,8 @@ class Delivery:
                 break
         if self._outputs.checkpoint is not None:
             self._outputs.checkpoint.commit(progress)
+        for output in filter(None, [self._outputs.rejects, *self._outputs.sides.values()]):
+            output.follow(progress)
         if self._run.replaying and not self._marks_join:
             self._mark(progress)
         held, self._held, self._bytes = self._held, [], 0

@@ -33,12 +33,15 @@ class Output:
     """One open writer. `joined`: the main writer's commit covers it. Shared by lanes, which take turns.
 
     `unsaved`: there is something to commit, at first the epoch: where it were not stored, an older run could write on.
+    `anew`: it replaces what earlier runs have stored here, and does so before the main output: until that has followed, its
+    progress says that a run has begun anew and that nothing counts, or the rejects of answers that are still there were gone.
     """
 
     writer: Writer
     joined: bool = False
     unsaved: bool = True
     turns: Turns = field(default_factory=Turns)
+    anew: bool = False
 
     def write(self, batch: Batch) -> None:
         """Hand over records; durable after the next commit."""
@@ -50,8 +53,18 @@ class Output:
         """Make what was written durable; a place of files would else get one without records each time."""
         with self.turns:
             if self.unsaved:
-                self.writer.commit(progress)
+                self.writer.commit(replace(progress, fingerprint=ANEW) if self.anew else progress)
                 self.unsaved = False
+
+    def follow(self, progress: Progress) -> None:
+        """The main output has committed, too."""
+        with self.turns:
+            if self.anew and isinstance(self.writer, Resumes):
+                everywhere = replace(
+                    self.writer.committed(), fingerprint=progress.fingerprint, epoch=progress.epoch
+                )
+                self.writer.commit(everywhere)  # of what other lanes have stored so far, too
+                self.anew = False
 
 
 class Outputs:
@@ -82,7 +95,8 @@ class Outputs:
             self.rejects = self._output("rejects", self._job.rejects, REJECTS)
         for name, destination in self._job.side.items():
             self.sides[name] = self._output(f"side/{name}", destination, side_schemas[name])
-        return self._progress()
+        progress = self._progress()
+        return replace(progress, fingerprint=ANEW) if self._left_anew() else progress
 
     def another_main(self) -> Output:
         """A further writer of the main output, for a destination that allows several at once."""
@@ -107,7 +121,13 @@ class Outputs:
         output = Output(self._stack.enter_context(Closing(opening, role, destination)), joined)
         if isinstance(output.writer, Resumes) and not scope.read_only:
             self._epochs[name] = output.writer.committed().epoch
+            output.anew = scope.fresh and not joined and name != "main"
         return output
+
+    def _left_anew(self) -> bool:
+        """Whether a run has begun anew beside the main output, and has died before it did so there."""
+        beside = [output.writer for output in (self.rejects, *self.sides.values()) if output is not None]
+        return any(isinstance(one, Resumes) and one.committed().fingerprint == ANEW for one in beside)
 
     def _progress(self) -> Progress:
         if self.main and isinstance(self.main.writer, Resumes):
@@ -141,6 +161,9 @@ def resume_from(progress: Progress, fingerprint: str, job: Job) -> bool:
     Raises ChangedError: the progress belongs to another model or destination, and the pipeline does not say what to do then.
     """
     if progress.fingerprint == ANEW:  # a run has begun anew and died before its first commit
+        if job.replaying:
+            msg = f"pipeline {job.name!r}: wanted rejects of answers that are there, found that a run has begun anew and was interrupted; run the pipeline first"
+            raise ChangedError(msg)
         return False
     if not progress.positions or same(progress.fingerprint, fingerprint) or job.on_change == "continue":
         return True
