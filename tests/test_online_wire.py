@@ -19,6 +19,7 @@ import pytest
 from mlinfer import InferencePipeline
 from mlinfer._online import Serving, serving
 from mlinfer._online._connection import Connection
+from mlinfer._online._json import BadJson, parse
 from mlinfer._online._routes import path_name
 from mlinfer._online._wire import MOST_BYTES, MOST_BYTES_AT_ONCE, MOST_ROWS, Patience
 from mlinfer.destinations import MemoryDestination
@@ -88,6 +89,30 @@ def refused(server, sent, status, *, end=True):
 
 
 # --- bodies ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1e999",
+        "-1e999",
+        "[1e999]",
+        '{"x":[[1,{"y":-1e400}]]}',
+        "[[[]],1" + "0" * 400 + ".0]",
+        "1" * 200 + "e200",
+    ],
+)
+def test_a_number_beyond_all_doubles_is_found_wherever_it_stands(text):
+    with pytest.raises(BadJson, match="a number that is too large"):
+        parse(text.encode())
+
+
+def test_what_is_read_is_what_python_reads():
+    text = b'{"a":[1,2.5,-0.0,1e308,-1e308,null,true,"inf",[[{}]]],"b":12345678901234567890123}'
+    assert parse(text) == json.loads(text)
+    assert parse(b"[" * 32 + b"]" * 32) == json.loads("[" * 32 + "]" * 32)
+    with pytest.raises(BadJson, match="deeper than 32 levels"):
+        parse(b"[" * 33 + b"]" * 33)
 
 
 @pytest.mark.skipif(not CORPUS.exists(), reason="the corpora are not beside the checkout")
