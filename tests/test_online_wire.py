@@ -1,5 +1,6 @@
 """The server's promises about HTTP: what is not a good request gets a clear 4xx as JSON, and the next one its answer."""
 
+import asyncio
 import gzip
 import json
 import re
@@ -7,6 +8,7 @@ import resource
 import socket
 import struct
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -16,6 +18,8 @@ import pytest
 
 from mlinfer import InferencePipeline
 from mlinfer._online import Serving, serving
+from mlinfer._online._connection import Connection
+from mlinfer._online._json import BadJson, parse
 from mlinfer._online._routes import path_name
 from mlinfer._online._wire import MOST_BYTES, MOST_BYTES_AT_ONCE, MOST_ROWS, Patience
 from mlinfer.destinations import MemoryDestination
@@ -85,6 +89,30 @@ def refused(server, sent, status, *, end=True):
 
 
 # --- bodies ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1e999",
+        "-1e999",
+        "[1e999]",
+        '{"x":[[1,{"y":-1e400}]]}',
+        "[[[]],1" + "0" * 400 + ".0]",
+        "1" * 200 + "e200",
+    ],
+)
+def test_a_number_beyond_all_doubles_is_found_wherever_it_stands(text):
+    with pytest.raises(BadJson, match="a number that is too large"):
+        parse(text.encode())
+
+
+def test_what_is_read_is_what_python_reads():
+    text = b'{"a":[1,2.5,-0.0,1e308,-1e308,null,true,"inf",[[{}]]],"b":12345678901234567890123}'
+    assert parse(text) == json.loads(text)
+    assert parse(b"[" * 32 + b"]" * 32) == json.loads("[" * 32 + "]" * 32)
+    with pytest.raises(BadJson, match="deeper than 32 levels"):
+        parse(b"[" * 33 + b"]" * 33)
 
 
 @pytest.mark.skipif(not CORPUS.exists(), reason="the corpora are not beside the checkout")
@@ -375,6 +403,55 @@ def test_a_compressed_body_is_told_that_none_is_read(client):
 
 
 # --- many requests on one connection --------------------------------------------------------------------------------
+
+
+class Told:
+    """A transport that notes down who is answered."""
+
+    def __init__(self, name, order):
+        self.name, self.order = name, order
+
+    def write(self, data):
+        self.order.append(self.name)
+
+    def is_closing(self):
+        return False
+
+    def resume_reading(self):
+        return
+
+    pause_reading = close = resume_reading
+
+
+def test_whoever_always_has_a_next_request_does_not_keep_the_loop_for_itself(server):
+    order = []
+
+    async def two_at_once():
+        connections = [Connection(server.listener) for _ in range(2)]
+        for connection, name in zip(connections, "ab", strict=True):
+            connection.connection_made(Told(name, order))
+        for connection in connections:
+            connection.data_received(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
+        for _ in range(60):  # turns of the loop
+            await asyncio.sleep(0)
+        for connection in connections:
+            connection.connection_lost(None)
+
+    asyncio.run_coroutine_threadsafe(two_at_once(), server.listener._loop).result(20)
+    assert order == ["a", "b"] * 50
+
+
+def test_many_requests_at_once_are_all_answered_and_wait_outside_where_they_are_too_many(server, client):
+    """More than is held of them: the rest is read when there is room again."""
+    count = 20_000
+    asked = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n" * count
+    with connected(server) as connection, ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(connection.sendall, asked)
+        found = 0
+        with connection.makefile("rb") as answers_:
+            while found < count:
+                found += answers_.readline().endswith(b"HTTP/1.1 200 OK\r\n")
+        sending.result(10)
 
 
 def test_pipelined_requests_are_answered_in_order(server, client):

@@ -38,6 +38,7 @@ class Connection(asyncio.Protocol):
         self._holder: str | None = None  # by which key
         self._last_head: tuple[bytes, Order] | None = None
         self._answering = self._unread = self._ended = self._stuck = False
+        self._in_turn = False  # the next request in the buffer has its turn soon
         self.phase, self.until = "idle", 0.0
         self._since = 0.0  # of the phase
 
@@ -63,7 +64,7 @@ class Connection(asyncio.Protocol):
             self._buffer += data
         else:
             self._buffer = data
-        if not self._answering and not self._stuck:
+        if not self._answering and not self._stuck and not self._in_turn:
             self._go_on()
         elif len(self._buffer) > MOST_AHEAD:
             self._transport.pause_reading()
@@ -73,7 +74,7 @@ class Connection(asyncio.Protocol):
         self._ended = True
         if self.phase == "parting":
             self._close()
-        elif not self._answering and not self._stuck:
+        elif not self._answering and not self._stuck and not self._in_turn:
             self._go_on()
         return not self._listener.secure  # TLS knows no half-closed connections
 
@@ -102,13 +103,16 @@ class Connection(asyncio.Protocol):
     # --- requests --------------------------------------------------------------------------------------------------
 
     def _go_on(self) -> None:
-        """Take as many requests out of the buffer as are there, one after the other."""
+        """Take one request out of the buffer; those behind it wait until the other connections have had their turn.
+
+        A connection that always has a next one would else keep the loop for itself.
+        """
+        if self.phase in {"parting", "closed"}:
+            return
         try:
-            while not self._answering and not self._stuck and self.phase not in {"parting", "closed"}:
-                if self._order is None and not self._take_head():
-                    return
-                if not self._take_body():
-                    return
+            taken = (self._order is not None or self._take_head()) and self._take_body()
+            if not taken and not self._transport.is_closing():
+                self._transport.resume_reading()  # the rest of it may not have been read yet
         except Refused as refused:
             self._refuse(refused)
 
@@ -214,11 +218,14 @@ class Connection(asyncio.Protocol):
         elif not self._stuck:
             self._enter("idle")
             if self._buffer or self._ended:
-                self._transport.resume_reading()
+                self._in_turn = True
                 asyncio.get_running_loop().call_soon(self._continue)
 
     def _continue(self) -> None:
+        self._in_turn = False
         if not self._answering and not self._stuck and not self._transport.is_closing():
+            if len(self._buffer) <= MOST_AHEAD:
+                self._transport.resume_reading()
             self._go_on()
 
     def _refuse(self, refused: Refused) -> None:

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 DEEPEST = 32
+_CONTAINERS = (list, dict)
 
 
 class BadJson(ValueError):  # noqa: N818 - what the caller is told
@@ -19,7 +20,6 @@ def parse(body: bytes) -> Any:
         value = json.loads(
             body.decode("utf-8"),
             parse_constant=_no_constant,
-            parse_float=_finite,
             object_pairs_hook=_no_key_twice,
         )
     except BadJson:
@@ -33,9 +33,7 @@ def parse(body: bytes) -> Any:
     except (RecursionError, ValueError) as error:
         msg = "the body is JSON that is nested too deep or holds a number that is too long"
         raise BadJson(msg) from error
-    if _depth(value) > DEEPEST:
-        msg = f"the body is nested deeper than {DEEPEST} levels"
-        raise BadJson(msg)
+    _look_over(value)
     return value
 
 
@@ -49,14 +47,6 @@ def _no_constant(name: str) -> Any:
     raise BadJson(msg)
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        msg = "the body holds a number that is too large"
-        raise BadJson(msg)
-    return value
-
-
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -65,10 +55,18 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _depth(value: Any) -> int:
-    """Levels of lists and objects, counted without recursion."""
+def _look_over(value: Any) -> None:
+    """Level by level, without recursion, and without a call for each number. Raises BadJson: too deep, or infinite."""
     depth, level = 0, [value]
-    while containers := [one for one in level if isinstance(one, dict | list)]:
-        depth += 1
-        level = [inner for one in containers for inner in (one.values() if isinstance(one, dict) else one)]
-    return depth
+    while level:
+        if math.inf in level or -math.inf in level:
+            msg = "the body holds a number that is too large"
+            raise BadJson(msg)
+        containers = [one for one in level if isinstance(one, _CONTAINERS)]
+        depth += bool(containers)
+        if depth > DEEPEST:
+            msg = f"the body is nested deeper than {DEEPEST} levels"
+            raise BadJson(msg)
+        level = []
+        for one in containers:
+            level += one.values() if isinstance(one, dict) else one

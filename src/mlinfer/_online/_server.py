@@ -112,8 +112,8 @@ class Alone:
         return prediction_log(job, layout, run)
 
     def listening(self, how: Serving) -> socket.socket:
-        """A socket that listens at the address; asked for when everything else is ready."""
-        return how.listening(backlog=BACKLOG)
+        """A socket at the address; asked for when everything else is ready."""
+        return how.listening()
 
     def grpc_address(self, how: Serving) -> str | None:
         """HOST:PORT as gRPC takes it; asked for last."""
@@ -175,6 +175,11 @@ def serving_here(
             if address is not None:  # first: it is the one that may find its address taken
                 spoken.append(_grpc(server, layout))
                 server.grpc_address = await spoken[0].open(address, how.tls, keys, shared=place.shared)
+            try:
+                how.listen(listening, BACKLOG)  # last: whoever can connect finds all of it there
+            except ConfigError:
+                await asyncio.gather(*(one.close() for one in spoken))
+                raise
             server.ready = True
             await server.listener.open(listening, tls)
 

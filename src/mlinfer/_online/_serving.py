@@ -156,14 +156,8 @@ class Serving:
         address, port = _address_of(self.grpc_bind, "grpc_bind")
         return f"{address}:{port}"
 
-    def listening(
-        self, option: Literal["bind", "grpc_bind"] = "bind", *, backlog: int | None = None
-    ) -> socket.socket:
-        """A socket at the address, which listens if a backlog is given. Raises ConfigError: it is taken, or there is none such.
-
-        Only a socket that listens keeps others away from the address: of two that are bound, the second to listen fails, and
-        an event loop would not tell.
-        """
+    def listening(self, option: Literal["bind", "grpc_bind"] = "bind") -> socket.socket:
+        """A socket at the address. Raises ConfigError: it is taken, or there is none such."""
         bind = getattr(self, option)
         # asyncio sets TCP_NODELAY for TCP only
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -171,19 +165,30 @@ class Serving:
         address, port = _address_of(bind, option)
         try:
             listening.bind((str(address), port))
-            if backlog is not None:
-                listening.listen(backlog)
         except OSError as error:
             listening.close()
-            msg = f"{option}: wanted to listen at {bind}, found that this is not possible: {error.strerror}; take another one"
-            raise ConfigError(msg) from error
+            raise ConfigError(_not_possible(option, bind, error)) from error
         return listening
+
+    def listen(self, listening: socket.socket, backlog: int) -> None:
+        """Let a socket of ours listen. Raises ConfigError: at its address somebody else does.
+
+        Until one listens, several may be bound to one address, and an event loop would not tell that it was not the first.
+        """
+        try:
+            listening.listen(backlog)
+        except OSError as error:
+            raise ConfigError(_not_possible("bind", self.bind, error)) from error
 
     def _lacking(self) -> list[str]:
         return [what for what, there in (("TLS", self.tls), ("keys", self.keys)) if there is None]
 
     def _address(self) -> tuple[IPv4Address, int]:
         return _address_of(self.bind, "bind")
+
+
+def _not_possible(option: str, bind: str, error: OSError) -> str:
+    return f"{option}: wanted to listen at {bind}, found that this is not possible: {error.strerror}; take another one"
 
 
 def _address_of(bind: str, option: str) -> tuple[IPv4Address, int]:
