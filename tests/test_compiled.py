@@ -580,7 +580,7 @@ def test_inspect_prints_a_package_after_comparing_its_digests(packages, tmp_path
     digests = [
         hashlib.sha256((path / name).read_bytes()).hexdigest() for name in ("compiled.arrays", "model.skops")
     ]
-    for wanted in (FOLDED, "city: string", "3,", "labels identical", "scikit-learn 1.", *digests):
+    for wanted in (FOLDED, "city: string", "3,", "labels identical\n", "scikit-learn 1.", *digests):
         assert wanted in printed
     assert main(["inspect", "--json", str(path)]) == 0
     assert json.loads(capsys.readouterr().out)["compiled"]["proof"]["ties"] == 0

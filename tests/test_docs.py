@@ -98,9 +98,10 @@ def materials(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for month in _folder.FIRST:
         with _model.shipped(month) as path:
             shutil.copy(path, folder / "flights" / month)
-    with _model.shipped("unseen.parquet") as path:
+    with _model.shipped(_folder.SECOND) as path:
         shutil.copy(path, folder / "flights.parquet")
-    _model.train(folder / "model.mlinfer")
+    _model.train(folder / "late-flights.mlinfer")
+    (folder / "late-flights.mlinfer").rename(folder / "model.mlinfer")
     return folder
 
 

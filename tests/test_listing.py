@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,14 @@ def test_a_link_to_a_folder_above_does_not_make_the_listing_endless(tmp_path: Pa
 def test_a_missing_directory_is_an_error_that_says_so(tmp_path: Path, path: str, follow: bool) -> None:
     with pytest.raises(ConfigError, match=r"wanted files at .*nowhere.*found no file or directory .*nowhere"):
         list_files(tmp_path / path, follow=follow)
+
+
+def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigError, match=re.escape(f"found no file or directory '{Path('in.csv').absolute()}'")
+    ):
+        list_files("in.csv")
 
 
 @pytest.mark.parametrize("path", ["", "*.csv"])

@@ -187,6 +187,14 @@ def test_another_content_type_is_refused(client, headers):
     assert "wanted" in found.json()["error"]
 
 
+def test_the_kind_that_a_client_sends_unasked_is_named(client):
+    found = client.post(
+        "/predict", content=GOOD, headers={"Content-Type": "application/x-www-form-urlencoded"}
+    )
+    form = "wanted Content-Type: application/json, found 'application/x-www-form-urlencoded'"
+    assert found.json() == {"error": form}
+
+
 # --- heads ----------------------------------------------------------------------------------------------------------
 
 

@@ -415,6 +415,14 @@ def test_a_manifest_without_any_one_part_or_with_a_foreign_one_works_or_is_a_cle
             model.infer(model.example())
 
 
+def test_a_model_that_is_not_there_says_where_it_was_looked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"found nothing at {tmp_path}.no.mlinfer; correct the path"):
+        SklearnHost("no.mlinfer").open().__enter__()
+    assert main(["serve", "no.mlinfer"]) == 2
+    assert "wanted a pipeline in TOML or a saved model (a folder), found nothing" in capsys.readouterr().err
+
+
 def test_inspect_names_what_a_manifest_lacks(package, capsys):
     compiled = {"form": "folded", "methods": ["predict"]}
     edit_manifest(package, compiled=compiled)

@@ -71,7 +71,8 @@ def query(statement):
         return connection.execute(statement).fetchall()
 
 
-def test_ls_says_how_many_there_are_and_fits_80_columns(folder, capsys):
+def test_ls_says_how_many_there_are_and_fits_a_terminal_of_80_columns(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     capsys.readouterr()
     assert rejects("ls") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -82,6 +83,12 @@ def test_ls_says_how_many_there_are_and_fits_80_columns(folder, capsys):
     assert capsys.readouterr().out.splitlines() == lines[:2]
     assert rejects("ls", "--until", "2020-01-01") == 0
     assert capsys.readouterr().out == "0 rejects\n"
+
+
+def test_ls_shows_more_of_a_message_where_there_is_no_terminal(folder, capsys):
+    capsys.readouterr()
+    assert rejects("ls") == 0
+    assert "too large, and said in a sentence" in capsys.readouterr().out
 
 
 def test_ls_as_json_has_every_column_of_every_reject(folder, capsys):

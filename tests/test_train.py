@@ -887,6 +887,11 @@ def test_a_parameter_that_cannot_be_is_not_blamed_on_the_features(asked):
         ConfigError, match=r"GridSearchCV: wanted parameters that it takes, found: .*The 'alpha' parameter"
     ):
         asked(wide(late=1.0 * np.arange(600)), GridSearchCV(Ridge(), {"alpha": [-1.0]}, cv=3))
+    steps = make_pipeline(StandardScaler(), Ridge())
+    with pytest.raises(
+        ConfigError, match=r"found 'alpha', which Pipeline has not; .* is called step__parameter"
+    ):
+        asked(wide(late=1.0 * np.arange(600)), GridSearchCV(steps, {"alpha": [1.0]}, cv=3))
 
 
 def test_an_unknown_key_of_the_file_lists_each_known_one_once(folder, capsys):

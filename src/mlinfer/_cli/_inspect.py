@@ -45,7 +45,8 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
     else:
         proof = compiled["proof"]
         yield f"runs       {compiled['form']}, for {', '.join(compiled['methods'])}"
-        yield f"proof      {proof['records']:,} records: labels identical but for {proof['ties']} ties"
+        ties = f" but for ties: {proof['ties']:,}" if proof["ties"] else ""
+        yield f"proof      {proof['records']:,} records: labels identical{ties}"
         yield f"           largest difference {proof['difference']:.2g}, allowed {proof['within']:g}"
     if facts.get("training"):
         try:

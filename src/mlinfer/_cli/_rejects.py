@@ -6,7 +6,6 @@ import argparse
 import base64
 import json
 import re
-import shutil
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -83,7 +82,7 @@ def ls(asked: argparse.Namespace) -> None:
     if asked.count or not len(first):
         return
     print()
-    print(rendered(first.select(COLUMNS), shutil.get_terminal_size().columns))
+    print(rendered(first.select(COLUMNS)))
     if len(first) < len(found):
         print(f"... and {len(found) - len(first):,} more: --limit shows more of them, --json everything")
 

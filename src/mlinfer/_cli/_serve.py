@@ -85,6 +85,9 @@ def serve(asked: argparse.Namespace) -> None:
     if asked.file.is_dir() and asked.log == "before_reply":
         msg = f"--log before_reply: wanted a pipeline with a destination, found the model {asked.file} alone, which has no log; describe a pipeline in TOML"
         raise ConfigError(msg)
+    if not asked.file.exists():
+        msg = f"{asked.file}: wanted a pipeline in TOML or a saved model (a folder), found nothing at {asked.file.absolute()}; correct the path"
+        raise ConfigError(msg)
     pipeline = _alone(asked.file) if asked.file.is_dir() else pipeline_of(asked, asked.file)
     options = _options(asked)
     online = Online()

@@ -139,7 +139,9 @@ def _from_file(path: Path, loading: Loading) -> tuple[Any, str]:
     suffix = path.suffix.lower()
     if suffix not in {".skops", *_code_formats.SUFFIXES}:
         known = ", ".join([".skops", *_code_formats.SUFFIXES])
-        found = (suffix or "no ending") if path.exists() else "nothing there"
+        found = (
+            (suffix or "no ending") if path.exists() else f"nothing at {path.absolute()}; correct the path"
+        )
         msg = f"{path}: wanted a package (a folder, as mlinfer.save makes it) or a file ending in {known}, found {found}"
         raise ConfigError(msg)
     if suffix in _code_formats.SUFFIXES and (loading.code_format != "pickle" or loading.sha256 is None):

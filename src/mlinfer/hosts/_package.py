@@ -119,10 +119,12 @@ def write(
 
 def check_free(path: Path, *, replace: bool = False) -> None:
     """Raises ConfigError: there is something at that path; with `replace`, something that is no package."""
-    if replace and path.is_dir() and not path.is_symlink() and (path / MANIFEST).is_file():
+    package = path.is_dir() and not path.is_symlink() and (path / MANIFEST).is_file()
+    if replace and package:
         return
     if os.path.lexists(path):
-        msg = f"{path}: wanted a new path for the package, found something there; remove it or choose another name"
+        found, way = ("a package", ", or give replace=True") if package else ("something", "")
+        msg = f"{path}: wanted a new path for the package, found {found} there; remove it or choose another name{way}"
         raise ConfigError(msg)
 
 

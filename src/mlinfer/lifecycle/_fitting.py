@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from mlinfer.lifecycle._metrics import Answers
 from mlinfer.lifecycle._records import is_text
 
 LARGEST_SEED = 2**31
+UNKNOWN_PARAMETER = re.compile(r"Invalid parameter '(\w+)' for estimator (\w+)")
+"""As `set_params` of scikit-learn says it, which a search calls."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,9 @@ def fitted(estimator: Any, features: Any, truth: np.ndarray, weights: np.ndarray
             "InvalidParameterError" in f"{type(error).__name__} {why}"
         ):  # scikit-learn looks at parameters when it fits
             msg = f"{type(estimator).__name__}: wanted parameters that it takes, found: {why}"
+            raise ConfigError(msg) from error
+        if unknown := UNKNOWN_PARAMETER.match(why):
+            msg = f"{type(estimator).__name__}: wanted parameters that it takes, found {unknown[1]!r}, which {unknown[2]} has not; a parameter of a step of a pipeline is called step__parameter"
             raise ConfigError(msg) from error
         msg = f"{type(estimator).__name__}: wanted features that it can be fitted on, found {why}; put a step in front of it (an imputer, an encoder), or choose other features"
         raise ConfigError(msg) from error

@@ -38,7 +38,12 @@ def read(source: Any, columns: Sequence[str]) -> pa.Table:
     schema = known(source)
     for name in columns:
         if name not in schema.names:
-            raise SchemaError(name, "a column of the source", "no such column", f"there are {schema.names}")
+            raise SchemaError(
+                name,
+                "a column of the source",
+                "no such column",
+                f"columns there are: {', '.join(schema.names)}",
+            )
     wanted = pa.schema([schema.field(name).remove_metadata() for name in columns])
     if not _is_source(source):
         table = to_arrow(source).select(columns)

@@ -32,7 +32,7 @@ def list_files(
     if root.is_file() and pattern is None:
         return [(_checked(root.name), root)]
     if not root.is_dir():
-        msg = f"wanted files at {os.fspath(path)!r}, found no file or directory {str(root)!r}; correct the path or create it"
+        msg = f"wanted files at {os.fspath(path)!r}, found no file or directory {str(root.absolute())!r}; correct the path or create it"
         raise ConfigError(msg)
     names = _in_folder(root, tuple(suffixes)) if pattern is None else _matching(root, pattern)
     found = sorted({_checked(name) for name in names if not _passed_over(name) and (root / name).is_file()})
