@@ -824,3 +824,13 @@ def test_an_empty_source_is_a_run_without_records():
         assert (report.delivered, report.commits, report.stopped) == (0, 0, None)
     with pytest.raises(ComponentError, match="planted"):
         run(Script({"a": 0}, trouble=fails("source.open", ComponentError("planted"))), Book())
+
+
+@pytest.mark.timeout(40)
+def test_a_lane_that_reads_by_itself_never_waits_for_room_that_only_it_could_make():
+    """Batches of 40,000: after one of them there is room for some more records, but not for a second one."""
+    names = [f"p{n}" for n in range(2 * (os.cpu_count() or 1) + 2)]
+    place = MemoryDestination()
+    source = Script(dict.fromkeys(names, 120_000), step=40_000)
+    report = InferencePipeline(source, HOST, place, name="p", keep=["id"]).run()
+    assert report.delivered == place.table().num_rows == 120_000 * len(names)

@@ -27,11 +27,17 @@ class Inbox:
         self._changed = threading.Condition()
         self._ended = self._closed = False
 
-    def put(self, batch: Batch) -> None:
-        """Hand over a batch; waits while there is no room, unless the inbox was closed."""
+    def put(self, batch: Batch, *, wait: bool = True) -> None:
+        """Hand over a batch; waits while there is no room, unless the inbox was closed.
+
+        Whoever takes the batches, too, must not wait: nobody else would make room.
+        """
         size = batch.records.nbytes
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or not self._batches or self._fits(len(batch), size))
+            if wait:
+                self._changed.wait_for(
+                    lambda: self._closed or not self._batches or self._fits(len(batch), size)
+                )
             if not self._closed:
                 self._batches.append(batch)
                 self._records += len(batch)

@@ -197,7 +197,7 @@ class Feeder(threading.Thread):
         self.idle = batch is None
         if batch is not None:
             session.tally.read(self._partition, len(batch), session.clock.monotonic() - begun)
-            self.inbox.put(batch)
+            self.inbox.put(batch, wait=threading.current_thread() is self)
         self.acknowledge()
         return True
 
