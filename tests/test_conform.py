@@ -196,6 +196,17 @@ def test_a_missing_column_is_named_with_those_there_are():
         Conform(pa.schema([required(pa.int64())])).bind(pa.schema([("x", pa.int64()), ("x", pa.int64())]))
 
 
+def test_a_table_for_a_matrix_and_a_matrix_for_a_table_are_told_apart():
+    matrix = pa.schema([required(pa.list_(pa.float64(), 2))])
+    table = pa.schema([("a", pa.float64()), ("b", pa.float64())])
+    with pytest.raises(
+        SchemaError, match=r"the model takes a matrix, so give one of 2 columns, such as frame.to_numpy"
+    ):
+        Conform(matrix).bind(table)
+    with pytest.raises(SchemaError, match="these records are a matrix: give a data frame"):
+        Conform(table).bind(matrix)
+
+
 def test_a_later_batch_with_other_columns_is_looked_at_anew():
     conformer = Conform(pa.schema([required(pa.float64())]))
     assert conformer(pa.record_batch({"x": [1]})).records.to_pylist() == [{"x": 1.0}]

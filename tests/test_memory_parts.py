@@ -7,7 +7,16 @@ import pyarrow as pa
 import pytest
 
 import mlinfer
-from mlinfer import Batch, ChangedError, EndOfInput, FencedError, InferencePipeline, Progress, Scope
+from mlinfer import (
+    Batch,
+    ChangedError,
+    ConfigError,
+    EndOfInput,
+    FencedError,
+    InferencePipeline,
+    Progress,
+    Scope,
+)
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
@@ -176,6 +185,11 @@ def test_another_function_text_or_version_is_another_model():
     ]
     assert len(set(found)) == 4
     assert fingerprint(FunctionHost(with_numpy, **fields, shared=True)) == found[0]
+
+
+def test_a_series_is_no_table_and_told_so():
+    with pytest.raises(ConfigError, match="wanted columns by name, found a single Series"):
+        MemorySource(pd.Series([1.0, 2.0], name="x")).schema()
 
 
 def test_an_empty_list_delivers_nothing():

@@ -83,7 +83,8 @@ class Conform:
             found = schema.get_all_field_indices(name)
             if len(found) != 1:
                 what = "no such column" if not found else f"{len(found)} columns of that name"
-                advice = f"columns there are: {', '.join(schema.names) or 'none'}; rename with columns={{{field.name!r}: ...}}"
+                way = _way(field, schema) if not found else f"rename with columns={{{field.name!r}: ...}}"
+                advice = f"columns there are: {', '.join(schema.names) or 'none'}; {way}"
                 raise SchemaError(name, _spelled(field), what, advice)
             there = schema.field(found[0])
             as_text = is_spelled(there) and is_text(field.type)
@@ -95,6 +96,20 @@ class Conform:
                 raise SchemaError(name, _spelled(field), kind, advice)
             places += found
         self._places, self._bound = places, schema
+
+
+def _way(field: pa.Field, schema: pa.Schema) -> str:
+    """What to do where a column is missing: a matrix and a table with names are taken for each other most often."""
+    if pt.is_fixed_size_list(field.type) and len(schema) >= field.type.list_size > 1:
+        return (
+            f"the model takes a matrix, so give one of {field.type.list_size} columns, such as frame.to_numpy(), "
+            f"or save it with example= a data frame; or rename with columns={{{field.name!r}: ...}}"
+        )
+    if len(schema) == 1 and pt.is_fixed_size_list(schema.field(0).type):
+        return (
+            f"these records are a matrix: give a data frame; or rename with columns={{{field.name!r}: ...}}"
+        )
+    return f"rename with columns={{{field.name!r}: ...}}"
 
 
 def conform(records: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:

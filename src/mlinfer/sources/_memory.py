@@ -85,7 +85,7 @@ def _columns(data: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(data, dict):
         for name, values in data.items():
             yield name, {name: values}
-    elif hasattr(data, "iloc"):
+    elif hasattr(data, "iloc") and hasattr(data, "columns"):  # a pandas.Series has no columns
         for place, name in enumerate(data.columns):
             yield str(name), data.iloc[:, [place]]
 
