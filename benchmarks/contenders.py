@@ -54,6 +54,7 @@ J1 = (
 )
 J1_BAD = (
     mlinfer("mlinfer_j1"),
+    mlinfer("mlinfer_j1_sklearn", "mlinfer_sklearn"),
     reference("j1_careful_loop"),
     reference("j1_naive_loop"),
     reference("j1_bad_polars", "polars", name="polars"),
