@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,17 +143,23 @@ class QueueSource(DataSource):
 class QueueReader:
     def __init__(self, source):
         self._source, self._read = source, ""
+        self._waiting, self._unacknowledged = deque(), deque()
 
     def read(self, max_records, timeout):
         time.sleep(self._source.pause)
         last = (self._source.folder / END).exists()
-        waiting = sorted(path.name for path in self._source.folder.glob("*.json"))
-        taken = [name for name in waiting if name > self._read][: self._source.rows]
+        if (
+            not self._waiting
+        ):  # the folder is listed anew when all is taken: a long queue must not make each read longer
+            found = (path.name for path in self._source.folder.glob("*.json"))
+            self._waiting.extend(sorted(name for name in found if name > self._read))
+        taken = [self._waiting.popleft() for _ in range(min(self._source.rows, len(self._waiting)))]
         if not taken:
             if last:
                 raise EndOfInput
             return None
         self._read = taken[-1]
+        self._unacknowledged.extend(taken)
         lines = [(self._source.folder / name).read_text("utf-8") for name in taken]
         batch = batch_of("all", lines, [f"0#{int(name[:-5])}" for name in taken], taken[-1])
         if self._source.eager:
@@ -160,6 +167,5 @@ class QueueReader:
         return batch
 
     def acknowledge(self, position):
-        for path in self._source.folder.glob("*.json"):
-            if path.name <= position:
-                path.unlink(missing_ok=True)
+        while self._unacknowledged and self._unacknowledged[0] <= position:
+            (self._source.folder / self._unacknowledged.popleft()).unlink(missing_ok=True)
