@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 import polars as pl
 import pytest
 
-from mlinfer import Budget, ChangedError, InferencePipeline, RecordErrors
+from mlinfer import Budget, ChangedError, InferencePipeline, RecordErrors, Retry, TransientError
 from mlinfer import _failpoints as failpoints
 from mlinfer.destinations import CsvDestination, JsonLinesDestination, ParquetDestination, SqlDestination
 from mlinfer.hosts import FunctionHost
@@ -195,6 +195,38 @@ def test_a_restart_that_is_killed_loses_no_reject(tmp_path, make, read, kill, ap
     assert sorted(read(tmp_path)) == [one for one in of_model(int(back)) if one[0] != bad]
     found = again.rejected()["record"].to_pylist()
     assert [json.loads(one)["x"] for one in found] == [bad, bad]  # one in either file
+    assert again.run().delivered == 0
+
+
+class Passing(Kill):
+    def hit(self, dice):
+        self.left -= 1
+        if self.left == 0:
+            raise TransientError("for a moment")
+
+
+@each_output
+@pytest.mark.parametrize("apart", APART.values(), ids=APART)
+def test_a_restart_whose_first_commit_fails_for_a_moment_goes_on(tmp_path, make, read, apart, monkeypatch):  # noqa: PLR0917 - fixtures
+    """Its own mark that it begins anew was taken for that of a run that had died, without an end."""
+
+    def made(version, **more):
+        options = {
+            "rejects": apart(tmp_path),
+            "budget": Budget(ratio=1),
+            "retry": Retry(first_wait=0.001),
+            **more,
+        }
+        return pipeline(tmp_path, make, refusing(version, float(version)), **options)
+
+    made("1").run()
+    for version, place in (("2", "dest.commit.before"), ("3", "source.read.before")):
+        monkeypatch.setattr(failpoints, "_active", {place: Passing(1)})
+        again = made(version, on_change="restart")
+        again.run()
+        assert sorted(read(tmp_path)) == [one for one in of_model(int(version)) if one[0] != int(version)]
+        told = again.rejected()["record"].to_pylist()
+        assert {json.loads(one)["x"] for one in told} == {float(version)}
     assert again.run().delivered == 0
 
 
