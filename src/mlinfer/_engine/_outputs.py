@@ -96,7 +96,9 @@ class Outputs:
         for name, destination in self._job.side.items():
             self.sides[name] = self._output(f"side/{name}", destination, side_schemas[name])
         progress = self._progress()
-        if self._scope.fresh:  # what was left is begun anew in any case, also what an attempt of this run has left
+        if (
+            self._scope.fresh
+        ):  # what was left is begun anew in any case, also what an attempt of this run has left
             return progress
         return replace(progress, fingerprint=ANEW) if self._left_anew() else progress
 
