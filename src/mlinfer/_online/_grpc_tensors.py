@@ -13,7 +13,7 @@ from mlinfer._online._grpc_messages import CLASSES
 from mlinfer._online._oip_tensors import Asked, Tensors
 from mlinfer._online._outputs import Answer, Elements
 from mlinfer._online._routes import path_name
-from mlinfer._online._tensors import DTYPES, MOST_TENSORS, check_lengths, check_shape, from_bytes
+from mlinfer._online._tensors import DTYPES, MOST_TENSORS, check_count, check_lengths, check_shape, from_bytes
 from mlinfer._online._wire import Refused
 from mlinfer._text import shown
 
@@ -87,9 +87,7 @@ def _typed(tensor: Any, filled: list[str], elements: int) -> Any:
     if set(filled) - {place}:
         raise Refused(400, f"input {shown(tensor.name)}: wanted its elements in {place}, found {filled[0]}")
     values = getattr(tensor.contents, place)
-    if len(values) != elements:
-        msg = f"input {shown(tensor.name)}: wanted {elements:,} elements for its shape, found {len(values):,}"
-        raise Refused(400, msg)
+    check_count(tensor.name, values, elements)
     dtype = DTYPES.get(tensor.datatype)
     if dtype is None:
         check_lengths(tensor.name, values)

@@ -18,7 +18,7 @@ from mlinfer._online._numbers import Lifted, lift
 from mlinfer._online._oip_json import Request, Tensor, codec, keys_of
 from mlinfer._online._oip_tensors import Asked, Tensors
 from mlinfer._online._routes import Order
-from mlinfer._online._tensors import DTYPES, MOST_TENSORS, check_lengths, check_shape, from_bytes
+from mlinfer._online._tensors import DTYPES, MOST_TENSORS, check_count, check_lengths, check_shape, from_bytes
 from mlinfer._online._wire import BINARY, Refused
 from mlinfer._text import shown
 
@@ -180,9 +180,7 @@ def _from_json(tensor: Tensor, elements: int, numbers: np.ndarray | None) -> Any
     except (ValueError, RecursionError) as error:
         msg = f"input {shown(tensor.name)}: wanted data for {tensor.datatype}, found values that are none"
         raise Refused(400, msg) from error
-    if len(values) != elements:
-        msg = f"input {shown(tensor.name)}: wanted {elements:,} elements for its shape, found {len(values):,}"
-        raise Refused(400, msg)
+    check_count(tensor.name, values, elements)
     dtype = DTYPES.get(tensor.datatype)
     if dtype is None:
         check_lengths(tensor.name, values)

@@ -104,6 +104,13 @@ def _texts(name: str, data: bytes | memoryview, elements: int) -> list[bytes]:
     return found
 
 
+def check_count(name: str, values: Sequence[Any], elements: int) -> None:
+    """Raises Refused: there are more or fewer elements than the shape says."""
+    if len(values) != elements:
+        msg = f"input {shown(name)}: wanted {elements:,} elements for its shape, found {len(values):,}"
+        raise Refused(400, msg)
+
+
 def check_lengths(name: str, values: Sequence[Any]) -> None:
     """As in binary, so in every other way to say them. Raises Refused: a text is longer than an element may be."""
     for one in values:
