@@ -210,12 +210,25 @@ class Torture:
         self.feed_until_dead(child, after, signal.SIGTERM)
         return self._count(child, point, before)
 
-    def kill_at_any_time(self, longest=0.3):
-        """The same, at a moment that no name was given to."""
+    def kill_at_any_time(self, longest):
+        """The same, at a moment that no name was given to: within so many seconds of its first read."""
         before = self._begin()
         child = self.start()
         self.feed_until_dead(child, self.dice.random() * longest, signal.SIGKILL)
         return self._count(child, "any time", before)
+
+    def seconds_to_an_answer(self):
+        """How long a run works until its first answers are stored; it is stopped behind them."""
+        before = self._begin()
+        child = self.start()
+        child.stdout.readline()
+        started = time.monotonic()
+        while self.stored() == before and child.poll() is None:
+            self.feed_a_little()
+        needed = time.monotonic() - started
+        child.send_signal(signal.SIGTERM)
+        self.end(child)
+        return needed
 
     def kill(self, times):
         """Kill at every place in turn; a hit that never comes is tried again nearer to the start."""
