@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import random
 import threading
@@ -33,6 +34,22 @@ def open_model(host: Host) -> Iterator[Model]:
     with Closing(host.open(), "host", host) as model:
         failpoint("host.load.after")
         yield model
+
+
+@contextmanager
+def shared_cores(models: int) -> Iterator[None]:
+    """While the block runs, each of several models at work has its share of the cores for products of matrices.
+
+    Else each of them would use all cores at once, and the library's threads, which wait busily for the next product, would
+    keep the others from theirs. The limit is one for the process, and so the first run's that has one.
+    """
+    if models == 1:
+        yield
+        return
+    from threadpoolctl import threadpool_limits  # scikit-learn needs it, and most runs do not
+
+    with threadpool_limits(max(1, (os.cpu_count() or 1) // models), user_api="blas"):
+        yield
 
 
 class Pool:

@@ -14,7 +14,7 @@ from mlinfer._engine._fingerprint import beside, fingerprint
 from mlinfer._engine._lane import READ_RECORDS, Lane
 from mlinfer._engine._outputs import Outputs, resume_from, stored
 from mlinfer._engine._plan import demand
-from mlinfer._engine._pool import Pool, Timed, open_model
+from mlinfer._engine._pool import Pool, Timed, open_model, shared_cores
 from mlinfer._engine._redelivery import Redelivery
 from mlinfer._engine._step import Step
 from mlinfer._engine._workers import ProcessModel
@@ -112,7 +112,7 @@ class Session:
         if job.timeout is not None or job.workers.kind == "process":
             models: list[Model] = []
             for _ in range(count):
-                child = ProcessModel(job.host, job.timeout)
+                child = ProcessModel(job.host, job.timeout, count)
                 stack.callback(child.close)
                 models.append(child)
         else:
@@ -131,31 +131,36 @@ class Session:
         self._more_may_come = not self.job.source.bounded
         if stop.is_set():
             self._drain()
-        lanes = self._lanes()
-        for lane in lanes:
-            lane.start()
-        interrupt: KeyboardInterrupt | None = None
-        try:
-            try:
-                self._wait(lanes, until, stop)
-            except KeyboardInterrupt as error:  # in a notebook nobody turns the signal into a drain for us
-                if stop.is_set():
-                    raise
-                interrupt = error
-                stop.ask("KeyboardInterrupt")
-                self._wait(lanes, until, stop)
-        except BaseException as error:  # the lanes are told to end; raised again
-            self._abandoned = isinstance(error, KeyboardInterrupt)
-            self.fail(None)
-            raise
-        finally:
-            self._join(lanes)
+        with shared_cores(self.pool.size):
+            interrupt = self._work(until, stop)
         if self.failure is None and self.scope.fresh and not self.tally.commits:
             self._shared.commit(even_nothing=True)  # a run that begins anew and finds nothing leaves nothing
         if (failure := self.failure or interrupt) is not None:
             raise failure
         if self.draining.is_set():
             failpoint("drain.end")
+
+    def _work(self, until: Until, stop: Stop) -> KeyboardInterrupt | None:
+        """Let the lanes work to their end; gives the interrupt that made them drain."""
+        lanes = self._lanes()
+        for lane in lanes:
+            lane.start()
+        try:
+            try:
+                self._wait(lanes, until, stop)
+            except KeyboardInterrupt as error:  # in a notebook nobody turns the signal into a drain for us
+                if stop.is_set():
+                    raise
+                stop.ask("KeyboardInterrupt")
+                self._wait(lanes, until, stop)
+                return error
+        except BaseException as error:  # the lanes are told to end; raised again
+            self._abandoned = isinstance(error, KeyboardInterrupt)
+            self.fail(None)
+            raise
+        finally:
+            self._join(lanes)
+        return None
 
     def _join(self, lanes: list[Lane]) -> None:
         """Wait for the lanes; not for long when somebody insists on an end and a model is busy."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from mlinfer._engine._pool import open_model
+from mlinfer._engine._pool import open_model, shared_cores
 from mlinfer._engine._processes import (
     UNGUARDED,
     end_here,
@@ -42,11 +42,12 @@ class ProcessModel:
     """A model in a child process: Python models run beside each other, a hanging or dying one can be replaced.
 
     Batches travel over an inherited pipe as Arrow IPC. `timeout` is in seconds for one call, None for no limit. The child
-    loads its model by itself: several can be started at once, each is waited for when it is first needed.
+    loads its model by itself: several can be started at once, each is waited for when it is first needed. `count` is how
+    many such children work at once.
     """
 
-    def __init__(self, host: Host, timeout: float | None) -> None:
-        self._host, self._timeout = host, timeout
+    def __init__(self, host: Host, timeout: float | None, count: int = 1) -> None:
+        self._host, self._timeout, self._count = host, timeout, count
         self._signature: Signature | None = None
         self._renews = watches(host)
         self._answers_as: Signature | None = None
@@ -105,7 +106,7 @@ class ProcessModel:
             self._child.close()  # its pipes would else stay until the garbage is collected
 
     def _start(self) -> None:
-        self._pipe, self._child = spawn("mlinfer-model", _live, self._host)
+        self._pipe, self._child = spawn("mlinfer-model", _live, self._host, self._count)
         self._gone, self._signature = False, None
 
     def _ready(self) -> Signature:
@@ -133,16 +134,16 @@ class ProcessModel:
         self._gone = True
 
 
-def _live(pipe: Pipe, host: Host) -> None:
+def _live(pipe: Pipe, host: Host, count: int) -> None:
     """The child's whole life."""
     threading.Thread(target=end_with_parent, name="mlinfer-parent", daemon=True).start()
     # the parent closed its end in the middle of a word: it has told what there is to tell
     with suppress(OSError):
-        _serve(pipe, host)
+        _serve(pipe, host, count)
     end_here()
 
 
-def _serve(pipe: Pipe, host: Host) -> None:
+def _serve(pipe: Pipe, host: Host, count: int) -> None:
     """The child: load the model, say what it is, answer until the parent is gone."""
     leave_signals()
     with ExitStack() as stack:
@@ -154,6 +155,7 @@ def _serve(pipe: Pipe, host: Host) -> None:
         if isinstance(model, Stateful | SideTables):
             pipe.send(ConfigError(_REMEMBERS))
             return
+        stack.enter_context(shared_cores(count))
         gc.freeze()  # what was loaded stays: it need not be searched for garbage again and again
         pipe.send(model.signature)
         while True:
