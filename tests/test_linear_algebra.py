@@ -2,7 +2,9 @@
 
 import os
 import threading
+import time
 
+import httpx
 import pyarrow as pa
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -48,6 +50,18 @@ def test_two_models_have_half_of_the_cores_each(workers):
     before = blas_threads()
     assert set(run(workers)) == {SHARE}
     assert blas_threads() == before
+
+
+def test_two_worker_processes_of_a_server_have_half_of_the_cores_each():
+    host = FunctionHost(threads_seen, inputs={"x": "float64"}, outputs={"threads": "int64"})
+    pipeline = InferencePipeline(MemorySource(RECORDS), host, MemoryDestination(), name="server")
+    with pipeline.serving(workers=2) as server:
+        latest = time.monotonic() + 60
+        seen = set()
+        while seen != {SHARE}:  # a worker shares the cores as soon as it answers, not before
+            assert time.monotonic() < latest, seen
+            answers = [httpx.post(f"{server.url}/predict", json=[{"x": 1.0}]).json() for _ in range(8)]
+            seen = {record["threads"] for answer in answers for record in answer}
 
 
 def test_one_model_may_use_all_cores():

@@ -6,7 +6,7 @@ from mlinfer._engine._job import Batching, Budget, Job, OnChange, Until, Workers
 from mlinfer._engine._local import LocalEngine
 from mlinfer._engine._outputs import Outputs
 from mlinfer._engine._plan import Plan, demand
-from mlinfer._engine._pool import open_model
+from mlinfer._engine._pool import open_model, shared_cores
 from mlinfer._engine._processes import (
     UNGUARDED,
     end_here,
@@ -48,6 +48,7 @@ __all__ = [
     "leave_signals",
     "open_model",
     "portable",
+    "shared_cores",
     "spawn",
     "stopping_on_signals",
     "to_bytes",

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlinfer._engine import Answers, Job, end_here, leave_signals, portable, to_bytes
+from mlinfer._engine import Answers, Job, end_here, leave_signals, portable, shared_cores, to_bytes
 from mlinfer._errors import ComponentError, ConfigError
 from mlinfer._layout import Keep, Layout
 from mlinfer._online._backlog import REST_SECONDS, Backlog, Stored
@@ -108,7 +108,10 @@ def _serve(line: Line, host: Host, task: Task) -> None:
     logger.addHandler(Forward(line))
     logger.propagate = False
     place = Place(line)
-    with serving_here(task.job(host), task.how, task.patience, place) as server:
+    with (
+        serving_here(task.job(host), task.how, task.patience, place) as server,
+        shared_cores(task.how.workers),
+    ):
         line.say("serving")
         while not line.stopped.wait(FIGURES_SECONDS):
             line.say("figures", server.figures())
