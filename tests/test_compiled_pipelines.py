@@ -22,7 +22,7 @@ from sklearn.ensemble import (
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.feature_selection import SelectKBest, VarianceThreshold, chi2, f_classif
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, RobustScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
@@ -31,7 +31,7 @@ import mlinfer
 from mlinfer import ConfigError, InferencePipeline
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import SklearnHost, manifest
-from mlinfer.hosts._forms import _proof
+from mlinfer.hosts._forms import _form, _proof
 from mlinfer.hosts._forms._linear import Linear
 from mlinfer.lifecycle import ByKey
 from mlinfer.lifecycle._splits import divided
@@ -299,6 +299,24 @@ def test_times_behind_a_standard_scaler_run_compiled(tmp_path):
     model = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression())
     model.fit(seconds, (seconds[:, 0] > 1.7e9).astype(int))
     check(model, seconds, seconds, tmp_path, compiled=True)
+
+
+@pytest.mark.parametrize("rows", [1, 15, 16, 17, 999])
+def test_a_product_is_computed_block_by_block(tmp_path, monkeypatch, rows):
+    records, _ = frame(1000)
+    records["c"] = records["a"] + 1.0
+    inputs = records[["a", "b", "c"]]
+    batch = pa.RecordBatch.from_pandas(inputs[:rows], preserve_index=False)
+    several = LogisticRegression().fit(inputs, records["month"] % 3)
+    one = LinearRegression().fit(inputs, records["month"])
+    monkeypatch.setattr(_form, "BLOCK_BYTES", 16 * 8 * 3)  # 16 records of three numbers
+    for model, ask in ((several, "predict_proba"), (one, "predict")):
+        path = mlinfer.save(model, tmp_path / f"{ask}.mlinfer", example=inputs)
+        with SklearnHost(path, method=ask).open() as opened:
+            assert "proven" in opened.explain()[0]
+            (answers,) = opened.infer(batch).columns
+        expected = getattr(model, ask)(inputs[:rows])
+        np.testing.assert_allclose(np.array(answers.to_pylist()), expected, rtol=1e-12, atol=1e-12)
 
 
 # --- what a form is proven on -------------------------------------------------------------------------------------------

@@ -217,6 +217,16 @@ def test_every_position_goes_on_with_the_next_row(tmp_path, size):
             assert rest[0].ids.array()[0].as_py() == f"a.parquet#{row}"
 
 
+@pytest.mark.parametrize(
+    ("size", "lengths"),
+    [(15, [15, 15, 15, 15, 10]), (17, [15, 15, 15, 15, 10]), (30, [30, 30, 10]), (65, [60, 10])],
+)
+def test_batches_end_where_row_groups_do(tmp_path, size, lengths):
+    """One that spans two groups is put together by copying, and texts with dictionaries are cut there anyway."""
+    put(tmp_path / "a.parquet", range(70), row_group_size=30)
+    assert [len(batch) for batch in read(ParquetSource(tmp_path), size=size)] == lengths
+
+
 def test_a_reader_may_be_asked_for_another_number_each_time(tmp_path):
     put(tmp_path / "a.parquet", range(25), row_group_size=10)
     source = ParquetSource(tmp_path)

@@ -210,7 +210,8 @@ class ParquetReader:
         """Batches from the current row on; row groups before it are not touched."""
         footer, columns = self._part.footer, self._part.columns
         groups, skip = footer.groups_from(self._row, self._end)
-        size = max(1, min(max_records, BATCH_BYTES // footer.bytes_per_row(columns)))
+        most = max(1, min(max_records, BATCH_BYTES // footer.bytes_per_row(columns)))
+        size = _evenly(most, max(footer.size_of(group) for group in groups))
         for batch in self._file.iter_batches(size, row_groups=groups, columns=columns, use_threads=False):
             passed = min(skip, batch.num_rows)
             skip -= passed
@@ -229,6 +230,11 @@ class ParquetReader:
             return pc.coalesce(ids, ordinals.array()) if ids.null_count else ids
 
         return RecordIds(make)
+
+
+def _evenly(most: int, rows: int) -> int:
+    """At most so many rows, so that batches end where row groups of this size do: one that spans two is copied together."""
+    return -(-rows // -(-rows // most)) if rows > most else most - most % rows
 
 
 def _is_sound(records: pa.RecordBatch) -> bool:

@@ -27,7 +27,7 @@ TAIL = 8
 """The last bytes: the length of the footer and the magic word."""
 MOST_EXPANDED = 256 * 2**20
 MOST_RATIO = 200
-READ_BUFFER = 2**20
+READ_BUFFER = 2**17
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,10 @@ class Footer:
         """The row groups that hold the rows from `row` to `end`, and how many rows of the first come before."""
         groups = [n for n, start in enumerate(self.starts[:-1]) if start < end and row < self.starts[n + 1]]
         return groups, row - self.starts[groups[0]]
+
+    def size_of(self, group: int) -> int:
+        """How many rows a row group holds."""
+        return self.starts[group + 1] - self.starts[group]
 
     def chunks(self, columns: Sequence[str]) -> list[Any]:
         """The column chunks of these columns, nested ones with all they hold, of every row group."""

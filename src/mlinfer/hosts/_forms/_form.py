@@ -30,6 +30,10 @@ from mlinfer.hosts._forms._words import Bag, Words
 DAMAGE = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
 
 
+BLOCK_BYTES = 2 * 2**20
+"""A matrix of this size is filled and multiplied in the processor's cache, and the allocator has it at hand."""
+
+
 class Form:
     """What an estimator computes. Its methods take scores, so that several of them share one computation.
 
@@ -58,8 +62,14 @@ class Form:
         if isinstance(self.core, Words):
             place = self.core.bag.place
             return lambda records: self.core.scores(records.column(place).to_pylist())
-        take = table_of(inputs, _lookups(self.core), _numbers(self.core))
-        return lambda records: self.core.scores(take(records))
+        lookups = _lookups(self.core)
+        take = table_of(inputs, lookups, _numbers(self.core))
+
+        def scores(records: pa.RecordBatch) -> Any:
+            return self.core.scores(take(records))
+
+        plain = isinstance(self.core, Linear) and not lookups and len(inputs) > 1
+        return _by_blocks(scores, BLOCK_BYTES // (8 * len(inputs))) if plain else scores
 
     def array_scorer(self, inputs: pa.Schema) -> Callable[[Sequence[np.ndarray]], Any] | None:
         """The same for one array per field, where all of them are float64 and needed as they are; None: they are not."""
@@ -105,6 +115,18 @@ class Form:
         except DAMAGE as error:
             msg = f"{where}: wanted a compiled form, found something damaged or foreign ({error}); save the model again"
             raise ConfigError(msg) from error
+
+
+def _by_blocks(scores: Callable[[pa.RecordBatch], Any], rows: int) -> Callable[[pa.RecordBatch], Any]:
+    """The same scores, computed for so many records at a time."""
+
+    def parts(records: pa.RecordBatch) -> Any:
+        if records.num_rows <= rows:
+            return scores(records)
+        starts = range(0, records.num_rows, rows)
+        return np.concatenate([scores(records.slice(start, rows)) for start in starts])
+
+    return parts
 
 
 def _core(facts: dict[str, Any], arrays: dict[str, np.ndarray], lookups: list[Lookup]) -> Any:
