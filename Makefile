@@ -38,10 +38,11 @@ $(VENV)/.dev: $(VENV)/.test
 	$(PIP) --editable '.[test,dev]'
 	touch $@
 
-# What `pip install mlinfer` gives, and nothing more: the README's first example has to run there.
+# What `pip install mlinfer` gives, and nothing more: the README's first example has to run there. Python compiles the
+# little that it needs; all of scikit-learn and SciPy would take longer than the rest.
 $(CORE)/.installed: pyproject.toml README.md $(shell find src -name __pycache__ -prune -o -type f -print) | $(BIN)/python
 	$(BIN)/python -m venv $(CORE)
-	$(CORE)/bin/python -m pip install --quiet .
+	$(CORE)/bin/python -m pip install --quiet --no-compile .
 	touch $@
 
 .PHONY: venv
@@ -99,11 +100,23 @@ sbom: $(CORE)/.installed $(AUDIT)/.installed ## write dist/sbom.json: what `pip 
 	$(AUDIT)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-format JSON --output-file dist/sbom.json $(CORE)/bin/python
 
 .PHONY: lint
-lint: $(VENV)/.dev ## check style, types and the floors
+lint: lint-style lint-types lint-users lint-floors ## check style, types and the floors (with -j2 on two cores at once)
+
+.PHONY: lint-style
+lint-style: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+.PHONY: lint-types
+lint-types: $(VENV)/.dev
 	$(BIN)/mypy
+
+.PHONY: lint-users
+lint-users: $(VENV)/.dev
 	$(BIN)/pyright
+
+.PHONY: lint-floors
+lint-floors: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 .PHONY: format

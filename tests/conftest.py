@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import functools
 import importlib
 import os
 import shutil
@@ -20,6 +21,8 @@ settings.load_profile("mlinfer")
 # Nor is a client: within the 5 s of httpx no process starts anew on a machine that is busy with three others.
 for _wait in ("connect", "read", "write", "pool"):
     setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _wait, 60.0)
+# Each client would read this machine's certificates anew, and takes longer for that than for what it asks.
+httpx._transports.default.create_ssl_context = functools.cache(httpx.create_ssl_context)
 LONGEST = [
     "test_lanes.py",
     "test_kill_lanes.py",

@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -29,20 +28,11 @@ from mlinfer import ComponentError, ConfigError, InferencePipeline, Retry
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost, SklearnHost
 from mlinfer.sources import IterableSource
+from served import Loads, Remembering, nothing, who
 from test_online_pages import metrics
 
 WITHIN = 60  # every worker is a program that starts, on a machine that may be busy with many
 pytestmark = pytest.mark.timeout(240)
-
-
-def nothing():
-    """A source that nobody reads."""
-    yield from ()
-
-
-def who(x):
-    """Which process answers."""
-    return {"y": x + 1, "pid": np.full(len(x), os.getpid())}
 
 
 def answering(function=who, destination=None, **options):
@@ -177,22 +167,6 @@ def test_a_host_that_cannot_be_sent_is_refused_before_anything_is_bound(server):
         pass
 
 
-@dataclass(frozen=True)
-class Loads:
-    """A host that does what a file says when it is loaded."""
-
-    path: Path
-
-    def open(self):
-        todo = self.path.read_text()
-        if todo == "die":
-            os._exit(3)
-        if todo == "refuse":
-            raise ConfigError("this model is not well")
-        outputs = {"y": pa.float64(), "pid": pa.int64()}
-        return FunctionHost(who, {"x": pa.float64()}, outputs, takes="numpy", version=todo).open()
-
-
 @pytest.fixture
 def loads(tmp_path):
     (tmp_path / "todo").write_text("1")
@@ -215,30 +189,6 @@ def test_a_model_that_dies_while_it_starts_is_told_of(loads):
         pytest.raises(ConfigError, match=r"before its model was loaded \(exit code 3\)"),
         loading(loads).serving(workers=2),
     ):
-        pass
-
-
-class Remembering:
-    """A host whose model has a memory."""
-
-    def open(self):
-        return self.opened()
-
-    @contextmanager
-    def opened(self):
-        yield Memory()
-
-
-class Memory:
-    signature = None
-
-    def infer(self, records):
-        raise AssertionError
-
-    def snapshot(self):
-        return b""
-
-    def restore(self, state):
         pass
 
 
@@ -390,12 +340,13 @@ def test_what_was_answered_outlives_a_kill(tmp_path, whom):
 
         def ask(first):
             x = first
-            while not stop.is_set():
-                x += 1
-                with suppress(httpx.TransportError):
-                    answer = httpx.post(f"{url}/predict", json={"x": x})
-                    if answer.status_code == 200:
-                        told.append(answer.json()["y"])
+            with httpx.Client(base_url=url, headers={"Connection": "close"}) as client:
+                while not stop.is_set():
+                    x += 1
+                    with suppress(httpx.TransportError):
+                        answer = client.post("/predict", json={"x": x})
+                        if answer.status_code == 200:
+                            told.append(answer.json()["y"])
 
         with ThreadPoolExecutor(4) as threads, closing_with(stop):
             asking = [threads.submit(ask, 1e6 * n) for n in range(4)]
