@@ -67,6 +67,9 @@ class CheckpointFile:
     owner: tuple[str, str]
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    def __post_init__(self) -> None:
+        self._place = self.path.absolute()  # a model may change the folder that the process is in
+
     def committed(self) -> Progress:
         """All that is stored."""
         return self.progress
@@ -75,7 +78,7 @@ class CheckpointFile:
         """Store what has changed; returns when it is on disk. Raises ComponentError: the disk is full, or the like."""
         with self._lock, durable.naming(self.path):  # lanes with writers of their own share one checkpoint
             merged = replace(self.progress.merged(progress), epoch=self.progress.epoch)
-            durable.replace(self.path, _sealed(merged, self.owner))
+            durable.replace(self._place, _sealed(merged, self.owner))
             self.progress = merged
 
 
