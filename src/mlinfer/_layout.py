@@ -102,10 +102,9 @@ def _kept_type(name: str, known: pa.Schema | None, keep: Keep, where: str) -> pa
             f"of one); correct the input, or give the type: keep={{{name!r}: pa.string()}}"
         )
         raise ConfigError(msg)
-    if name not in known.names:
-        raise SchemaError(
-            name, "a column to keep", "no such column", f"columns there are: {', '.join(known.names)}"
-        )
+    if (times := known.names.count(name)) != 1:
+        found = f"{times} columns of that name" if times else "no such column"
+        raise SchemaError(name, "a column to keep", found, f"columns there are: {', '.join(known.names)}")
     kind = known.field(name).type
     if pt.is_null(kind):
         msg = (

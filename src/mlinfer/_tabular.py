@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Collection
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -184,6 +185,8 @@ def inferred(values: list[Any], name: str) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
+        if all(value is None or type(value) is int for value in values):  # of more than 64 bits
+            return inferred([None if value is None else Decimal(value) for value in values], name)
         raise ConfigError(_mixture(name, error)) from error
 
 
