@@ -118,8 +118,8 @@ class InferencePipeline:
         if on_change not in {"stop", "continue", "restart"}:
             msg = f"on_change: wanted 'stop', 'continue' or 'restart', found {on_change!r}"
             raise ConfigError(msg)
-        if timeout is not None and timeout <= 0:
-            msg = f"timeout: wanted a positive number of seconds, found {timeout}"
+        if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+            msg = f"timeout: wanted a positive number of seconds, found {timeout!r}"
             raise ConfigError(msg)
         _check_objects(engine, observers)
         self.job = Job(
