@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from sklearn.linear_model import LinearRegression
 
+import mlinfer
 from mlinfer import Budget, ComponentError, ConfigError, InferencePipeline, RecordErrors, SchemaError
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost, SklearnHost
@@ -376,3 +377,61 @@ def test_nor_does_an_answer():
         with pytest.raises(ConfigError, match="found an answer of the model called 'status'"):
             found.preview()
         assert found.infer(TABLE)["status"].to_pylist() == ANSWERS
+
+
+@pytest.mark.parametrize("through", ["infer", "run"])
+def test_what_is_masked_in_an_array_is_no_value(through):
+    @mlinfer.host(inputs={"x": "double"}, outputs={"y": "double"}, takes="numpy", version="1")
+    def doubled(x):
+        return 2 * x
+
+    @mlinfer.host(
+        inputs={"x": pa.list_(pa.field("item", pa.float64(), nullable=False), 2)},
+        outputs={"y": "double"},
+        takes="numpy",
+        version="1",
+    )
+    def summed(x):
+        return x.sum(axis=1)
+
+    numbers = np.ma.array([1.0, 7.0, 3.0], mask=[False, True, False])
+    matrix = np.ma.array(
+        [[1.0, 1.0], [7.0, 7.0], [1.0, 2.0]], mask=[[False, False], [False, True], [False, False]]
+    )
+    for host, data in (
+        (doubled, {"x": numbers}),
+        (doubled, numbers),
+        (summed, matrix),
+        (summed, matrix[::-1][::-1]),
+    ):
+        answers, rejects = MemoryDestination(), MemoryDestination()
+        pipeline = InferencePipeline(
+            MemorySource(data), host, answers, name="masked", rejects=rejects, budget=Budget(ratio=1)
+        )
+        if through == "run":
+            pipeline.run()
+            assert answers.table()["y"].to_pylist() == [2.0, 6.0 if host is doubled else 3.0]
+            assert rejects.table("rejects")["kind"].to_pylist() == ["missing_value"]
+        else:
+            found = pipeline.infer(data, on_reject="null")
+            assert found["y"].to_pylist() == [2.0, None, 6.0 if host is doubled else 3.0]
+            assert found["status"][1].as_py() == "missing_value"
+
+
+@pytest.mark.parametrize("kind", ["double", "int64", "bool", "string"])
+def test_an_answer_that_is_masked_is_no_answer(kind):
+    given = {"double": [1.5, 2.5, 3.5], "int64": [1, 2, 3], "bool": [True] * 3, "string": ["a", "b", "c"]}[
+        kind
+    ]
+
+    @mlinfer.host(inputs={"x": "int64"}, outputs={"y": kind}, takes="numpy", version="1")
+    def masking(x):
+        if (x > 3).any():
+            raise ValueError("too large")  # so that the others are asked again, part by part
+        return np.ma.array(np.array(given)[x - 1], mask=x == 2)
+
+    pipeline = InferencePipeline(MemorySource([]), masking, MemoryDestination(), name="masking")
+    for asked in ([1, 2, 3], [1, 2, 3, 4]):
+        found = pipeline.infer({"x": asked}, on_reject="null")
+        assert found["y"].to_pylist()[:3] == [given[0], None, given[2]]
+        assert found["status"][1].as_py() == "bad_answer"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Collection
 from decimal import Decimal
@@ -13,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import from_numpy
+from mlinfer._arrays import flattened, from_numpy, is_masked
 from mlinfer._errors import ConfigError
 from mlinfer._text import shown
 
@@ -54,8 +53,8 @@ def to_arrow(data: Any) -> pa.Table:
 
 
 def is_matrix(data: Any) -> bool:
-    """Whether this is a numpy array of two dimensions."""
-    return isinstance(data, np.ndarray) and data.ndim == 2  # noqa: PLR2004 - a matrix
+    """Whether this is a numpy array of two dimensions, with a value in every place."""
+    return isinstance(data, np.ndarray) and data.ndim == 2 and not is_masked(data)  # noqa: PLR2004 - a matrix
 
 
 def narrowed(data: Any, needed: Collection[str], more: Collection[str]) -> Any:
@@ -83,24 +82,20 @@ def column_of(values: np.ndarray) -> pa.Array:
     """A numpy array as a column: one dimension as values, more as fixed-size lists of all that follow the first."""
     if values.dtype == object or values.dtype.kind in "US":
         return inferred(values.tolist(), UNNAMED)
-    if values.ndim <= 1:
-        return _plain(np.atleast_1d(values))
-    flat = np.ascontiguousarray(values).reshape(len(values), math.prod(values.shape[1:]))
-    inner = _plain(flat.ravel())
-    return pa.FixedSizeListArray.from_arrays(inner, type=_vectors(inner.type, flat.shape[1]))
-
-
-@lru_cache(64)
-def _vectors(kind: pa.DataType, size: int) -> pa.DataType:
-    return pa.list_(pa.field("item", kind, nullable=False), size)
-
-
-def _plain(values: np.ndarray) -> pa.Array:
     try:
-        return from_numpy(values)
+        if values.ndim <= 1:
+            return from_numpy(np.atleast_1d(values))
+        inner, size = flattened(values)
     except pa.ArrowException as error:
         msg = f"wanted an array of numbers, booleans, texts or times in s, ms, us or ns, found one of {values.dtype}"
         raise ConfigError(msg) from error
+    kind = _vectors(inner.type, size, bool(inner.null_count))
+    return pa.FixedSizeListArray.from_arrays(inner, type=kind)
+
+
+@lru_cache(64)
+def _vectors(kind: pa.DataType, size: int, gaps: bool) -> pa.DataType:  # noqa: FBT001 - remembered by its arguments
+    return pa.list_(pa.field("item", kind, nullable=gaps), size)
 
 
 def _from_capsule(data: Any) -> pa.Table:
