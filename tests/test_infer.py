@@ -360,6 +360,25 @@ def test_what_is_no_part_is_refused_at_once(role, part, message):
         InferencePipeline(*parts)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"batching": 100}, r"batching: wanted Batching\(...\), found 100"),
+        ({"budget": 0.1}, r"budget: wanted Budget\(...\), found 0.1"),
+        ({"retry": 3}, r"retry: wanted Retry\(...\), found 3"),
+        ({"keep": None}, "keep: wanted a list of columns, found None"),
+        (
+            {"keep": {"id": "nope"}},
+            "keep: wanted an Arrow type for 'id', or the name of one .*, found 'nope'",
+        ),
+        ({"keep": {"id": None}}, "keep: wanted an Arrow type for 'id', or the name of one .*, found None"),
+    ],
+)
+def test_what_is_no_setting_is_refused_before_a_record_moves(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        pipeline(**setting).explain()
+
+
 @pytest.mark.parametrize("name", ["status", "status_detail"])
 def test_a_kept_column_does_not_double_what_says_what_became_of_a_record(name):
     table = TABLE.append_column(name, [["x", "y", "z"]])
