@@ -454,3 +454,28 @@ def test_an_answer_that_is_masked_is_no_answer(kind):
         found = pipeline.infer({"x": asked}, on_reject="null")
         assert found["y"].to_pylist()[:3] == [given[0], None, given[2]]
         assert found["status"][1].as_py() == "bad_answer"
+
+
+@pytest.mark.parametrize("takes", ["arrow", "numpy"])
+def test_a_null_among_the_values_of_a_dictionary_is_no_value(takes):
+    kind = pa.dictionary(pa.int32(), pa.string())
+    texts = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2], pa.int32()), pa.array(["a", None, "b"]))
+
+    @mlinfer.host(inputs={"c": kind}, outputs={"n": "int64"}, takes=takes, version="1")
+    def lengths(c):
+        values = c.column("c").to_pylist() if takes == "arrow" else c.tolist()
+        return {"n": [len(value) for value in values]}
+
+    @mlinfer.host(inputs={"c": "string"}, outputs={"d": kind}, version="1")
+    def encoded(records):
+        return {"d": texts.slice(0, records.num_rows)}
+
+    asked = InferencePipeline(MemorySource([]), lengths, MemoryDestination()).infer(
+        {"c": texts}, on_reject="null"
+    )
+    assert asked["n"].to_pylist() == [1, None, 1]
+    assert asked["status"].to_pylist() == ["ok", "missing_value", "ok"]
+    given = InferencePipeline(MemorySource([]), encoded, MemoryDestination()).infer(
+        {"c": ["x", "y", "z"]}, on_reject="null"
+    )
+    assert given["status"].to_pylist() == ["ok", "bad_answer", "ok"]
