@@ -479,3 +479,28 @@ def test_a_null_among_the_values_of_a_dictionary_is_no_value(takes):
         {"c": ["x", "y", "z"]}, on_reject="null"
     )
     assert given["status"].to_pylist() == ["ok", "bad_answer", "ok"]
+
+
+@pytest.mark.parametrize("kind", [">f8", ">i4", ">f4", "<f8", ">u2"])
+def test_numbers_may_have_their_bytes_in_any_order(kind):
+    @mlinfer.host(
+        inputs={"x": "double"},
+        outputs={"y": str(np.dtype(kind).newbyteorder("="))},
+        takes="numpy",
+        version="1",
+    )
+    def same(x):
+        return x.astype(kind)
+
+    @mlinfer.host(
+        inputs={"x": pa.list_(pa.float64(), 2)}, outputs={"y": "double"}, takes="numpy", version="1"
+    )
+    def summed(x):
+        return x.sum(axis=1)
+
+    numbers = np.array([[1, 2], [3, 500]], kind)
+    for host, data, answers in ((same, {"x": numbers[:, 1]}, [2, 500]), (summed, numbers, [3, 503])):
+        assert (
+            InferencePipeline(MemorySource([]), host, MemoryDestination()).infer(data)["y"].to_pylist()
+            == answers
+        )

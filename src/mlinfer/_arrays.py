@@ -115,6 +115,11 @@ def is_masked(values: np.ndarray) -> bool:
     return type(values) is not np.ndarray and hasattr(values, "mask")
 
 
+def native(values: np.ndarray) -> np.ndarray:
+    """The same with the bytes of every number in this machine's order: files of other machines have another one."""
+    return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+
+
 def flattened(values: np.ndarray) -> tuple[pa.Array, int]:
     """All elements of an array of more dimensions, row by row, and how many of them each row has."""
     size = math.prod(values.shape[1:])
@@ -269,6 +274,8 @@ def as_column(values: Any, field: pa.Field) -> pa.Array:
     """
     if isinstance(values, pa.Array):
         return values
+    if isinstance(values, np.ndarray):
+        values = native(values)
     if isinstance(values, np.ndarray) and values.ndim > 1:
         return pa.FixedSizeListArray.from_arrays(*flattened(values))
     if isinstance(values, np.ndarray) and values.dtype != object:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import flattened, from_numpy, is_masked
+from mlinfer._arrays import flattened, from_numpy, is_masked, native
 from mlinfer._errors import ConfigError
 from mlinfer._text import shown
 
@@ -80,6 +80,7 @@ def is_rows(data: Any) -> bool:
 
 def column_of(values: np.ndarray) -> pa.Array:
     """A numpy array as a column: one dimension as values, more as fixed-size lists of all that follow the first."""
+    values = native(values)
     if values.dtype == object or values.dtype.kind in "US":
         return inferred(values.tolist(), UNNAMED)
     try:
