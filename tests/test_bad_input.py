@@ -134,12 +134,14 @@ def rejected():
             "a.csv.gz", gzip.compress(LINES.encode())[:-9], 4,
             "a.csv.gz: wanted to read on at byte", "cut or damaged", "restore it",
         ),
+        ("a.csv", gzip.compress(LINES.encode(), mtime=0), 2, "wanted names of columns", "found a compressed file", "ends in .csv.gz"),
+        ("a.csv", pa.compress(LINES.encode(), "zstd", asbytes=True), 2, "wanted names of columns", "found a compressed file", "ends in .csv.zst"),
         ("a.csv", PARQUET, 2, "field 'header row': wanted names of columns", "found a Parquet file", "ParquetSource"),
         ("a.parquet", PARQUET[:-20], 4, "a.parquet: wanted a Parquet file", "corrupted", "restore it"),
         ("a.csv", LINES.replace("x,id", "id,z"), 2, "field 'x': wanted double", "columns there are: id, z", "rename"),
         ("a.parquet", parquet(x=[b"a"], id=["r0"]), 2, "field 'x': wanted double", "found binary", "convert"),
     ],
-    ids=["missing", "empty", "empty csv", "header only", "delimiter", "cut gzip", "parquet as csv", "cut parquet", "other column", "other type"],
+    ids=["missing", "empty", "empty csv", "header only", "delimiter", "cut gzip", "gzip as csv", "zstd as csv", "parquet as csv", "cut parquet", "other column", "other type"],
 )  # fmt: skip
 def test_an_unusable_file_says_what_was_wanted_what_was_found_and_what_to_do(
     folder, capsys, *, file, data, code, wanted, found, advice

@@ -114,6 +114,24 @@ def test_a_column_that_is_a_category_and_a_number_is_both(tmp_path):
 
 
 @pytest.mark.parametrize("last", [LogisticRegression(), TREE])
+def test_several_columns_that_refuse_unknown_categories_run_compiled_and_refuse_the_same(tmp_path, last):
+    shops = pd.DataFrame({
+        "shop": list("abcd") * 30, "town": ["x", "y"] * 60, "size": [1, 2, 3] * 40, "price": np.arange(120.0),
+    })  # fmt: skip
+    kinds = make_column_transformer(
+        (OneHotEncoder(), ["shop", "town"]), (OrdinalEncoder(), ["size"]), remainder="passthrough"
+    )
+    model = make_pipeline(kinds, last).fit(shops, [0, 1, 1] * 40)
+    odd = shops.head(6).assign(
+        shop=["a", "?", "b", "c", "?", "d"], town=["x", "y", "?", "x", "?", "y"], size=[1, 2, 3, 9, 1, 2]
+    )
+    check(model, shops, odd, tmp_path, compiled=True)
+    [path] = tmp_path.iterdir()
+    found = asked(path, odd, ["predict"], "auto")["status"]
+    assert found == ["ok", *["unknown_category"] * 4, "ok"]
+
+
+@pytest.mark.parametrize("last", [LogisticRegression(), TREE])
 def test_a_column_of_texts_that_nothing_uses_is_left_alone(tmp_path, last):
     records, outcome = frame()
     model = make_pipeline(make_column_transformer((StandardScaler(), ["a"])), last).fit(records, outcome)

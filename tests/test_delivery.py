@@ -1,17 +1,31 @@
 """Lanes that share a writer: what one of them leaves half done, no other makes durable."""
 
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 
-from mlinfer import Batch, ComponentError, RecordIds, Scope, TransientError
+import mlinfer
+from mlinfer import (
+    Batch,
+    Checkpoint,
+    ComponentError,
+    DataDestination,
+    InferencePipeline,
+    RecordIds,
+    Scope,
+    TransientError,
+)
 from mlinfer._clock import SystemClock
 from mlinfer._engine import Answers, Budget, Delivery, Running, Spending, Tally
 from mlinfer._engine._outputs import Output
 from mlinfer._events import manager
 from mlinfer._rejects import Rejected
-from mlinfer.destinations import MemoryDestination
+from mlinfer.destinations import CsvDestination, JsonLinesDestination, MemoryDestination, ParquetDestination
+from mlinfer.sources import MemorySource
 
 
 class Full:
@@ -87,3 +101,37 @@ def test_rejects_that_are_lost_with_the_commit_of_one_lane_are_not_passed_by_ano
                 lane.commit()
     assert forgetful.stored == []
     assert [place.table().num_rows for place in places] == [0, 0], "a position passed rejects that nobody has"
+
+
+PLACES = {
+    "JSON lines": lambda: {"destination": JsonLinesDestination("out.jsonl")},
+    "CSV": lambda: {"destination": CsvDestination("out.csv")},
+    "Parquet": lambda: {"destination": ParquetDestination("out")},
+    "checkpoint": lambda: {"destination": Nowhere(), "checkpoint": Checkpoint("out.progress")},
+}
+
+
+@dataclass(frozen=True)
+class Nowhere(DataDestination):
+    @contextmanager
+    def open(self, schema, scope):
+        yield SimpleNamespace(write=lambda batch: None, commit=lambda progress: None)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_model_that_changes_the_folder_of_the_process_does_not_move_the_progress(
+    place, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+
+    @mlinfer.host(inputs={"x": "double"}, outputs={"y": "double"}, takes="numpy", version="1")
+    def moving(x):
+        os.chdir(tmp_path / "elsewhere")
+        return x
+
+    pipeline = InferencePipeline(MemorySource({"x": [1.0, 2.0]}), moving, name="p", **PLACES[place]())
+    assert pipeline.run().delivered == 2
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    os.chdir(tmp_path)
+    assert pipeline.run().delivered == 0, "the progress of the first run is where that run began"

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from sklearn.linear_model import LinearRegression
 
+import mlinfer
 from mlinfer import Budget, ComponentError, ConfigError, InferencePipeline, RecordErrors, SchemaError
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost, SklearnHost
@@ -359,6 +360,25 @@ def test_what_is_no_part_is_refused_at_once(role, part, message):
         InferencePipeline(*parts)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"batching": 100}, r"batching: wanted Batching\(...\), found 100"),
+        ({"budget": 0.1}, r"budget: wanted Budget\(...\), found 0.1"),
+        ({"retry": 3}, r"retry: wanted Retry\(...\), found 3"),
+        ({"keep": None}, "keep: wanted a list of columns, found None"),
+        (
+            {"keep": {"id": "nope"}},
+            "keep: wanted an Arrow type for 'id', or the name of one .*, found 'nope'",
+        ),
+        ({"keep": {"id": None}}, "keep: wanted an Arrow type for 'id', or the name of one .*, found None"),
+    ],
+)
+def test_what_is_no_setting_is_refused_before_a_record_moves(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        pipeline(**setting).explain()
+
+
 @pytest.mark.parametrize("name", ["status", "status_detail"])
 def test_a_kept_column_does_not_double_what_says_what_became_of_a_record(name):
     table = TABLE.append_column(name, [["x", "y", "z"]])
@@ -376,3 +396,111 @@ def test_nor_does_an_answer():
         with pytest.raises(ConfigError, match="found an answer of the model called 'status'"):
             found.preview()
         assert found.infer(TABLE)["status"].to_pylist() == ANSWERS
+
+
+@pytest.mark.parametrize("through", ["infer", "run"])
+def test_what_is_masked_in_an_array_is_no_value(through):
+    @mlinfer.host(inputs={"x": "double"}, outputs={"y": "double"}, takes="numpy", version="1")
+    def doubled(x):
+        return 2 * x
+
+    @mlinfer.host(
+        inputs={"x": pa.list_(pa.field("item", pa.float64(), nullable=False), 2)},
+        outputs={"y": "double"},
+        takes="numpy",
+        version="1",
+    )
+    def summed(x):
+        return x.sum(axis=1)
+
+    numbers = np.ma.array([1.0, 7.0, 3.0], mask=[False, True, False])
+    matrix = np.ma.array(
+        [[1.0, 1.0], [7.0, 7.0], [1.0, 2.0]], mask=[[False, False], [False, True], [False, False]]
+    )
+    for host, data in (
+        (doubled, {"x": numbers}),
+        (doubled, numbers),
+        (summed, matrix),
+        (summed, matrix[::-1][::-1]),
+    ):
+        answers, rejects = MemoryDestination(), MemoryDestination()
+        pipeline = InferencePipeline(
+            MemorySource(data), host, answers, name="masked", rejects=rejects, budget=Budget(ratio=1)
+        )
+        if through == "run":
+            pipeline.run()
+            assert answers.table()["y"].to_pylist() == [2.0, 6.0 if host is doubled else 3.0]
+            assert rejects.table("rejects")["kind"].to_pylist() == ["missing_value"]
+        else:
+            found = pipeline.infer(data, on_reject="null")
+            assert found["y"].to_pylist() == [2.0, None, 6.0 if host is doubled else 3.0]
+            assert found["status"][1].as_py() == "missing_value"
+
+
+@pytest.mark.parametrize("kind", ["double", "int64", "bool", "string"])
+def test_an_answer_that_is_masked_is_no_answer(kind):
+    given = {"double": [1.5, 2.5, 3.5], "int64": [1, 2, 3], "bool": [True] * 3, "string": ["a", "b", "c"]}[
+        kind
+    ]
+
+    @mlinfer.host(inputs={"x": "int64"}, outputs={"y": kind}, takes="numpy", version="1")
+    def masking(x):
+        if (x > 3).any():
+            raise ValueError("too large")  # so that the others are asked again, part by part
+        return np.ma.array(np.array(given)[x - 1], mask=x == 2)
+
+    pipeline = InferencePipeline(MemorySource([]), masking, MemoryDestination(), name="masking")
+    for asked in ([1, 2, 3], [1, 2, 3, 4]):
+        found = pipeline.infer({"x": asked}, on_reject="null")
+        assert found["y"].to_pylist()[:3] == [given[0], None, given[2]]
+        assert found["status"][1].as_py() == "bad_answer"
+
+
+@pytest.mark.parametrize("takes", ["arrow", "numpy"])
+def test_a_null_among_the_values_of_a_dictionary_is_no_value(takes):
+    kind = pa.dictionary(pa.int32(), pa.string())
+    texts = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2], pa.int32()), pa.array(["a", None, "b"]))
+
+    @mlinfer.host(inputs={"c": kind}, outputs={"n": "int64"}, takes=takes, version="1")
+    def lengths(c):
+        values = c.column("c").to_pylist() if takes == "arrow" else c.tolist()
+        return {"n": [len(value) for value in values]}
+
+    @mlinfer.host(inputs={"c": "string"}, outputs={"d": kind}, version="1")
+    def encoded(records):
+        return {"d": texts.slice(0, records.num_rows)}
+
+    asked = InferencePipeline(MemorySource([]), lengths, MemoryDestination()).infer(
+        {"c": texts}, on_reject="null"
+    )
+    assert asked["n"].to_pylist() == [1, None, 1]
+    assert asked["status"].to_pylist() == ["ok", "missing_value", "ok"]
+    given = InferencePipeline(MemorySource([]), encoded, MemoryDestination()).infer(
+        {"c": ["x", "y", "z"]}, on_reject="null"
+    )
+    assert given["status"].to_pylist() == ["ok", "bad_answer", "ok"]
+
+
+@pytest.mark.parametrize("kind", [">f8", ">i4", ">f4", "<f8", ">u2"])
+def test_numbers_may_have_their_bytes_in_any_order(kind):
+    @mlinfer.host(
+        inputs={"x": "double"},
+        outputs={"y": str(np.dtype(kind).newbyteorder("="))},
+        takes="numpy",
+        version="1",
+    )
+    def same(x):
+        return x.astype(kind)
+
+    @mlinfer.host(
+        inputs={"x": pa.list_(pa.float64(), 2)}, outputs={"y": "double"}, takes="numpy", version="1"
+    )
+    def summed(x):
+        return x.sum(axis=1)
+
+    numbers = np.array([[1, 2], [3, 500]], kind)
+    for host, data, answers in ((same, {"x": numbers[:, 1]}, [2, 500]), (summed, numbers, [3, 503])):
+        assert (
+            InferencePipeline(MemorySource([]), host, MemoryDestination()).infer(data)["y"].to_pylist()
+            == answers
+        )

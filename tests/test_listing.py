@@ -87,7 +87,21 @@ def test_directories_and_dangling_links_are_no_files(tmp_path: Path) -> None:
 def test_a_link_to_a_folder_above_does_not_make_the_listing_endless(tmp_path: Path) -> None:
     touch(tmp_path, "a.csv")
     (tmp_path / "loop").symlink_to(tmp_path)
-    assert names(tmp_path) == ["a.csv"]
+    touch(tmp_path, "below/b.csv")
+    (tmp_path / "below/up").symlink_to("..")
+    assert names(tmp_path) == ["a.csv", "below/b.csv"]
+
+
+def test_a_link_to_a_folder_above_does_not_give_every_file_many_times(tmp_path: Path) -> None:
+    touch(tmp_path, "a.csv")
+    touch(tmp_path, "below/b.csv")
+    touch(tmp_path.with_name("beside"), "c.csv")
+    (tmp_path / "loop").symlink_to(".")
+    (tmp_path / "below/up").symlink_to("..")
+    (tmp_path / "beside").symlink_to(tmp_path.with_name("beside"))
+    assert names(tmp_path / "**/*.csv") == ["a.csv", "below/b.csv", "beside/c.csv"]
+    assert names(tmp_path / "*/*.csv") == ["below/b.csv", "beside/c.csv", "loop/a.csv"]
+    assert names(tmp_path / "loop/**/*.csv") == names(tmp_path / "**/*.csv")
 
 
 @pytest.mark.parametrize("follow", [False, True])

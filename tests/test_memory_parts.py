@@ -97,6 +97,19 @@ def batch(*values):
     return Batch(pa.record_batch({"y": pa.array(values, pa.float64())}), "p", None)
 
 
+@pytest.mark.parametrize("kind", ["double", "uint64"])
+def test_integers_of_more_than_64_bits_are_taken_as_infer_takes_them(kind):
+    @mlinfer.host(inputs={"n": kind}, outputs={"m": "double"}, takes="numpy", version="1")
+    def same(n):
+        return n.astype(float)
+
+    for data in ([{"n": 2**63}, {"n": 7}], {"n": [2**63, 7]}):
+        place = MemoryDestination()
+        pipeline = mlinfer.InferencePipeline(MemorySource(data), same, place, name="large")
+        assert pipeline.run().delivered == 2
+        assert place.table()["m"].to_pylist() == pipeline.infer(data)["m"].to_pylist() == [2.0**63, 7.0]
+
+
 def test_records_are_seen_when_they_are_committed_and_not_before():
     memory = MemoryDestination()
     with memory.open(SCHEMA, Scope("p")) as writer:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from scipy.stats import uniform
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
-from sklearn.compose import make_column_transformer
+from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.datasets import load_iris
 from sklearn.ensemble import (
     GradientBoostingRegressor,
@@ -206,6 +206,18 @@ def test_estimators_of_every_family_need_no_trust(model, data, tmp_path):
     model.fit(data, Y[: len(data)] if data is FRAME else [0, 1] * 20)
     path = mlinfer.save(model, tmp_path / "p", example=data)
     assert ask(opened(path), data) == model.predict(data).tolist()
+
+
+@pytest.mark.parametrize("numbers", [np.number, np.floating, ["floating", np.integer]])
+def test_columns_chosen_by_their_kind_need_no_trust(numbers, tmp_path):
+    frame = WORDS.assign(word=WORDS.word.astype(object))
+    chosen = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), make_column_selector(dtype_include=object)),
+        (SimpleImputer(), make_column_selector(dtype_include=numbers)),
+    )
+    model = make_pipeline(chosen, LogisticRegression()).fit(frame, [0, 1] * 20)
+    path = mlinfer.save(model, tmp_path / "p", example=frame)
+    assert ask(opened(path), frame) == model.predict(frame).tolist()
 
 
 def test_texts_are_saved_too(tmp_path):

@@ -472,7 +472,15 @@ def test_every_arrow_type_comes_back_as_it_was_and_seconds_as_milliseconds(tmp_p
     assert again.committed().positions == {"p": 3}, "the fields that are there are those that were declared"
 
 
-@pytest.mark.parametrize("kind", [pa.month_day_nano_interval(), pa.dense_union([pa.field("a", pa.int8())])])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.month_day_nano_interval(),
+        pa.dense_union([pa.field("a", pa.int8())]),
+        pa.decimal128(5, -2),
+        pa.list_(pa.float64(), 0),
+    ],
+)
 def test_a_type_that_parquet_does_not_know_is_refused_before_a_record_moves(tmp_path, stack, kind):
     with pytest.raises(ConfigError, match=r"out: field 'odd': wanted a type that Parquet can hold, found "):
         open_writer(tmp_path / "out", stack, schema=pa.schema([("x", pa.int8()), ("odd", kind)]))
@@ -480,7 +488,8 @@ def test_a_type_that_parquet_does_not_know_is_refused_before_a_record_moves(tmp_
 
 
 @pytest.mark.parametrize(
-    "kinds", ["plain dictionary", "dictionary plain", "dictionary dictionary", "narrow large"]
+    "kinds",
+    ["plain dictionary", "dictionary plain", "dictionary dictionary", "narrow large", "gap gap", "plain gap"],
 )
 @pytest.mark.parametrize("group", [1, 1000])
 def test_strings_may_come_as_dictionaries_or_not_and_readers_see_strings(  # noqa: PLR0917 - fixtures
@@ -493,6 +502,7 @@ def test_strings_may_come_as_dictionaries_or_not_and_readers_see_strings(  # noq
         "large": lambda v: pa.array(v, pa.large_string()),
         "dictionary": lambda v: pa.array(v).dictionary_encode(),
         "narrow": lambda v: pa.array(v).dictionary_encode().cast(pa.dictionary(pa.int8(), pa.string())),
+        "gap": lambda v: pa.array(v).dictionary_encode(null_encoding="encode"),
     }
     schema = pa.schema([("s", pa.string())])
     writer = open_writer(tmp_path / "out", stack, schema=schema)

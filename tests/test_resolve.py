@@ -1,9 +1,21 @@
 """Secrets come from the environment and from files, once, and never show in errors."""
 
+import numpy as np
 import pytest
+from sklearn.linear_model import LinearRegression
 
 import mlinfer
-from mlinfer import ConfigError
+from mlinfer import Checkpoint, ConfigError, InferencePipeline
+from mlinfer.destinations import (
+    CsvDestination,
+    JsonLinesDestination,
+    MemoryDestination,
+    ParquetDestination,
+    SqlDestination,
+    Tee,
+)
+from mlinfer.hosts import OnnxHost, SklearnHost
+from mlinfer.sources import MemorySource
 
 
 def test_a_text_without_references_is_itself():
@@ -66,3 +78,45 @@ def test_a_file_that_is_no_secret_is_refused_without_showing_it(tmp_path):
     assert found.value.__cause__ is None
     with pytest.raises(ConfigError, match="65,536"):
         mlinfer.resolve(f"file:{tmp_path}/big")
+
+
+WRITTEN = {
+    "out.jsonl": lambda: {"destination": JsonLinesDestination("${PLACE}/out.jsonl")},
+    "out.csv": lambda: {"destination": CsvDestination("${PLACE}/out.csv")},
+    "out": lambda: {"destination": ParquetDestination("${PLACE}/out")},
+    "out.db": lambda: {"destination": SqlDestination("sqlite:///${PLACE}/out.db", "t")},
+    "out.progress": lambda: {
+        "destination": Tee(MemoryDestination(), ParquetDestination("${PLACE}/tee")),
+        "checkpoint": Checkpoint("${PLACE}/out.progress"),
+    },
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_every_path_to_a_model_and_to_what_is_written_may_name_a_variable(name, tmp_path, monkeypatch):
+    place = tmp_path / "in its place"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    mlinfer.save(
+        LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]), place / "m.mlinfer", example=np.ones((1, 1))
+    )
+    pipeline = InferencePipeline(
+        MemorySource(np.ones((2, 1))), SklearnHost("${PLACE}/m.mlinfer"), name="p", **WRITTEN[name]()
+    )
+    monkeypatch.delenv("PLACE", raising=False)
+    with pytest.raises(ConfigError, match="PLACE: wanted a value, found none; set it"):
+        pipeline.run()
+    monkeypatch.setenv("PLACE", str(place))
+    assert pipeline.run().delivered == 2
+    assert (place / name).exists()
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_watched_onnx_file_may_name_a_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLACE", str(tmp_path))
+    for watch in (False, True):
+        with (
+            pytest.raises(ConfigError, match=f"{tmp_path}/m.onnx"),
+            OnnxHost("${PLACE}/m.onnx", watch=watch).open(),
+        ):
+            pass

@@ -199,7 +199,25 @@ def test_a_key_that_would_pass_over_records_ends_the_run(path, values, complaint
         read(source(path))
 
 
-@pytest.mark.parametrize("query", ["DELETE FROM t", "PRAGMA user_version = 3", "ATTACH 'x' AS y", ""])
+@pytest.mark.parametrize(
+    "remark", ["-- of last year; all of it\n", "/* WITH\n * everything */ ", " \n-- a\n/* b */"]
+)
+def test_a_query_may_begin_with_remarks(path, remark):
+    numbers(path)
+    assert len(rows(read(source(path, f"{remark}SELECT * FROM t -- to the end")))) == 10
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "DELETE FROM t",
+        "PRAGMA user_version = 3",
+        "ATTACH 'x' AS y",
+        "",
+        "-- SELECT",
+        "/* SELECT */ DELETE FROM t",
+    ],
+)
 def test_only_a_select_is_taken(path, query):
     with pytest.raises(ConfigError, match="wanted one SELECT"):
         source(path, query)
@@ -209,6 +227,10 @@ def test_only_a_select_is_taken(path, query):
     ("query", "complaint"),
     [
         ("SELECT * FROM nosuch", "no such table"),
+        (
+            "SELECT * FROM t WHERE id > :least",
+            "wanted one SELECT that the database understands, found: .* bindings",
+        ),
         ("SELECT 1 AS id; DELETE FROM t", "syntax error"),
         ("WITH gone AS (SELECT 1) DELETE FROM t", "syntax error"),
         ("SELECT x FROM t", "key: wanted a column"),

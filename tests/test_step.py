@@ -321,6 +321,7 @@ def test_only_what_the_model_and_the_destination_want_is_read():
         ("id", KNOWN, ConfigError, "keep: wanted a list of columns, found the text 'id'; write keep=['id']"),
         (["y"], pa.schema([*KNOWN, ("y", pa.int64())]), ConfigError, "keep: y would bear the name of an answer of the model"),
         (["nope"], KNOWN, SchemaError, "field 'nope': wanted a column to keep, found no such column; columns there are: id, x"),
+        (["x"], pa.schema([*KNOWN, *KNOWN]), SchemaError, "field 'x': wanted a column to keep, found 2 columns of that name"),
         (["id"], None, ConfigError, "or give the type: keep={'id': pa.string()}"),
         ({"id": pa.string()}, KNOWN, SchemaError, "field 'id': wanted string, found int64; convert the column"),
         ({"nope": pa.string()}, KNOWN, SchemaError, "field 'nope': wanted string, found no such column"),

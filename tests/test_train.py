@@ -484,6 +484,17 @@ def test_a_column_that_is_not_there_is_named(train):
         train(features=["speed"])
 
 
+def test_a_column_that_is_there_twice_is_named(flights, tmp_path):
+    twice = flights.append_column("dep_delay", flights["dep_delay"])
+    with pytest.raises(
+        SchemaError, match="field 'dep_delay': wanted a column of the source, found 2 columns"
+    ):
+        mlinfer.train(
+            twice, LogisticRegression(), target="late", features=["dep_delay"], split=ByKey("flight_id"),
+            to=tmp_path / "m.mlinfer",
+        )  # fmt: skip
+
+
 def test_an_estimator_that_cannot_be_fitted_says_why(train):
     with pytest.raises(ConfigError, match=r"put a step in front of it"):
         train(features=["dep_delay", "carrier"])

@@ -220,6 +220,49 @@ def test_a_time_that_text_cannot_say_rejects_its_record(kind, wrapped, tmp_path)
     assert "out of range" not in (tmp_path / "a.jsonl").read_text() + (tmp_path / "a.csv").read_text()
 
 
+FINE = {
+    "time64[ns]": pa.time64("ns"),
+    "timestamp[ns]": pa.timestamp("ns"),
+    "timestamp[ns] with a zone": pa.timestamp("ns", "Europe/Berlin"),
+    "timestamp[s]": pa.timestamp("s"),
+    "duration[ns]": pa.duration("ns"),
+    "duration[s]": pa.duration("s"),
+    "date64": pa.date64(),
+}
+
+
+def inside(plain, wrapped):
+    """Five values, the third one null, inside of others; of the lists the first is empty and the second null."""
+    ends = pa.array([0, None, 0, 2, 5], pa.int32())
+    return {
+        "list": lambda: pa.ListArray.from_arrays(ends, plain),
+        "list of lists": lambda: pa.ListArray.from_arrays(ends, inside(plain, "tensor")),
+        "tensor": lambda: pa.FixedSizeListArray.from_arrays(
+            plain, 1, mask=pa.array([False, False, False, True, False])
+        ),
+        "struct": lambda: pa.StructArray.from_arrays([plain, plain], ["a", "b"]),
+        "map": lambda: pa.MapArray.from_arrays(ends, pa.array(list("abcde")), plain),
+    }[wrapped]()
+
+
+@pytest.mark.parametrize("wrapped", ["list", "list of lists", "tensor", "struct", "map"])
+@pytest.mark.parametrize("kind", FINE)
+def test_times_inside_of_others_arrive_in_a_database_to_the_last_digit_as_in_json_lines(
+    kind, wrapped, tmp_path
+):
+    day = 86_400_000
+    plain = pa.array([0, 1, None, day, day - 1], pa.int64())
+    if kind == "date64":
+        plain = pa.array([0, day, None, -day, 10**5 * day], pa.int64())
+    values = inside(plain.view(FINE[kind]), wrapped)
+    expected = through_json_lines(tmp_path, values)
+    written(SqlDestination(f"sqlite:///{tmp_path}/a.db", "a"), values)
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        found = [one and json.loads(one) for (one,) in connection.execute("SELECT v FROM a ORDER BY n")]
+    assert [dict(one) if wrapped == "map" and one is not None else one for one in found] == expected
+    assert any("01" in str(one) or "1S" in str(one) for one in expected), "it is the last digit that was lost"
+
+
 def test_the_first_and_the_last_time_that_text_can_say_arrive(tmp_path):
     seconds = [-1_096_193_779_200, 971_890_963_199]
     for shift, rows in ((0, []), (1, [1]), (-1, [0])):

@@ -1,6 +1,7 @@
 """Process workers answer as threads do, a model that hangs or dies is replaced, and what cannot work says so."""
 
 import ctypes
+import math
 import os
 import re
 import subprocess
@@ -305,9 +306,10 @@ def test_workers_that_cannot_be_are_refused(wrong):
         Workers(**wrong)
 
 
-def test_a_timeout_must_be_positive():
-    with pytest.raises(ConfigError, match="timeout: wanted a positive number of seconds, found 0"):
-        InferencePipeline(None, None, None, timeout=0)
+@pytest.mark.parametrize("timeout", [0, -1.5, math.nan, "5"])
+def test_a_timeout_must_be_positive(timeout):
+    with pytest.raises(ConfigError, match=f"timeout: wanted a positive number of seconds, found {timeout!r}"):
+        InferencePipeline(None, None, None, timeout=timeout)
 
 
 def test_arrow_answers_travel_as_they_are():

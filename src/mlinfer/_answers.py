@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer._arrays import elements, finite_in_all, to_numpy
-from mlinfer._casts import cast, is_list, is_number, is_text, owners
+from mlinfer._casts import cast, hides_nulls, is_list, is_number, is_text, owners
 from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._signature import Signature, allows_nonfinite
 
@@ -88,6 +88,8 @@ def _asked_of(field: pa.Field) -> tuple[bool, Callable[[pa.Array], np.ndarray | 
 def _unusable(
     array: pa.Array, *, required: bool, odd: Callable[[pa.Array], np.ndarray | None] | None
 ) -> np.ndarray | None:
+    if required and hides_nulls(array):
+        array = array.dictionary_decode()
     mask: np.ndarray | None = to_numpy(array.is_null()) if required and array.null_count else None
     found = None if odd is None else odd(array)
     if mask is None or found is None:

@@ -110,8 +110,27 @@ def _without_gaps(array: pa.Array) -> pa.Array:
     return pa.Array.from_buffers(array.type, len(array), [None, array.buffers()[1]], 0, array.offset)
 
 
+def is_masked(values: np.ndarray) -> bool:
+    """Whether this is an array of numpy.ma: what is masked in it is no value, whatever lies there."""
+    return type(values) is not np.ndarray and hasattr(values, "mask")
+
+
+def native(values: np.ndarray) -> np.ndarray:
+    """The same with the bytes of every number in this machine's order: files of other machines have another one."""
+    return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+
+
+def flattened(values: np.ndarray) -> tuple[pa.Array, int]:
+    """All elements of an array of more dimensions, row by row, and how many of them each row has."""
+    size = math.prod(values.shape[1:])
+    whole = values if is_masked(values) else np.ascontiguousarray(values)
+    return from_numpy(whole.reshape(-1)), size
+
+
 def from_numpy(values: np.ndarray) -> pa.Array:
     """What `pa.array` makes of an array of shape (n,), without a copy where it holds numbers in one piece."""
+    if is_masked(values):
+        return pa.array(values)
     if values.dtype == bool:
         bits = pa.py_buffer(np.packbits(values, bitorder="little"))
         return pa.Array.from_buffers(pa.bool_(), len(values), [None, bits], null_count=0)
@@ -255,9 +274,10 @@ def as_column(values: Any, field: pa.Field) -> pa.Array:
     """
     if isinstance(values, pa.Array):
         return values
+    if isinstance(values, np.ndarray):
+        values = native(values)
     if isinstance(values, np.ndarray) and values.ndim > 1:
-        flat = np.ascontiguousarray(values).reshape(len(values), math.prod(values.shape[1:]))
-        return pa.FixedSizeListArray.from_arrays(from_numpy(flat.ravel()), flat.shape[1])
+        return pa.FixedSizeListArray.from_arrays(*flattened(values))
     if isinstance(values, np.ndarray) and values.dtype != object:
         return from_numpy(values)
     if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):

@@ -72,12 +72,17 @@ def compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
     return same_kind or (pt.is_duration(found) and pt.is_duration(wanted))
 
 
+def hides_nulls(array: pa.Array) -> bool:
+    """Whether a null is among the values of a dictionary, where Arrow does not count it."""
+    return bool(pt.is_dictionary(array.type) and array.dictionary.null_count)
+
+
 def cast(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
     """An array as another, compatible type, with a mask of the values that do not fit (None: all do).
 
     A value that does not fit is null in the result. Numbers may lose precision on the way to a float, nothing else.
     """
-    if array.type == wanted:
+    if array.type == wanted and not hides_nulls(array):
         return array, None
     if isinstance(array, pa.ExtensionArray):
         array = array.storage

@@ -13,6 +13,7 @@ from mlinfer import durable
 from mlinfer._envelope import Envelope
 from mlinfer._errors import ChangedError, ConfigError
 from mlinfer._progress import ENVELOPE, Progress
+from mlinfer._resolve import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,7 @@ class Checkpoint:
 
         Raises FencedError while another run holds it, ChangedError if it is damaged, ConfigError if it is another pipeline's.
         """
-        path, owner = Path(self.path), (scope.pipeline, scope.output)
+        path, owner = Path(resolve(os.fspath(self.path))).expanduser(), (scope.pipeline, scope.output)
         if scope.read_only:
             durable.expect_writable(path.parent)
             yield CheckpointFile(path, _read(path, owner), owner)
@@ -67,6 +68,9 @@ class CheckpointFile:
     owner: tuple[str, str]
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    def __post_init__(self) -> None:
+        self._place = self.path.absolute()  # a model may change the folder that the process is in
+
     def committed(self) -> Progress:
         """All that is stored."""
         return self.progress
@@ -75,7 +79,7 @@ class CheckpointFile:
         """Store what has changed; returns when it is on disk. Raises ComponentError: the disk is full, or the like."""
         with self._lock, durable.naming(self.path):  # lanes with writers of their own share one checkpoint
             merged = replace(self.progress.merged(progress), epoch=self.progress.epoch)
-            durable.replace(self.path, _sealed(merged, self.owner))
+            durable.replace(self._place, _sealed(merged, self.owner))
             self.progress = merged
 
 

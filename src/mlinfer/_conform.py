@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer._arrays import chosen, elements, finite_in_all, from_numpy, nulls, to_numpy, with_gaps
-from mlinfer._casts import cast, compatible, is_list, is_text, owners
+from mlinfer._casts import cast, compatible, hides_nulls, is_list, is_text, owners
 from mlinfer._errors import RecordErrors, SchemaError
 from mlinfer._signature import is_spelled, needs_finite
 
@@ -138,7 +138,7 @@ class Wanted:
     def __init__(self, field: pa.Field) -> None:
         self.field, self.type = field, field.type
         self._finite, self._required = needs_finite(field), not field.nullable
-        self._list = is_list(self.type)
+        self._list, self._encoded = is_list(self.type), bool(pt.is_dictionary(self.type))
         if self._list:
             self._full = not self.type.value_field.nullable
             self._looks = self._full or self._finite
@@ -147,7 +147,7 @@ class Wanted:
 
     def conform(self, array: pa.Array, troubles: list[Trouble]) -> pa.Array:
         """One column as the field asks; what is wrong in it is added to the troubles."""
-        if array.type != self.type:
+        if array.type != self.type or (self._encoded and hides_nulls(array)):
             array = self._cast(array, troubles)
         if self._required and array.null_count:
             troubles.append(Trouble(nulls(array), "missing_value", _missing(self.field)))

@@ -142,14 +142,14 @@ def _structs(array: pa.Array) -> pa.Array:
 
 def _maps(array: pa.Array) -> pa.Array:
     """An object; keys that are no texts are spelled as texts."""
-    rows = array.to_pylist()
-    keys = json_texts(pa.array([key for row in rows if row for key, _ in row], array.type.key_type))
-    if not pt.is_string(array.type.key_type) and not pt.is_large_string(array.type.key_type):
+    lists = array.cast(pa.list_(array.type.field(0).type))
+    entries = lists.flatten()
+    keys = json_texts(entries.field(0))
+    if not is_text(array.type.key_type):
         keys = _strings(pc.replace_substring(keys, '"', ""))
-    values = json_texts(pa.array([value for row in rows if row for _, value in row], array.type.item_type))
-    entries = _join(keys, _text(":"), values)
-    offsets = np.concatenate([[0], np.cumsum([len(row) if row else 0 for row in rows])]).astype(np.int64)
-    inner = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), entries)
+    texts = _join(keys, _text(":"), json_texts(entries.field(1)))
+    offsets = from_numpy(np.concatenate([[0], np.cumsum(lengths_of(lists))]).astype(np.int64))
+    inner = pa.LargeListArray.from_arrays(offsets, texts)
     texts = _join(_text("{"), pc.binary_join(inner, _text(",")), _text("}"))
     return _without_nulls_of(array, texts)
 

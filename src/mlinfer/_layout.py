@@ -94,7 +94,11 @@ def _kept(signature: Signature, known: pa.Schema | None, keep: Keep, where: str)
 def _kept_type(name: str, known: pa.Schema | None, keep: Keep, where: str) -> pa.DataType:
     if isinstance(keep, Mapping):
         kind = keep[name]
-        return _plain(pa.type_for_alias(kind) if isinstance(kind, str) else kind)
+        try:
+            return _plain(pa.field(name, pa.type_for_alias(kind) if isinstance(kind, str) else kind).type)
+        except (ValueError, TypeError) as error:
+            msg = f"keep: wanted an Arrow type for {name!r}, or the name of one (string, int64, double, ...), found {kind!r}"
+            raise ConfigError(msg) from error
     if known is None:
         msg = (
             f"keep: wanted the type of {name!r}, found nothing in {where} that tells it before it is read: it has no schema, "
@@ -102,10 +106,9 @@ def _kept_type(name: str, known: pa.Schema | None, keep: Keep, where: str) -> pa
             f"of one); correct the input, or give the type: keep={{{name!r}: pa.string()}}"
         )
         raise ConfigError(msg)
-    if name not in known.names:
-        raise SchemaError(
-            name, "a column to keep", "no such column", f"columns there are: {', '.join(known.names)}"
-        )
+    if (times := known.names.count(name)) != 1:
+        found = f"{times} columns of that name" if times else "no such column"
+        raise SchemaError(name, "a column to keep", found, f"columns there are: {', '.join(known.names)}")
     kind = known.field(name).type
     if pt.is_null(kind):
         msg = (

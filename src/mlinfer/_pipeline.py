@@ -118,9 +118,7 @@ class InferencePipeline:
         if on_change not in {"stop", "continue", "restart"}:
             msg = f"on_change: wanted 'stop', 'continue' or 'restart', found {on_change!r}"
             raise ConfigError(msg)
-        if timeout is not None and timeout <= 0:
-            msg = f"timeout: wanted a positive number of seconds, found {timeout}"
-            raise ConfigError(msg)
+        _check_timeout(timeout)
         _check_objects(engine, observers)
         self.job = Job(
             source=source, host=host, destination=destination, name=name, keep=keep, columns=dict(columns or {}),
@@ -331,6 +329,12 @@ def _workers(asked: int | Workers | None) -> Workers:
         msg = f'workers: wanted a number of threads, or Workers(n, "process"), found {asked!r}'
         raise ConfigError(msg)
     return asked if isinstance(asked, Workers) else Workers(1 if asked is None else asked)
+
+
+def _check_timeout(timeout: object) -> None:
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+        msg = f"timeout: wanted a positive number of seconds, found {timeout!r}"
+        raise ConfigError(msg)
 
 
 def _check_objects(engine: object, observers: object) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Collection
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import from_numpy
+from mlinfer._arrays import flattened, from_numpy, is_masked, native
 from mlinfer._errors import ConfigError
 from mlinfer._text import shown
 
@@ -53,8 +53,8 @@ def to_arrow(data: Any) -> pa.Table:
 
 
 def is_matrix(data: Any) -> bool:
-    """Whether this is a numpy array of two dimensions."""
-    return isinstance(data, np.ndarray) and data.ndim == 2  # noqa: PLR2004 - a matrix
+    """Whether this is a numpy array of two dimensions, with a value in every place."""
+    return isinstance(data, np.ndarray) and data.ndim == 2 and not is_masked(data)  # noqa: PLR2004 - a matrix
 
 
 def narrowed(data: Any, needed: Collection[str], more: Collection[str]) -> Any:
@@ -80,26 +80,23 @@ def is_rows(data: Any) -> bool:
 
 def column_of(values: np.ndarray) -> pa.Array:
     """A numpy array as a column: one dimension as values, more as fixed-size lists of all that follow the first."""
+    values = native(values)
     if values.dtype == object or values.dtype.kind in "US":
         return inferred(values.tolist(), UNNAMED)
-    if values.ndim <= 1:
-        return _plain(np.atleast_1d(values))
-    flat = np.ascontiguousarray(values).reshape(len(values), math.prod(values.shape[1:]))
-    inner = _plain(flat.ravel())
-    return pa.FixedSizeListArray.from_arrays(inner, type=_vectors(inner.type, flat.shape[1]))
-
-
-@lru_cache(64)
-def _vectors(kind: pa.DataType, size: int) -> pa.DataType:
-    return pa.list_(pa.field("item", kind, nullable=False), size)
-
-
-def _plain(values: np.ndarray) -> pa.Array:
     try:
-        return from_numpy(values)
+        if values.ndim <= 1:
+            return from_numpy(np.atleast_1d(values))
+        inner, size = flattened(values)
     except pa.ArrowException as error:
         msg = f"wanted an array of numbers, booleans, texts or times in s, ms, us or ns, found one of {values.dtype}"
         raise ConfigError(msg) from error
+    kind = _vectors(inner.type, size, bool(inner.null_count))
+    return pa.FixedSizeListArray.from_arrays(inner, type=kind)
+
+
+@lru_cache(64)
+def _vectors(kind: pa.DataType, size: int, gaps: bool) -> pa.DataType:  # noqa: FBT001 - remembered by its arguments
+    return pa.list_(pa.field("item", kind, nullable=gaps), size)
 
 
 def _from_capsule(data: Any) -> pa.Table:
@@ -184,6 +181,8 @@ def inferred(values: list[Any], name: str) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
+        if all(value is None or type(value) is int for value in values):  # of more than 64 bits
+            return inferred([None if value is None else Decimal(value) for value in values], name)
         raise ConfigError(_mixture(name, error)) from error
 
 

@@ -128,6 +128,6 @@ def _length(values: Any) -> int | None:
 def _joined(parts: list[Any], field: pa.Field) -> pa.Array:
     if len(parts) == 1:
         return as_column(parts[0], field)
-    if all(isinstance(part, np.ndarray) for part in parts):
+    if all(type(part) is np.ndarray for part in parts):  # numpy forgets what is masked in others
         return as_column(np.concatenate(parts), field)
     return pa.concat_arrays([as_column(part, field) for part in parts])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import getattr_static
 from typing import Literal
@@ -75,6 +75,14 @@ class Budget:
             raise ConfigError(msg)
 
 
+SETTINGS: dict[str, tuple[type, str]] = {
+    "keep": (Collection, "a list of columns"),
+    "budget": (Budget, "Budget(...)"),
+    "batching": (Batching, "Batching(...)"),
+    "retry": (Retry, "Retry(...)"),
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One pipeline, as the engine runs it; see `InferencePipeline` for the meaning of each field."""
@@ -101,7 +109,7 @@ class Job:
     """The source is the pipeline's own rejects: what is delivered is marked there, and no other run is taken over."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for what is no part, such as a path or an estimator."""
+        """Raise ConfigError for what is no part, such as a path or an estimator, and for settings of another kind."""
         outputs = (self.destination, self.rejects, *self.side.values())
         found = [
             ("source", self.source),
@@ -116,6 +124,10 @@ class Job:
                     else f"{type(part).__name__} {shown(part, 80)}"
                 )
                 msg = f"wanted a {role}, such as {SUCH_AS[role]}, found {what}"
+                raise ConfigError(msg)
+        for name, (kind, wanted) in SETTINGS.items():
+            if not isinstance(given := getattr(self, name), kind):
+                msg = f"{name}: wanted {wanted}, found {given!r}"
                 raise ConfigError(msg)
 
     def lay_out(self, signature: Signature) -> Layout:

@@ -41,6 +41,7 @@ class Appended:
 
     def __init__(self, path: Path, file: durable.Raw | None, sidecar: Sidecar, *, anew: bool = False) -> None:
         self._path, self._file, self._sidecar = path, file, sidecar
+        self._beside = sidecar_of(path).absolute()  # a model may change the folder that the process is in
         self._anew = anew
         self._buffer = bytearray()
         self._length = sidecar.length
@@ -69,7 +70,7 @@ class Appended:
         with self._reported():
             failpoint("dest.write.partial")
             durable.flush(self._open)
-            durable.replace(sidecar_of(self._path), newer.to_bytes())
+            durable.replace(self._beside, newer.to_bytes())
         self._sidecar = newer
 
     def committed(self) -> Progress:
@@ -84,7 +85,7 @@ class Appended:
     def _begin_anew(self) -> None:
         """What was there goes now that the new comes; first from the sidecar, so that a crash before the cut does no harm."""
         with self._reported():
-            durable.replace(sidecar_of(self._path), self._sidecar.to_bytes())
+            durable.replace(self._beside, self._sidecar.to_bytes())
             failpoint("dest.anew")
             durable.cut(self._open, self._sidecar.length)
         self._anew = False

@@ -23,7 +23,7 @@ from mlinfer.destinations._appended import (
     open_appended,
 )
 from mlinfer.destinations._pruning import prune_csv
-from mlinfer.destinations._sidecar import committed_text, stored_progress
+from mlinfer.destinations._sidecar import committed_text, located, stored_progress
 from mlinfer.destinations._spellable import check_types, refuse_far_times
 
 FORMULA = r"^[=+\-@\t\r]"
@@ -59,7 +59,7 @@ class CsvDestination(DataDestination):
         if self.guard_formulas:
             msg = f"{self.path}: wanted texts as they were written, found guard_formulas=True, which changes some; read it without mlinfer"
             raise ConfigError(msg)
-        path = Path(self.path).expanduser()
+        path = located(self.path)
         text, columns = committed_text(path, scope)
         if not text:
             return
@@ -80,11 +80,11 @@ class CsvDestination(DataDestination):
 
         Raises FencedError: a run writes here. ChangedError: the file or its progress is damaged.
         """
-        return prune_csv(Path(self.path).expanduser(), scope, before)
+        return prune_csv(located(self.path), scope, before)
 
     def stored(self, scope: Scope) -> Progress:
         """The progress beside the file. Raises ChangedError: it is damaged."""
-        return stored_progress(Path(self.path).expanduser(), scope)
+        return stored_progress(located(self.path), scope)
 
     @contextmanager
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[CsvWriter]:
@@ -94,7 +94,7 @@ class CsvDestination(DataDestination):
         CSV has no text for. FencedError: another run writes. ChangedError: the file or its progress is damaged.
         """
         check_types(schema, "a CSV file")
-        path = Path(self.path).expanduser()
+        path = located(self.path)
         header = _header(schema)
 
         def look(foreign: Path) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +19,7 @@ from mlinfer.destinations._appended import (
     open_appended,
 )
 from mlinfer.destinations._pruning import prune_json_lines
-from mlinfer.destinations._sidecar import committed_text, stored_progress
+from mlinfer.destinations._sidecar import committed_text, located, stored_progress
 from mlinfer.destinations._spellable import check_types, refuse_far_times
 
 SPELLED = {"string", "large_string", "string_view", "binary", "large_binary", "binary_view"}
@@ -53,7 +52,7 @@ class JsonLinesDestination(DataDestination):
         """The committed records, in the types that their JSON shows; a column of texts is one, whatever they look like."""
         import pyarrow.json as pj
 
-        text, columns = committed_text(Path(self.path).expanduser(), scope)
+        text, columns = committed_text(located(self.path), scope)
         if text:
             whole = pj.ReadOptions(block_size=len(text))  # a record must not lie across the edge of a block
             texts = pa.schema([(name, pa.string()) for name, kind in columns if kind in SPELLED])
@@ -65,11 +64,11 @@ class JsonLinesDestination(DataDestination):
 
         Raises FencedError: a run writes here. ChangedError: the file or its progress is damaged.
         """
-        return prune_json_lines(Path(self.path).expanduser(), scope, before)
+        return prune_json_lines(located(self.path), scope, before)
 
     def stored(self, scope: Scope) -> Progress:
         """The progress beside the file. Raises ChangedError: it is damaged."""
-        return stored_progress(Path(self.path).expanduser(), scope)
+        return stored_progress(located(self.path), scope)
 
     @contextmanager
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[JsonLinesWriter]:
@@ -79,7 +78,7 @@ class JsonLinesDestination(DataDestination):
         JSON has no text for. FencedError: another run writes. ChangedError: the file or its progress is damaged.
         """
         check_types(schema, "a file of JSON lines")
-        with open_appended(Path(self.path).expanduser(), schema, scope, self.if_exists) as file:
+        with open_appended(located(self.path), schema, scope, self.if_exists) as file:
             yield JsonLinesWriter(file)
 
 

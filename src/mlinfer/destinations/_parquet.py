@@ -105,7 +105,8 @@ class ParquetDestination(DataDestination):
         scope = scope if scope.run else replace(scope, run=secrets.token_hex(8))
         self._check_settings(folder, schema)
         owner = (scope.pipeline, scope.output)
-        ours, others = survey(folder, owner)
+        place = folder.absolute()  # a model may change the folder that the process is in
+        ours, others = survey(place, owner)
         if others and self.if_exists == "fail":
             msg = (
                 f"{folder}: wanted a folder without Parquet files of another origin, found {others[0].name} and {len(others) - 1} more; "
@@ -120,7 +121,7 @@ class ParquetDestination(DataDestination):
             durable.expect_writable(folder)
         else:
             _prepare(folder, owner, scope, [] if scope.fresh else replaced)
-        writer = PartsWriter(self, folder, schema, Claim(scope, epoch, owner, merged(current)))
+        writer = PartsWriter(self, place, schema, Claim(scope, epoch, owner, merged(current)))
         writer.obsolete, writer.known = obsolete, {path.name for path in [*(p.path for p in ours), *others]}
         try:
             yield writer

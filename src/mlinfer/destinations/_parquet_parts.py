@@ -192,6 +192,8 @@ def to_table(batches: list[pa.RecordBatch], physical: pa.Schema) -> pa.Table:
 
 
 def _as(array: pa.Array, wanted: pa.DataType) -> pa.Array:
+    if pt.is_dictionary(array.type) and array.dictionary.null_count:
+        array = array.dictionary_decode()  # Arrow writes no dictionary that has a null among its values
     if array.type == wanted:
         return array
     if pt.is_dictionary(wanted) and pt.is_dictionary(array.type):
@@ -262,8 +264,8 @@ def check_writable(schema: pa.Schema, compression: str, where: Path) -> None:
 
     for field in schema:
         try:
-            pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([field])).close()
-        except (pa.ArrowException, NotImplementedError) as error:
+            _try(field)
+        except (pa.ArrowException, OSError, NotImplementedError) as error:
             msg = f"{where}: field {field.name!r}: wanted a type that Parquet can hold, found {field.type} ({error}); answer or keep another type"
             raise ConfigError(msg) from error
     try:
@@ -271,6 +273,16 @@ def check_writable(schema: pa.Schema, compression: str, where: Path) -> None:
     except (pa.ArrowException, OSError, ValueError) as error:
         msg = f"{where}: wanted a compression that Parquet knows, found {compression!r}; use 'snappy', 'zstd', 'lz4' or 'none'"
         raise ConfigError(msg) from error
+
+
+def _try(field: pa.Field) -> None:
+    """Write no records of this type. Raises ArrowException, OSError, NotImplementedError: it cannot be."""
+    import pyarrow.parquet as pq
+
+    if pt.is_fixed_size_list(field.type) and not field.type.list_size:
+        msg = "Arrow writes lists of the length 0, but cannot read them again"
+        raise NotImplementedError(msg)
+    pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([field])).close()
 
 
 def _dictionaries(schema: pa.Schema) -> list[str] | bool:

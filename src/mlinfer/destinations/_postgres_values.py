@@ -9,7 +9,7 @@ strings                                 TEXT
 binary                                  BYTEA
 timestamp                               TIMESTAMP, or TIMESTAMPTZ if it has a zone: microseconds
 date, time, duration                    DATE, TIME, INTERVAL: microseconds
-lists, tensors, structs, maps           JSONB; bytes as base64, NaN as null, infinity as a string
+lists, tensors, structs, maps           JSONB; bytes as base64, NaN as null, infinity as a string, times as texts
 dictionary-encoded                      as its values
 """
 
@@ -98,7 +98,7 @@ def cells(array: pa.Array) -> pa.Array:
     if shared.is_binary(kind):
         texts = [None if value is None else f"\\x{value.hex()}" for value in array.to_pylist()]
     else:
-        texts = [None if value is None else shared.as_json(value) for value in array.to_pylist()]
+        texts = shared.json_values(array)
     return pa.array(texts, pa.string())
 
 

@@ -9,14 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from mlinfer import RecordErrors, SchemaError, as_column, as_numpy
+from mlinfer import RecordErrors, SchemaError, as_column, as_numpy, quoted_texts
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 DAY = 86_400
 FIRST_DAY, LAST_DAY = -12_687_428, 11_248_737
 """The days since 1970 that Arrow can spell: from the year -32767 to the year 32767."""
-FIRST_NESTED, LAST_NESTED = -719_162, 2_932_896
-"""The same for Python, which spells what lies in lists and structs for SQL: the years 1 to 9999."""
 BAD_TIME = "bad_time"
 TOO_FAR = "wanted a time that can be written, found one too far away or beyond the end of a day"
 
@@ -52,12 +50,36 @@ def refuse_far_times(records: pa.RecordBatch) -> None:
         raise RecordErrors(rows, [BAD_TIME] * len(rows), [found[row] for row in rows])
 
 
-def far_times(array: pa.Array, *, by_python: bool = False) -> np.ndarray | None:
-    """In which rows there is a time that has no spelling; None: in none. With `by_python`, in lists and structs by Python."""
+def far_times(array: pa.Array) -> np.ndarray | None:
+    """In which rows there is a time that has no spelling; None: in none."""
     if not _has_times(array.type):
         return None
-    mask = _far(array, by_python=by_python)
+    mask = _far(array)
     return mask if mask.any() else None
+
+
+def with_spelled_times(array: pa.Array) -> pa.Array:
+    """Lists, structs and maps with the times in them as texts: Python's own times know no nanoseconds and few years."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    kind = array.type
+    if not _has_times(kind):
+        return array
+    if pt.is_dictionary(kind):
+        return with_spelled_times(array.dictionary).take(array.indices)
+    if not pt.is_nested(kind):
+        return quoted_texts(array)
+    gaps = array.is_null()
+    if pt.is_struct(kind):
+        names = [kind.field(number).name for number in range(kind.num_fields)]
+        parts = [with_spelled_times(array.field(number)) for number in range(kind.num_fields)]
+        return pa.StructArray.from_arrays(parts, names, mask=gaps)
+    values, counts = _elements(array)
+    offsets = as_column(np.concatenate([[0], np.cumsum(counts)]), pa.field("", pa.int64()))
+    if pt.is_map(kind):
+        keys, items = (with_spelled_times(values.field(number)) for number in (0, 1))
+        return pa.MapArray.from_arrays(offsets.cast(pa.int32()), keys, items, mask=gaps)
+    return pa.LargeListArray.from_arrays(offsets, with_spelled_times(values), mask=gaps)
 
 
 @lru_cache(maxsize=1024)
@@ -67,7 +89,7 @@ def _has_times(kind: pa.DataType) -> bool:
 
 
 def _is_time(kind: pa.DataType) -> bool:
-    return bool(pt.is_timestamp(kind) or pt.is_date(kind) or pt.is_time(kind))
+    return bool(pt.is_temporal(kind) and not pt.is_interval(kind))
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -81,7 +103,13 @@ def _inner(kind: pa.DataType) -> list[pa.DataType]:
     return [kind.field(number).type for number in range(kind.num_fields)]
 
 
-def _far(array: pa.Array, *, by_python: bool, nested: bool = False) -> np.ndarray:
+def _elements(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """What lies in lists or maps, one after the other, and how much of it in each row."""
+    lists = array.cast(pa.list_(array.type.field(0).type)) if pt.is_map(array.type) else array
+    return lists.flatten(), _or_none(pc.list_value_length(lists).cast(pa.int64()))
+
+
+def _far(array: pa.Array) -> np.ndarray:
     """The same as a mask, whatever the type."""
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
@@ -92,22 +120,20 @@ def _far(array: pa.Array, *, by_python: bool, nested: bool = False) -> np.ndarra
         return np.zeros(len(array), bool)
     if pt.is_struct(kind):
         parts = [array.field(number) for number in range(kind.num_fields)]
-        mask = np.logical_or.reduce([_far(part, by_python=by_python, nested=True) for part in parts])
+        mask = np.logical_or.reduce([_far(part) for part in parts])
         return np.asarray(mask & as_numpy(array.is_valid()))
     if pt.is_nested(kind):
-        inner = array.cast(pa.list_(kind.field(0).type)) if pt.is_map(kind) else array
-        counts = _or_none(pc.list_value_length(inner).cast(pa.int64()))
+        values, counts = _elements(array)
         mask = np.zeros(len(array), bool)
-        owners = np.repeat(np.arange(len(array)), counts)
-        mask[owners[_far(inner.flatten(), by_python=by_python, nested=True)]] = True
+        mask[np.repeat(np.arange(len(array)), counts)[_far(values)]] = True
         return mask
-    return _too_far(array, nested=nested and by_python)
+    return np.zeros(len(array), bool) if pt.is_duration(kind) else _too_far(array)
 
 
-def _too_far(array: pa.Array, *, nested: bool) -> np.ndarray:
+def _too_far(array: pa.Array) -> np.ndarray:
     kind = array.type
     counts = _or_none(_counts(array))
-    first, last = (FIRST_NESTED, LAST_NESTED) if nested else (FIRST_DAY, LAST_DAY)
+    first, last = FIRST_DAY, LAST_DAY
     if pt.is_date32(kind):
         return (counts < first) | (counts > last)
     unit = "ms" if pt.is_date64(kind) else kind.unit

@@ -8,7 +8,7 @@ binary                                  BLOB
 timestamp                               TEXT, 2013-01-31T23:59:59.000000Z: UTC, without Z if the timestamp has no zone
 date, time                              TEXT, 2013-01-31 and 23:59:59
 decimal                                 TEXT, every digit kept
-lists, tensors, structs, maps           TEXT, JSON; bytes as base64, NaN as null, infinity as a string
+lists, tensors, structs, maps           TEXT, JSON; bytes as base64, NaN as null, infinity as a string, times as texts
 dictionary-encoded                      as its values
 """
 
@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from mlinfer import RecordErrors, as_column, as_numpy
-from mlinfer.destinations._spellable import BAD_TIME, TOO_FAR, far_times
+from mlinfer.destinations._spellable import BAD_TIME, TOO_FAR, far_times, with_spelled_times
 
 LARGEST = 2**63 - 1
 
@@ -68,7 +68,12 @@ def values(array: pa.Array) -> list[Any]:
         array = array.cast(pa.string())
     if is_text(array.type) or is_binary(kind) or pt.is_null(kind):
         return array.to_pylist()  # type: ignore[no-any-return]
-    return [None if value is None else as_json(value) for value in array.to_pylist()]
+    return json_values(array)
+
+
+def json_values(array: pa.Array) -> list[str | None]:
+    """Lists, structs and maps as JSON texts."""
+    return [None if value is None else as_json(value) for value in with_spelled_times(array).to_pylist()]
 
 
 def refusals(
@@ -105,7 +110,7 @@ def _problems(field: pa.Field, column: pa.Array, *, is_key: bool) -> list[tuple[
         problems.append(("too_large", f"wanted an integer up to {LARGEST}, found a larger one", unfit))
     if is_text(plain(field.type)):
         problems += _text_problems(column)
-    if (mask := far_times(column, by_python=True)) is not None:
+    if (mask := far_times(column)) is not None:
         problems.append((BAD_TIME, TOO_FAR, np.flatnonzero(mask).tolist()))
     return [problem for problem in problems if problem[2]]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer import ConfigError, Host, Model, Signature, as_column, as_numpy, watched
-from mlinfer.hosts._model_files import check_digest, check_spelling, read, stamp
+from mlinfer.hosts._model_files import check_digest, check_spelling, located, read, stamp
 from mlinfer.hosts._onnx_file import check_self_contained
 from mlinfer.hosts._onnx_session import session
 from mlinfer.hosts._onnx_values import Value, seen, value_of
@@ -58,11 +58,11 @@ class OnnxHost(Host):
         if self.sha256 is not None:
             msg = "watch: wanted a file that may change, found sha256=, which only one version can have; leave one of them out"
             raise ConfigError(msg)
-        with watched(self._load, lambda: stamp(self.model)) as model:
+        with watched(self._load, lambda: stamp(located(self.model))) as model:
             yield model
 
     def _load(self) -> OnnxModel:
-        path = Path(self.model)
+        path = located(self.model)
         content = read(path)
         if self.sha256 is not None:
             check_digest(content, self.sha256, str(path))

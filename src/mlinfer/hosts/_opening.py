@@ -15,7 +15,7 @@ from mlinfer.hosts import _code_formats, _skops_files
 from mlinfer.hosts._answers_of import METHODS, Answer, asked
 from mlinfer.hosts._compiling import SKLEARN, form_answers
 from mlinfer.hosts._feeding import feeder
-from mlinfer.hosts._model_files import check_digest, check_spelling, read
+from mlinfer.hosts._model_files import check_digest, check_spelling, located, read
 from mlinfer.hosts._package import Package, open_package
 from mlinfer.hosts._pictures import Pictures
 from mlinfer.hosts._signature_of import REFUSALS, Study, answers_of, fed_by, returned_by
@@ -65,7 +65,7 @@ def open_estimator(
             raise ConfigError(msg)
         study = study_of(model, example, asked(method), expand=bool(expand))
         return _signed(study, type(model).__name__, digest_of(model), IN_HAND)
-    path = Path(model)
+    path = located(model)
     if path.is_dir():
         if example is not None:
             msg = f"{path}: a package brings its own signature; leave example= out"

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import pyarrow as pa
 
 from mlinfer import ConfigError, Host, Model, watched
 from mlinfer.hosts._compiling import Asked, check_compile
-from mlinfer.hosts._model_files import stamp
+from mlinfer.hosts._model_files import located, stamp
 from mlinfer.hosts._opening import Loading, Opened, open_estimator
 from mlinfer.hosts._package import MANIFEST
 from mlinfer.hosts._pictures import Pictured
@@ -82,7 +81,7 @@ class SklearnHost(Host):
         if not self.watch:
             yield load()
             return
-        path = Path(self.model) if isinstance(self.model, str | os.PathLike) else None
+        path = located(self.model) if isinstance(self.model, str | os.PathLike) else None
         if self.sha256 is not None or path is None or not path.is_dir():
             found = "sha256=, which only one version can have" if self.sha256 is not None else repr(self)
             msg = f"watch: wanted the path of a package (a folder, as mlinfer.save makes it), found {found}; leave watch= out"

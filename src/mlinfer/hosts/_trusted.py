@@ -1,7 +1,7 @@
 """The one list of types that a model file may hold besides those that skops trusts by itself.
 
 skops knows scikit-learn's public estimators. What is added here is what they learn and what they were set up with: trees,
-neighbour indices, losses, optimizers, kernels, splitters, scorers, and functions without side effects. None of them
+neighbour indices, losses, optimizers, kernels, splitters, scorers, kinds of columns, and functions without side effects. None of them
 imports, opens, starts or evaluates anything when it is built. Every name was found by saving fitted estimators.
 
 Left out on purpose: scipy's distributions (`scipy.stats`), found in a RandomizedSearchCV, evaluate a text when they are
@@ -9,7 +9,8 @@ built; attribute getters, methods and other callables can reach anything.
 """
 
 FAMILIES = {
-    "": "functools.partial numpy.dtype numpy.mean scipy._lib.array_api_compat.numpy._aliases.asarray",
+    "": "builtins.object functools.partial numpy.dtype numpy.mean scipy._lib.array_api_compat.numpy._aliases.asarray",
+    "numpy": "floating integer number",
     "scipy.interpolate._bsplines": "BSpline",
     "scipy.sparse._csc": "csc_matrix",
     "scipy.sparse._csr": "csr_matrix",

@@ -37,13 +37,10 @@ def read(source: Any, columns: Sequence[str]) -> pa.Table:
     """
     schema = known(source)
     for name in columns:
-        if name not in schema.names:
-            raise SchemaError(
-                name,
-                "a column of the source",
-                "no such column",
-                f"columns there are: {', '.join(schema.names)}",
-            )
+        if (times := schema.names.count(name)) != 1:
+            found = f"{times} columns of that name" if times else "no such column"
+            there = f"columns there are: {', '.join(schema.names)}"
+            raise SchemaError(name, "a column of the source", found, there)
     wanted = pa.schema([schema.field(name).remove_metadata() for name in columns])
     if not _is_source(source):
         table = to_arrow(source).select(columns)

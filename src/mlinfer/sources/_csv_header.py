@@ -13,6 +13,7 @@ from mlinfer.sources._text_files import LONGEST_LINE, Tape
 MOST_COLUMNS = 4096
 HEADER = "header row"
 PARQUET = b"PAR1"
+PACKED = {b"\x1f\x8b": ".csv.gz", b"\x28\xb5\x2f\xfd": ".csv.zst"}
 OTHER_DELIMITERS = ",;\t|"
 
 
@@ -26,7 +27,7 @@ def header_of(tape: Tape, delimiter: str, *, growing: bool) -> list[str] | None:
             size = int(ends.places[0]) - tape.start
             line = tape.take(size, tape.data.count(b"\n", tape.start, tape.start + size))
             if line.strip(b"\r\n"):
-                _refuse_parquet(line, tape.path)
+                _refuse_others(line, tape.path)
                 _refuse_returns(line, tape.path)
                 return _names(line, tape.path, delimiter)
         elif len(tape.data) - tape.start > LONGEST_LINE:
@@ -37,10 +38,14 @@ def header_of(tape: Tape, delimiter: str, *, growing: bool) -> list[str] | None:
             return None
 
 
-def _refuse_parquet(line: bytes, path: Path) -> None:
+def _refuse_others(line: bytes, path: Path) -> None:
     if line.startswith(PARQUET) and line[len(PARQUET) :][:1] < b" ":
         advice = f"read {path} with ParquetSource, or give it a name that ends in .parquet"
         raise SchemaError(HEADER, "names of columns in UTF-8", "a Parquet file", advice)
+    for start, suffix in PACKED.items():
+        if line.startswith(start):
+            advice = f"give {path} a name that ends in {suffix}"
+            raise SchemaError(HEADER, "names of columns in UTF-8", "a compressed file", advice)
 
 
 def _refuse_returns(line: bytes, path: Path) -> None:

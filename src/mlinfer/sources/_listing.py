@@ -5,7 +5,9 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from mlinfer import ConfigError, resolve
 
@@ -72,8 +74,44 @@ def _matching(root: Path, pattern: str) -> Iterator[str]:
         os.scandir(root).close()  # glob takes a folder that it may not read for an empty one
     except OSError as error:
         _unreadable(error)
-    for name in glob.iglob(pattern, root_dir=root, recursive=True):  # noqa: PTH207 - means the same in every Python
+    wanted = PurePosixPath(pattern).parts
+    if "**" in wanted:
+        yield from (name for name in _below(root, "", frozenset()) if _fits(name.split("/"), wanted))
+        return
+    for name in glob.iglob(pattern, root_dir=root):  # noqa: PTH207 - means the same in every Python
         yield PurePosixPath(name).as_posix()
+
+
+def _below(folder: Path, before: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+    """All files below a folder; `above` are the folders on the way to it.
+
+    A link to one of them is not followed: `glob` would go round 40 times, and with two such links for ever.
+    """
+    try:
+        found = folder.stat()
+        here = (found.st_dev, found.st_ino)
+        entries = list(os.scandir(folder)) if here not in above else []
+    except FileNotFoundError:  # gone since it was seen
+        return
+    except OSError as error:
+        _unreadable(error)
+    for entry in entries:
+        name = before + entry.name
+        if _passed_over(entry.name):
+            continue
+        if entry.is_dir():
+            yield from _below(folder / entry.name, f"{name}/", above | {here})
+        else:
+            yield name
+
+
+def _fits(parts: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether a path is meant by a pattern, part by part; `**` stands for any number of folders."""
+    if not wanted:
+        return not parts
+    if wanted[0] == "**":
+        return any(_fits(parts[count:], wanted[1:]) for count in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], wanted[0]) and _fits(parts[1:], wanted[1:])
 
 
 def _passed_over(name: str) -> bool:
@@ -91,6 +129,6 @@ def _checked(name: str) -> str:
     return name
 
 
-def _unreadable(error: OSError) -> None:
+def _unreadable(error: OSError) -> NoReturn:
     msg = f"wanted to list {error.filename!r}, found {error.strerror}; allow this user to read the directory"
     raise ConfigError(msg) from error

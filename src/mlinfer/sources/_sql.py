@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,8 @@ from mlinfer.sources._sqlite import (
 )
 
 LONGEST_SHOWN = 60
+REMARKS = re.compile(r"(\s|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
+"""What a query may begin with."""
 _TEXT = pa.field("", pa.string())
 
 
@@ -71,7 +74,7 @@ class SqlSource(DataSource):
         """Raise ConfigError for arguments that cannot work."""
         if "${" not in self.url and not self.url.startswith("file:"):
             database(self.url)
-        if not self.query.lstrip().upper().startswith(("SELECT", "WITH", "VALUES")):
+        if not REMARKS.sub("", self.query, count=1).upper().startswith(("SELECT", "WITH", "VALUES")):
             msg = f"query: wanted one SELECT, found {self.query[:LONGEST_SHOWN]!r}"
             raise ConfigError(msg)
         if self.follow and self.key is None:

@@ -98,7 +98,7 @@ def result_schema(connection: sqlite3.Connection, query: str) -> pa.Schema:
         cursor = connection.execute(f"SELECT * FROM ({inner}\n) LIMIT {SAMPLE}")  # noqa: S608 - the user's own query
         names = [column[0] for column in cursor.description]
         sample = cursor.fetchall()
-    except sqlite3.OperationalError as error:
+    except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:  # the other: `:name` for a value
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY:
             msg = f"the database is still locked by somebody else after {BUSY_SECONDS} s"
             raise TransientError(msg) from error

@@ -103,12 +103,15 @@ def _compared(reference: Any, form: Any, batch: pa.RecordBatch, name: str) -> tu
 
 def _refused(form: Any, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, bool]:
     """The records that the form answers, and whether there are others."""
-    try:
-        form.infer(batch)
-    except RecordErrors as error:
-        keep = np.setdiff1d(np.arange(batch.num_rows), error.rows)
-        return batch.take(pa.array(keep, pa.int64())), True
-    return batch, False
+    asked = batch.num_rows
+    while True:  # a form that refuses some records has not looked at all that is wrong with the others
+        try:
+            form.infer(batch)
+        except RecordErrors as error:
+            keep = np.setdiff1d(np.arange(batch.num_rows), error.rows)
+            batch = batch.take(pa.array(keep, pa.int64()))
+        else:
+            return batch, batch.num_rows < asked
 
 
 def _same_refusals(reference: Any, form: Any, batch: pa.RecordBatch, name: str) -> None:

@@ -66,7 +66,7 @@ def _each(name: str) -> Any:
 def number(column: Any) -> Any:
     """A column as numbers. Raises NotCompiled: it holds texts."""
     if isinstance(column, Weighted):
-        msg = "words that are used by anything but a linear model have no compiled form"
+        msg = "words beside other columns, or before anything but a linear model, have no compiled form"
         raise NotCompiled(msg)
     if not isinstance(column, Source):
         return column
