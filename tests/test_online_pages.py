@@ -287,6 +287,18 @@ def test_a_line_per_request_says_all_but_what_the_records_hold(caplog):
     assert "hunter2" not in caplog.text
 
 
+def test_a_line_says_the_milliseconds_of_a_quick_request_too(caplog):
+    with (
+        caplog.at_level(logging.INFO, "mlinfer.access"),
+        pipeline().serving(access_log=True) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        for _ in range(10):
+            client.get("/live")
+    told = [re.search(r" ms=(\S+)", record.getMessage())[1] for record in caplog.records]
+    assert any(not one.endswith(".000") for one in told), told
+
+
 def test_without_the_option_nothing_is_logged(caplog):
     with caplog.at_level(logging.INFO), pipeline().serving() as server:
         assert "X-Request-Id" not in httpx.post(f"{server.url}/predict", json=GOOD).headers

@@ -240,7 +240,7 @@ def test_headers_that_two_parsers_could_read_differently_are_refused(server, cli
 @pytest.mark.parametrize(
     "host",
     [b"", b"Host: evil.example\r\n", b"Host: evil.example:80\r\n", b"Host: localhost.evil.example\r\n", b"Host:\r\n",
-     b"Host: localhost:x\r\n", b"Host: localhost@evil\r\n", b"Host: localhost\r\nHost: evil.example\r\n"],
+     b"Host: localhost:x\r\n", b"Host: localhost:\xb2\r\n", b"Host: localhost:123456\r\n", b"Host: localhost@evil\r\n", b"Host: localhost\r\nHost: evil.example\r\n"],
 )  # fmt: skip
 def test_a_name_that_is_not_this_machines_is_refused(server, client, host):
     head = POST + host + b"Content-Type: application/json\r\nContent-Length: 8\r\n\r\n"

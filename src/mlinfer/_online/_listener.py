@@ -7,6 +7,7 @@ import resource
 import socket
 import ssl
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -58,7 +59,9 @@ class Listener:
         self._server: Any = None
         self._doors: Doors | None = None
         self._loop = asyncio.get_running_loop()
-        self.now = self._loop.time
+        self.now = (
+            time.monotonic
+        )  # a loop's own clock may stand still while it works, and may know whole milliseconds only
         """Seconds on the clock of deadlines."""
 
     async def open(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
@@ -84,9 +87,9 @@ class Listener:
         self._server.close()
         await asyncio.sleep(0.01)
         self.stopping = True
-        begun = self._loop.time()
+        begun = self.now()
         while self._connections or (self._doors is not None and self._doors.busy):
-            seconds = self._loop.time() - begun
+            seconds = self.now() - begun
             if self._doors is not None and seconds > LAST_SECONDS:
                 self._doors.give_up()
             for connection in list(self._connections) if seconds > LAST_SECONDS else ():
@@ -138,7 +141,7 @@ class Listener:
         return len(self._connections)
 
     def _look(self) -> None:
-        now = self._loop.time()
+        now = self.now()
         if self._soft is not None:
             self._short = memory_taken() > self._soft
         for connection in list(self._connections):

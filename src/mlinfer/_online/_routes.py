@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mlinfer._online._desk import Ask
     from mlinfer._online._keys import Key, Keys
 
+_PORT = re.compile("[0-9]{1,5}")
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -162,7 +164,7 @@ class Routes:
     def _check_name(self, head: Head) -> None:
         """A page in a browser must not reach a loopback server under a name of its own choosing."""
         name, colon, port = (head.one("host") or "").partition(":")
-        if name.lower() not in self._names or (colon and not port.isdigit()):
+        if name.lower() not in self._names or (colon and not _PORT.fullmatch(port)):
             raise Refused(400, "wanted exactly one Host header that names this machine")
 
 
