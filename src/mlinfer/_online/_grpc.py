@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 from typing import Any
 
 import grpc
@@ -17,6 +15,7 @@ from mlinfer._errors import ConfigError
 from mlinfer._online._access import tell
 from mlinfer._online._desk import Ask, Desk
 from mlinfer._online._grpc_messages import CLASSES, HEALTH, NOT_SERVING, SERVICE, SERVING
+from mlinfer._online._grpc_reading import Messages
 from mlinfer._online._grpc_tensors import GrpcTensors
 from mlinfer._online._keys import Keys
 from mlinfer._online._listener import Listener
@@ -99,8 +98,8 @@ class GrpcServer:
         self.keys: Keys | None = None
         self._server: Any = None
         self._leaving = False
-        self._messages = _Messages(MOST_READING, listener.patience.body)
-        self._probes = _Messages(MOST_PROBES, PROBE_SECONDS)
+        self._messages = Messages(MOST_READING, listener.patience.body)
+        self._probes = Messages(MOST_PROBES, PROBE_SECONDS)
 
     async def open(
         self, address: str, tls: tuple[Any, Any] | None, keys: Keys | None, *, shared: bool = False
@@ -272,38 +271,6 @@ class GrpcServer:
             raise Refused(
                 404, f"there is no such model or version here; wanted {self._form.model}, version {there}"
             )
-
-
-class _Messages:
-    """Reads the message of each call, so many at once, in so many seconds; half of them at most for one key of several."""
-
-    def __init__(self, most: int, seconds: float) -> None:
-        self._room, self._seconds = asyncio.Semaphore(most), seconds
-        self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(
-            lambda: asyncio.Semaphore(max(most // 2, 1))
-        )
-        self._limits: set[asyncio.Timeout] = set()
-
-    async def read(self, context: Any, key: str | None) -> bytes:
-        """The message. Raises Refused: it does not come, or not in time."""
-        share = nullcontext() if key is None else self._shares[key]
-        limit = asyncio.timeout(self._seconds)
-        self._limits.add(limit)
-        try:
-            async with limit, share, self._room:
-                found = await context.read()
-        except TimeoutError as error:
-            raise Refused(408, f"wanted the whole message within {self._seconds:g} s") from error
-        finally:
-            self._limits.discard(limit)
-        if isinstance(found, bytes):
-            return found
-        raise Refused(400, "wanted a message, found none")
-
-    def end(self) -> None:
-        """Wait no longer for messages that are still coming in."""
-        for limit in self._limits:
-            limit.reschedule(0)
 
 
 def _parsed(message: Any, data: bytes) -> Any:
