@@ -25,6 +25,8 @@ from sklearn.linear_model import LogisticRegression
 import mlinfer
 from mlinfer import ComponentError, InferencePipeline
 from mlinfer._cli._admin import admin
+from mlinfer._cli._console import Console
+from mlinfer._online import Nowhere
 from mlinfer._online._keys import new_key
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost, SklearnHost, _sklearn
@@ -263,6 +265,17 @@ def test_the_command_serves_probes_and_metrics_beside_the_model(package, tmp_pat
     finally:
         server.kill()
         server.communicate()
+
+
+def test_the_console_says_of_a_model_that_is_served_alone_that_nothing_is_kept():
+    def said(pipeline, log):
+        facts = json.loads(Console(pipeline, why_not=None, log=log).get("/pipeline")[2])
+        return facts["flow"][-1]["name"], facts["flow"][-1]["detail"], facts["logged"]
+
+    unlogged = InferencePipeline(IterableSource(nothing), pipeline().job.host, Nowhere())
+    assert said(unlogged, "behind") == ("none", "answers are not kept", "nowhere")
+    assert said(pipeline(), "behind")[::2] == ("MemoryDestination", "behind the reply")
+    assert said(pipeline(), "before_reply")[::2] == ("MemoryDestination", "before the reply")
 
 
 # --- the access log -------------------------------------------------------------------------------------------------
