@@ -712,6 +712,23 @@ def test_there_are_so_many_connections_and_no_more(monkeypatch):
         assert opened == 10
 
 
+def test_one_connection_holds_an_eighth_of_the_calls_at_most(server):
+    with (
+        socket.create_connection(server.grpc_address.split(":"), timeout=20) as one,
+        one.makefile("rb") as said,
+    ):
+        one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+        length, kind = int.from_bytes(said.read(3)), int.from_bytes(said.read(1))
+        said.read(5)
+        settings = said.read(length)
+    assert kind == 4  # SETTINGS
+    found = {
+        int.from_bytes(settings[at : at + 2]): int.from_bytes(settings[at + 2 : at + 6])
+        for at in range(0, length, 6)
+    }
+    assert found[3] == 256  # MAX_CONCURRENT_STREAMS
+
+
 def greeted(one):
     """Whether the server speaks HTTP/2 with us."""
     try:

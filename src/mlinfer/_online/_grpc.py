@@ -23,10 +23,11 @@ from mlinfer._online._refusals import ENDS, refusal
 from mlinfer._online._routes import path_name
 from mlinfer._online._tensors import Kind
 from mlinfer._online._trace import trace_id
-from mlinfer._online._wire import JSON, MOST_CONNECTIONS, Refused
+from mlinfer._online._wire import JSON, Refused
 
 MOST_BYTES = 4 * 2**20
 """Of a message; gRPC takes memory for it while it comes in, whatever its size will be, so this is less than over HTTP."""
+MOST_CALLS = 2048
 MOST_READING = 32
 """Messages that come in at once; further ones wait in their senders, but for a window of 64 KiB."""
 MOST_PROBES, PROBE_SECONDS = 4, 1.0
@@ -48,6 +49,7 @@ OPTIONS = [
     ("grpc.max_receive_message_length", MOST_BYTES),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 16 * 2**10),
+    ("grpc.max_concurrent_streams", MOST_CALLS // 8),  # of one connection: further ones wait in their client
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 ]
 _OPEN = {"Check", "ServerLive", "ServerReady"}
@@ -114,7 +116,7 @@ class GrpcServer:
             ("grpc.max_connection_idle_ms", int(1000 * patience.idle)),
             ("grpc.server_handshake_timeout_ms", int(1000 * patience.head)),
         ]
-        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MOST_CONNECTIONS)
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MOST_CALLS)
         calls: dict[str, Call] = {
             "ServerLive": self._live, "ServerReady": self._server_ready, "ServerMetadata": self._about,
             "ModelReady": self._model_ready, "ModelMetadata": self._describe, "ModelInfer": self._infer,
