@@ -17,9 +17,10 @@ import pyarrow as pa
 import pytest
 
 from mlinfer import InferencePipeline
-from mlinfer._online import Serving, serving
+from mlinfer._online import Serving, _refusals, serving
 from mlinfer._online._connection import Connection
 from mlinfer._online._json import BadJson, parse
+from mlinfer._online._refusals import BUSY, ENDS, NOT_STORED, SHARE_TAKEN
 from mlinfer._online._routes import path_name
 from mlinfer._online._wire import MOST_BYTES, MOST_BYTES_AT_ONCE, MOST_ROWS, Patience
 from mlinfer.destinations import MemoryDestination
@@ -575,6 +576,24 @@ def test_there_is_room_for_so_many_bytes_and_no_more(server, client):
             connection.sendall(announced)
             assert connection.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 100"
         refused(server, announced, 503, end=False)
+
+
+def test_a_refusal_that_many_get_keeps_nothing_of_what_they_asked(client):
+    """One that is kept for all and raised again and again would keep each frame that it came through, and the records in it."""
+    records = b"[" + b",".join([GOOD] * MOST_ROWS) + b"]"
+    with ThreadPoolExecutor(8) as pool:
+        found = list(
+            pool.map(lambda _: client.post("/predict", content=records, headers=JSON).status_code, range(24))
+        )
+    assert found.count(503) > 3
+    assert all(one.__traceback__ is None for one in (BUSY, ENDS, NOT_STORED, SHARE_TAKEN))
+
+
+def test_what_is_kept_for_all_is_never_raised_itself():
+    for file in Path(_refusals.__file__).parent.glob("*.py"):
+        assert not re.search(
+            r"raise (BUSY|ENDS|FULL|NOT_STORED|SHARE_TAKEN)\b(?!\.anew)", file.read_text()
+        ), file
 
 
 def test_there_are_so_many_connections_and_no_more(monkeypatch):

@@ -165,7 +165,7 @@ class Desk:
     def _check_room(self, ask: Ask, within: float) -> None:
         """Raises Refused: it would wait for too long."""
         if self._waiting and self._rows + ask.rows > self._max_rows:
-            raise BUSY
+            raise BUSY.anew()
         ahead = queued = self._seconds(self._rows + ask.rows)
         if self._inside:
             ahead += max(0.0, self._pace.seconds(self._inside) - (ask.since - self._entered))

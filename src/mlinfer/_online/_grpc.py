@@ -89,7 +89,7 @@ class Waiting:
     def refuse(self, refused: Refused) -> None:
         """Say why there is no answer."""
         if not self.answered.done():
-            self.answered.set_exception(refused)
+            self.answered.set_exception(refused.anew())
 
 
 class GrpcServer:
@@ -196,7 +196,7 @@ class GrpcServer:
     def _let_in(self, context: Any, call: _Call) -> None:
         """Note whose key this is. Raises Refused: nobody's, or the server ends."""
         if self._leaving:
-            raise ENDS
+            raise ENDS.anew()
         if self.keys is not None:
             call.key = self.keys.holder(_said(context, "authorization")).name
 

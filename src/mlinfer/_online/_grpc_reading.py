@@ -40,7 +40,7 @@ class Messages:
                 wait.reschedule(None)
                 found = await self._read(context)
         except TimeoutError as error:
-            raise BUSY from error
+            raise BUSY.anew() from error
         if isinstance(found, bytes):
             return found
         raise Refused(400, "wanted a message, found none")
@@ -54,7 +54,7 @@ class Messages:
 
     async def _read(self, context: Any) -> Any:
         if self._ended:
-            raise ENDS
+            raise ENDS.anew()
         limit = asyncio.timeout(self._seconds / SHARE if self._waiting else self._seconds)
         self._limits[limit] = bool(self._waiting)
         try:

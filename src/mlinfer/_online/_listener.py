@@ -112,9 +112,9 @@ class Listener:
     def hold(self, size: int, key: str | None = None) -> int:
         """Take room for so many bytes of a request, or give it back (negative). Raises Refused: there is not enough."""
         if size > 0 and (self._held + size > MOST_BYTES_AT_ONCE or (self._held and self._short)):
-            raise BUSY
+            raise BUSY.anew()
         if size > 0 and self._has_its_share(key):
-            raise SHARE_TAKEN
+            raise SHARE_TAKEN.anew()
         self._held += size
         if key is not None:
             self._shares[key] += size

@@ -190,7 +190,7 @@ def ready_if(ready: Callable[[], bool], data: bytes) -> Callable[[Order, bytes],
     def handle(order: Order, body: bytes) -> None:
         del body
         if not ready():
-            raise ENDS
+            raise ENDS.anew()
         order.answer(data)
 
     return handle
