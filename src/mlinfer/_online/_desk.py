@@ -326,6 +326,7 @@ class Thread:
     def _work(self) -> None:
         while (thing := self._things.get()) is not None:
             thing()
+            del thing  # and what it was done for, which may be large
 
 
 def _told(error: BaseException) -> Exception:

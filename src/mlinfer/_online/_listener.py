@@ -52,6 +52,7 @@ class Listener:
         self.room = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._held = 0
         self._shares: Counter[str] = Counter()  # of that, by the name of a key
+        self._untaken: dict[Connection, int] = {}  # bytes of answers, those that have waited longest first
         self._crowded = crowded
         limit = memory_limit()
         self._soft = None if limit is None else SOFT * limit / (1 + neighbours)  # who share it
@@ -59,9 +60,8 @@ class Listener:
         self._server: Any = None
         self._doors: Doors | None = None
         self._loop = asyncio.get_running_loop()
-        self.now = (
-            time.monotonic
-        )  # a loop's own clock may stand still while it works, and may know whole milliseconds only
+        # a loop's own clock may stand still while it works, and may know whole milliseconds only
+        self.now = time.monotonic
         """Seconds on the clock of deadlines."""
 
     async def open(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
@@ -108,6 +108,7 @@ class Listener:
     def forget(self, connection: Connection) -> None:
         """It has ended."""
         self._connections.discard(connection)
+        self._untaken.pop(connection, None)
 
     def hold(self, size: int, key: str | None = None) -> int:
         """Take room for so many bytes of a request, or give it back (negative). Raises Refused: there is not enough."""
@@ -119,6 +120,16 @@ class Listener:
         if key is not None:
             self._shares[key] += size
         return size
+
+    def untaken(self, connection: Connection, size: int) -> None:
+        """So many bytes wait for a client to take them (0: none do). Together too many: whoever has let them wait longest goes."""
+        self._untaken.pop(connection, None)
+        if size:
+            self._untaken[connection] = size
+        while len(self._untaken) > 1 and sum(self._untaken.values()) > MOST_BYTES_AT_ONCE:
+            oldest = next(iter(self._untaken))
+            del self._untaken[oldest]
+            oldest.give_up()
 
     def _has_its_share(self, key: str | None) -> bool:
         """Whether a key has more than half of what is under way, and what is left must do for the others."""

@@ -48,7 +48,9 @@ class Order:
     def __init__(self, head: Head, length: int, route: Route, connection: Connection) -> None:
         self.head, self.length, self.route = head, length, route
         self._connection = connection
-        self.ask: Ask | None = None
+        self.ask: Ask | None = (
+            None  # until it is answered: two that hold each other would wait for the collector
+        )
         self.key: Key | None = None
         self.within: float | None = None
         """Seconds that the client will wait for its answer."""
@@ -79,15 +81,18 @@ class Order:
     def answer(self, data: bytes, kind: str = JSON, more: tuple[str, ...] = ()) -> None:
         """Give the answer."""
         self._connection.answer(self, data, kind, more)
+        self.ask = None
 
     def refuse(self, refused: Refused) -> None:
         """Give the reason why there is none."""
         self._connection.refuse(self, refused)
+        self.ask = None
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more."""
         if self.ask is not None:
             self.ask.abandoned = True
+            self.ask = None
 
 
 class Routes:
