@@ -740,7 +740,7 @@ def greeted(one):
 @pytest.mark.parametrize("bind", ["0.0.0.0:0", "nowhere", "127.0.0.1"])
 def test_an_address_that_others_can_reach_or_that_is_none_is_refused(bind):
     pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
-    with pytest.raises(ConfigError, match=r"bind: wanted"), pipeline.serving(grpc_bind=bind):
+    with pytest.raises(ConfigError, match=r"^grpc_bind: wanted"), pipeline.serving(grpc_bind=bind):
         pass
 
 
