@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORE := .venv-core
-KSERVE := .venv-kserve
 AUDIT := .venv-audit
 PIP := $(BIN)/python -m pip install --quiet
 
@@ -34,6 +33,12 @@ $(VENV)/.test: $(VENV)/.core
 	$(PIP) --editable '.[test]'
 	touch $@
 
+# kserve asks for pandas before 3 and for psutil before 6, and brings Kubernetes: what its clients import, and nothing else,
+# lies in a folder of its own, where one test looks for it.
+$(VENV)/.kserve: | $(VENV)/.test
+	$(PIP) --no-deps --upgrade --target $(VENV)/kserve 'kserve>=0.21' annotated-doc 'cloudevents<2' deprecation fastapi opentelemetry-api starlette
+	touch $@
+
 $(VENV)/.dev: $(VENV)/.test
 	$(PIP) --editable '.[test,dev]'
 	touch $@
@@ -46,14 +51,14 @@ $(CORE)/.installed: pyproject.toml README.md $(shell find src -name __pycache__ 
 	touch $@
 
 .PHONY: venv
-venv: $(VENV)/.test ## set up .venv with mlinfer and what its tests need
+venv: $(VENV)/.test $(VENV)/.kserve ## set up .venv with mlinfer and what its tests need
 
 .PHONY: demo
 demo: $(VENV)/.core ## run the demo; installs the core dependencies only
 	$(BIN)/mlinfer demo
 
 .PHONY: test
-test: $(VENV)/.test $(if $(ARGS),,$(CORE)/.installed) ## run every test and every example in a docstring (ARGS="-k name" picks)
+test: $(VENV)/.test $(VENV)/.kserve $(if $(ARGS),,$(CORE)/.installed) ## run every test and every example in a docstring (ARGS="-k name" picks)
 	$(BIN)/python -m pytest $(ARGS)
 	$(if $(ARGS),,$(CORE)/bin/python scripts/run_readme_example.py)
 
@@ -65,16 +70,6 @@ test-browser: $(VENV)/.dev ## test the console in headless Chromium, which is in
 	@test -n "$(CHROMIUM)" || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq -y chromium >/dev/null; } || { \
 	  echo "wanted Chromium, found none; install it, or name it: make test-browser CHROMIUM=/path/to/chromium" >&2; exit 1; }
 	CHROMIUM="$${CHROMIUM:-$$(command -v $(or $(CHROMIUM),chromium))}" $(BIN)/python -m pytest --override-ini=addopts= --import-mode=importlib -q tests/browser $(ARGS)
-
-# kserve wants pandas 2 and an older psutil: an environment of its own, with its client and nothing of ours.
-$(KSERVE)/.installed: | $(BIN)/python
-	$(BIN)/python -m venv $(KSERVE)
-	$(KSERVE)/bin/python -m pip install --quiet 'kserve>=0.21'
-	touch $@
-
-.PHONY: test-kserve
-test-kserve: $(VENV)/.test $(KSERVE)/.installed ## ask a server by the clients of kserve
-	MLINFER_KSERVE_PYTHON=$(CURDIR)/$(KSERVE)/bin/python $(BIN)/python -m pytest -n0 tests/test_foreign_clients.py
 
 .PHONY: torture
 torture: $(VENV)/.test ## kill, stop, race and cut pipelines thousands of times, and judge what they delivered (ARGS="--lane 'kill sqlite' --seed 1")
@@ -134,5 +129,5 @@ bench-online: $(VENV)/.test ## measure the server beside its peers; needs wrk (A
 
 .PHONY: clean
 clean: ## remove everything that can be made again
-	rm -rf $(VENV) $(CORE) $(KSERVE) $(AUDIT) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CORE) $(AUDIT) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

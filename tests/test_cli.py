@@ -9,6 +9,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from http.client import HTTPConnection
@@ -552,17 +553,48 @@ def test_a_client_of_the_admin_port_that_leaves_is_not_told_about(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_connections_beyond_the_room_there_is_are_closed():
+def test_whoever_connects_to_the_admin_port_and_is_silent_keeps_no_probe_out():
     with admin("127.0.0.1:0", Readiness(), PrometheusMetrics(), anywhere=False) as url:
         host, _, port = url.removeprefix("http://").partition(":")
-        silent = [socket.create_connection((host, int(port))) for _ in range(MOST_CONNECTIONS)]
+        silent = [
+            socket.create_connection((host, int(port)), timeout=20) for _ in range(3 * MOST_CONNECTIONS)
+        ]
+        silent[-1].sendall(
+            b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+        )
         try:
-            with socket.create_connection((host, int(port)), timeout=20) as beyond:
-                assert beyond.recv(1) == b""
+            for _ in range(3):
+                assert _get(f"{url}/live") == (200, b"live\n")
+            assert silent[0].recv(1) == b""  # the oldest gave way
+            silent[-1].sendall(b"{}")
+            assert silent[-1].recv(12) == b"HTTP/1.0 404"
         finally:
             for connection in silent:
                 connection.close()
-        _until(lambda: _get(f"{url}/live") == (200, b"live\n"))  # once it has seen that they are gone
+
+
+def test_beyond_the_room_for_those_who_are_being_answered_connections_are_closed():
+    go_on, inside = threading.Event(), []
+
+    class Slow(NoPages):
+        def get(self, path):
+            inside.append(path)
+            go_on.wait(20)
+            return 200, "text/plain", b"late"
+
+    with admin("127.0.0.1:0", Readiness(), PrometheusMetrics(), anywhere=False, pages=Slow()) as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        asked = [socket.create_connection((host, int(port)), timeout=20) for _ in range(MOST_CONNECTIONS)]
+        for one in asked:
+            one.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        _until(lambda: len(inside) == MOST_CONNECTIONS)
+        with socket.create_connection((host, int(port)), timeout=20) as beyond:
+            assert beyond.recv(1) == b""
+        go_on.set()
+        for one in asked:
+            with closing(one), one.makefile("rb") as answer:
+                assert answer.read().endswith(b"late")
+        _until(lambda: _get(f"{url}/live") == (200, b"live\n"))
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,8 @@ def conform(array, field):
         (pa.array([2**63, 5], pa.uint64()), required(pa.int64()), [5], [(0, "wrong_type")]),
         (pa.array([2.0**63, -(2.0**63)]), required(pa.int64()), [-(2**63)], [(0, "wrong_type")]),
         (pa.array([1e300, 1.5]), required(pa.float32()), [1.5], [(0, "wrong_type")]),
+        (pa.array([70_000, 2, None]), optional(pa.float16()), [2.0, None], [(0, "wrong_type")]),
+        (pa.array([decimal.Decimal(70_000), decimal.Decimal(2)]), required(pa.float16()), [2.0], [(0, "wrong_type")]),
         (pa.array([None, None]), optional(pa.list_(pa.float64(), 3)), [None, None], []),
         (pa.array([None, None]), required(pa.string()), [], [(0, "missing_value"), (1, "missing_value")]),
         (pa.array(["a", None]).dictionary_encode(), required(pa.string()), ["a"], [(1, "missing_value")]),

@@ -22,8 +22,8 @@ from tritonclient.utils import InferenceServerException
 
 from mlinfer import Batching, ConfigError, InferencePipeline
 from mlinfer._online._crew import serving
-from mlinfer._online._grpc import _Messages
 from mlinfer._online._grpc_messages import CLASSES, MESSAGES
+from mlinfer._online._grpc_reading import Messages
 from mlinfer._online._serving import Serving
 from mlinfer._online._tensors import DTYPES
 from mlinfer._online._wire import Patience
@@ -419,34 +419,49 @@ def test_a_message_that_does_not_come_is_waited_for_so_long():
             none(iter(()), timeout=20)
 
 
-def test_so_many_messages_come_in_at_once_and_the_next_one_waits(monkeypatch):
+def test_so_many_messages_come_in_at_once_and_for_the_next_one_the_oldest_makes_room(monkeypatch):
     monkeypatch.setattr("mlinfer._online._grpc.MOST_READING", 2)
     pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
     with (
-        serving(pipeline.job, Serving("127.0.0.1:0", **HERE), Patience(body=3)) as server,
+        serving(pipeline.job, Serving("127.0.0.1:0", **HERE), Patience(body=10)) as server,
         grpc.insecure_channel(server.grpc_address) as channel,
         triton.InferenceServerClient(server.grpc_address) as client,
     ):
         begun, come = time.perf_counter(), reads(monkeypatch)
         stuck = [channel.stream_unary(INFER).future(unsent(), timeout=20) for _ in range(2)]
         assert all(come.acquire(timeout=10) for _ in stuck)
-        # whoever waits for room has as long as they, and must not run out of time together with them
-        time.sleep(1)
         found = client.infer("duck", [tensor("v", np.array([3]), "INT64")]).as_numpy("o").tolist()
         assert found == [3]
-        assert time.perf_counter() - begun >= 3  # so long the others were waited for
-        assert {one.code().name for one in stuck} == {"DEADLINE_EXCEEDED"}
+        assert 0.9 < time.perf_counter() - begun < 5  # one of the others had its second
+        assert [one.done() for one in stuck].count(True) == 1
+        assert next(one for one in stuck if one.done()).details() == "wanted the whole message within 1 s"
+
+
+def test_of_many_who_send_nothing_none_keeps_out_a_probe():
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with (
+        pipeline.serving(**HERE) as server,
+        grpc.insecure_channel(server.grpc_address) as channel,
+        triton.InferenceServerClient(server.grpc_address) as client,
+    ):
+        check = channel.stream_unary("/grpc.health.v1.Health/Check")
+        stuck = [check.future(unsent(), timeout=20) for _ in range(60)]
+        for _ in range(5):
+            begun = time.perf_counter()
+            assert client.is_server_live()
+            assert time.perf_counter() - begun < 0.5
+        assert {one.code().name for one in stuck} <= {"DEADLINE_EXCEEDED", "UNAVAILABLE"}
 
 
 def reads(monkeypatch):
     """Counts the messages that the server has begun to read."""
-    begun, read = threading.Semaphore(0), _Messages.read
+    begun, read = threading.Semaphore(0), Messages.read
 
     def counted(self, *asked):
         begun.release()
         return read(self, *asked)
 
-    monkeypatch.setattr(_Messages, "read", counted)
+    monkeypatch.setattr(Messages, "read", counted)
     return begun
 
 
@@ -698,6 +713,23 @@ def test_there_are_so_many_connections_and_no_more(monkeypatch):
         assert opened == 10
 
 
+def test_one_connection_holds_an_eighth_of_the_calls_at_most(server):
+    with (
+        socket.create_connection(server.grpc_address.split(":"), timeout=20) as one,
+        one.makefile("rb") as said,
+    ):
+        one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+        length, kind = int.from_bytes(said.read(3)), int.from_bytes(said.read(1))
+        said.read(5)
+        settings = said.read(length)
+    assert kind == 4  # SETTINGS
+    found = {
+        int.from_bytes(settings[at : at + 2]): int.from_bytes(settings[at + 2 : at + 6])
+        for at in range(0, length, 6)
+    }
+    assert found[3] == 256  # MAX_CONCURRENT_STREAMS
+
+
 def greeted(one):
     """Whether the server speaks HTTP/2 with us."""
     try:
@@ -709,7 +741,7 @@ def greeted(one):
 @pytest.mark.parametrize("bind", ["0.0.0.0:0", "nowhere", "127.0.0.1"])
 def test_an_address_that_others_can_reach_or_that_is_none_is_refused(bind):
     pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
-    with pytest.raises(ConfigError, match=r"bind: wanted"), pipeline.serving(grpc_bind=bind):
+    with pytest.raises(ConfigError, match=r"^grpc_bind: wanted"), pipeline.serving(grpc_bind=bind):
         pass
 
 

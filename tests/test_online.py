@@ -13,7 +13,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -30,7 +30,7 @@ from mlinfer import (
     TransientError,
     Workers,
 )
-from mlinfer._engine import Step
+from mlinfer._engine import Delivery, Step
 from mlinfer._isolate import KINDS
 from mlinfer._layout import lay_out
 from mlinfer._online import Serving, serving
@@ -564,6 +564,46 @@ def test_a_log_that_failed_for_a_moment_is_opened_again(caplog):
     assert lost > 0
     assert destination.kept == [str(n) for n in range(lost, 30)]
     assert f"the prediction log lacks {lost} answer" in caplog.text
+
+
+def test_a_log_that_failed_is_opened_again_after_a_while(monkeypatch):
+    monkeypatch.setattr("mlinfer._online._log.AGAIN_SECONDS", 0.3)
+    destination = Failing(OSError("disk full"))
+    with client_of(pipeline(destination=destination)) as client:
+        client.post("/predict", json=row("lost"))
+        for n in range(100):
+            if destination.kept:
+                break
+            client.post("/predict", json=row(str(n)))
+            time.sleep(0.05)
+    assert destination.opened == 2
+    assert "lost" not in destination.kept
+
+
+def test_a_log_never_takes_over_from_a_server_that_began_later(tmp_path, monkeypatch, caplog):
+    from mlinfer.destinations import SqlDestination
+
+    monkeypatch.setattr("mlinfer._online._log.AGAIN_SECONDS", 0.0)
+    destination = SqlDestination(f"sqlite:///{tmp_path}/log.db", "answers", if_exists="append")
+    made, commit = pipeline(destination=destination, name="shop"), Delivery.commit
+    failing = [TransientError("reconnect", wait=0.0)]
+
+    def failing_once(self, **how):
+        if failing:
+            raise failing.pop()
+        commit(self, **how)
+
+    with (
+        made.serving(log="before_reply") as older,
+        made.serving(log="before_reply") as newer,
+    ):
+        monkeypatch.setattr(Delivery, "commit", failing_once)
+        asked = [(older, 503), (older, 503), (newer, 200), (older, 503), (newer, 200)]
+        for n, (server, status) in enumerate(asked):
+            assert httpx.post(f"{server.url}/predict", json=row(str(n))).status_code == status, n
+    assert "FencedError" in caplog.text
+    with closing(sqlite3.connect(tmp_path / "log.db")) as database:
+        assert sorted(name for (name,) in database.execute("SELECT whose FROM answers")) == ["2", "4"]
 
 
 def test_a_log_that_cannot_be_opened_is_told_before_the_server_listens():

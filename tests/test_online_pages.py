@@ -25,6 +25,8 @@ from sklearn.linear_model import LogisticRegression
 import mlinfer
 from mlinfer import ComponentError, InferencePipeline
 from mlinfer._cli._admin import admin
+from mlinfer._cli._console import Console
+from mlinfer._online import Nowhere
 from mlinfer._online._keys import new_key
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost, SklearnHost, _sklearn
@@ -265,6 +267,17 @@ def test_the_command_serves_probes_and_metrics_beside_the_model(package, tmp_pat
         server.communicate()
 
 
+def test_the_console_says_of_a_model_that_is_served_alone_that_nothing_is_kept():
+    def said(pipeline, log):
+        facts = json.loads(Console(pipeline, why_not=None, log=log).get("/pipeline")[2])
+        return facts["flow"][-1]["name"], facts["flow"][-1]["detail"], facts["logged"]
+
+    unlogged = InferencePipeline(IterableSource(nothing), pipeline().job.host, Nowhere())
+    assert said(unlogged, "behind") == ("none", "answers are not kept", "nowhere")
+    assert said(pipeline(), "behind")[::2] == ("MemoryDestination", "behind the reply")
+    assert said(pipeline(), "before_reply")[::2] == ("MemoryDestination", "before the reply")
+
+
 # --- the access log -------------------------------------------------------------------------------------------------
 
 
@@ -285,6 +298,18 @@ def test_a_line_per_request_says_all_but_what_the_records_hold(caplog):
     assert lines[1].endswith(other.headers["X-Request-Id"])
     assert lines[2].startswith("- - 404 ")
     assert "hunter2" not in caplog.text
+
+
+def test_a_line_says_the_milliseconds_of_a_quick_request_too(caplog):
+    with (
+        caplog.at_level(logging.INFO, "mlinfer.access"),
+        pipeline().serving(access_log=True) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        for _ in range(10):
+            client.get("/live")
+    told = [re.search(r" ms=(\S+)", record.getMessage())[1] for record in caplog.records]
+    assert any(not one.endswith(".000") for one in told), told
 
 
 def test_without_the_option_nothing_is_logged(caplog):

@@ -1,6 +1,7 @@
 """The server's promises about HTTP: what is not a good request gets a clear 4xx as JSON, and the next one its answer."""
 
 import asyncio
+import gc
 import gzip
 import json
 import re
@@ -8,8 +9,9 @@ import resource
 import socket
 import struct
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -17,9 +19,11 @@ import pyarrow as pa
 import pytest
 
 from mlinfer import InferencePipeline
-from mlinfer._online import Serving, serving
+from mlinfer._online import Serving, _refusals, serving
 from mlinfer._online._connection import Connection
+from mlinfer._online._desk import Ask
 from mlinfer._online._json import BadJson, parse
+from mlinfer._online._refusals import BUSY, ENDS, NOT_STORED, SHARE_TAKEN
 from mlinfer._online._routes import path_name
 from mlinfer._online._wire import MOST_BYTES, MOST_BYTES_AT_ONCE, MOST_ROWS, Patience
 from mlinfer.destinations import MemoryDestination
@@ -240,7 +244,7 @@ def test_headers_that_two_parsers_could_read_differently_are_refused(server, cli
 @pytest.mark.parametrize(
     "host",
     [b"", b"Host: evil.example\r\n", b"Host: evil.example:80\r\n", b"Host: localhost.evil.example\r\n", b"Host:\r\n",
-     b"Host: localhost:x\r\n", b"Host: localhost@evil\r\n", b"Host: localhost\r\nHost: evil.example\r\n"],
+     b"Host: localhost:x\r\n", b"Host: localhost:\xb2\r\n", b"Host: localhost:123456\r\n", b"Host: localhost@evil\r\n", b"Host: localhost\r\nHost: evil.example\r\n"],
 )  # fmt: skip
 def test_a_name_that_is_not_this_machines_is_refused(server, client, host):
     head = POST + host + b"Content-Type: application/json\r\nContent-Length: 8\r\n\r\n"
@@ -575,6 +579,86 @@ def test_there_is_room_for_so_many_bytes_and_no_more(server, client):
             connection.sendall(announced)
             assert connection.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 100"
         refused(server, announced, 503, end=False)
+
+
+def test_of_answers_that_nobody_takes_so_many_bytes_wait_and_no_more(monkeypatch):
+    """Whoever has let his wait longest goes, and those who ask now are answered all the same."""
+    size, room = 32 * 2**20, 40 * 2**20
+    monkeypatch.setattr("mlinfer._online._listener.MOST_BYTES_AT_ONCE", room)
+    host = FunctionHost(
+        lambda records: {"y": ["z" * size] * len(records)},
+        {"x": pa.float64()},
+        {"y": pa.string()},
+        version="1",
+    )
+    long = InferencePipeline(MemorySource({"x": [0.0]}), host, MemoryDestination())
+    with long.serving() as server, ExitStack() as stack:
+        clients = []
+        for _ in range(3):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(20)
+            host, port = server.url.removeprefix("http://").split(":")
+            client.connect((host, int(port)))
+            client.sendall(HEAD + b"Connection: close\r\nContent-Length: 8\r\n\r\n" + GOOD)
+            assert client.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+            clients.append(client)
+        until(lambda: 0 < waiting(server) <= room)
+        assert [taken(client) > size for client in clients] == [False, False, True]
+
+
+def test_an_idle_connection_keeps_nothing_of_the_records_that_it_brought(server):
+    def asked():
+        return [one for one in gc.get_objects() if isinstance(one, Ask)]
+
+    until(lambda: not asked())
+    with ExitStack() as stack:
+        for _ in range(3):
+            connection = stack.enter_context(connected(server))
+            for _ in range(2):
+                connection.sendall(HEAD + b"Content-Length: 8\r\n\r\n" + GOOD)
+                assert taken_apart(connection.recv(4096)) == [(200, {"y": 2.0})]
+        until(lambda: not asked())
+
+
+def test_a_refusal_that_many_get_keeps_nothing_of_what_they_asked(client):
+    """One that is kept for all and raised again and again would keep each frame that it came through, and the records in it."""
+    records = b"[" + b",".join([GOOD] * MOST_ROWS) + b"]"
+    with ThreadPoolExecutor(8) as pool:
+        found = list(
+            pool.map(lambda _: client.post("/predict", content=records, headers=JSON).status_code, range(24))
+        )
+    assert found.count(503) > 3
+    assert all(one.__traceback__ is None for one in (BUSY, ENDS, NOT_STORED, SHARE_TAKEN))
+    until(lambda: len([one for one in gc.get_objects() if isinstance(one, Ask)]) <= 1)
+
+
+def test_what_is_kept_for_all_is_never_raised_itself():
+    for file in Path(_refusals.__file__).parent.glob("*.py"):
+        assert not re.search(
+            r"raise (BUSY|ENDS|FULL|NOT_STORED|SHARE_TAKEN)\b(?!\.anew)", file.read_text()
+        ), file
+
+
+def waiting(server):
+    """Bytes of answers that its connections hold."""
+    return sum(one._transport.get_write_buffer_size() for one in list(server.listener._connections))
+
+
+def until(happened):
+    deadline = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def taken(client):
+    """How many bytes come before the end."""
+    found = 0
+    with suppress(ConnectionResetError):
+        while piece := client.recv(2**20):
+            found += len(piece)
+    return found
 
 
 def test_there_are_so_many_connections_and_no_more(monkeypatch):

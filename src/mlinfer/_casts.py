@@ -132,7 +132,8 @@ def _cast_to_float(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.n
     if pt.is_decimal(array.type) and pt.is_float16(wanted):
         array = array.cast(pa.float64(), safe=False)
     result = array.cast(wanted, safe=False)
-    if not (pt.is_floating(array.type) and wanted.bit_width < array.type.bit_width):
+    narrower = pt.is_floating(array.type) and wanted.bit_width < array.type.bit_width
+    if not (narrower or pt.is_float16(wanted)):  # which is too small for many integers, too
         return result, None
     if not result.null_count and finite_in_all(to_numpy(result)):
         return result, None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from types import MappingProxyType
@@ -122,21 +123,41 @@ class Listener(ThreadingHTTPServer):
         super().__init__(address, Answer)
         self.readiness, self.metrics, self.pages = readiness, metrics, pages
         self.anywhere = not ip_address(address[0]).is_loopback
-        self._room = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self._silent: dict[socket.socket, None] = {}  # those who have not asked yet, the oldest first
+        self._asked: set[socket.socket] = set()
+        self._lock = threading.Lock()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Take a connection if there is room; else it is closed."""
-        if self._room.acquire(blocking=False):
+        """Take a connection; where there is no room, the oldest that has not asked yet is closed, and else this one."""
+        with self._lock:
+            room = len(self._silent) + len(self._asked) < MOST_CONNECTIONS
+            silent = None if room else next(iter(self._silent), None)
+            if room or silent is not None:
+                self._silent[request] = None
+            if silent is not None:
+                del self._silent[silent]
+                with suppress(OSError):  # it has just gone
+                    silent.shutdown(socket.SHUT_RDWR)  # its thread closes it
+        if room or silent is not None:
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
+
+    def asked(self, request: Any) -> None:
+        """A request is there in whole: it is answered before anybody takes its place."""
+        with self._lock:
+            if request in self._silent:
+                del self._silent[request]
+                self._asked.add(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer, and make room."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._room.release()
+            with self._lock:
+                self._silent.pop(request, None)
+                self._asked.discard(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what went wrong; a client that has gone is none of it."""
@@ -153,6 +174,7 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Live, ready, metrics, or a page."""
+        self.server.asked(self.connection)
         if self._is_for_us():
             self._send_or_tell(self._found())
 
@@ -164,6 +186,7 @@ class Answer(BaseHTTPRequestHandler):
             return
         body = self._body()
         if isinstance(body, bytes):
+            self.server.asked(self.connection)
             self._send_or_tell(self.server.pages.post(self.path, body))
         else:
             self.close_connection = True

@@ -21,6 +21,8 @@ FILES = {
 }
 TAKES = MappingProxyType({**dict.fromkeys(FILES, "GET"), "/pipeline": "GET", "/try": "POST"})
 SECONDS = 30.0
+WHEN = {"before_reply": "before the reply", "behind": "behind the reply"}
+NONE = {"name": "none", "detail": "answers are not kept"}
 
 
 class Console:
@@ -72,16 +74,19 @@ class Console:
 
     def _facts(self) -> dict[str, Any]:
         """What does not change while the server runs."""
+        from mlinfer._online import Nowhere  # a whole server, which is there by now
+
         job = self._pipeline.job
+        kept = not isinstance(job.destination, Nowhere)
         place = "not yet serving" if self.url is None else self.url
         flow = [
             {"role": "Requests", "name": "HTTP", "detail": place},
             {"role": "Host", **_part(job.host)},
-            {"role": "Prediction log", **_part(job.destination)},
+            {"role": "Prediction log", **(_part(job.destination) if kept else NONE)},
         ]
         return {
             "name": job.name or "unnamed", "serving": self.url is not None, "flow": flow,
-            "logged": "before the reply" if self._log == "before_reply" else "behind the reply",
+            "logged": WHEN[self._log] if kept else "nowhere",
             "why_not": self._why_not, "form": self._form(),
         }  # fmt: skip
 

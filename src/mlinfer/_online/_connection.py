@@ -92,10 +92,12 @@ class Connection(asyncio.Protocol):
         """The client does not take its answers: it gets no further ones."""
         self._stuck = True
         self._enter("taking")
+        self._listener.untaken(self, self._transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """It does again."""
         self._stuck = False
+        self._listener.untaken(self, 0)
         if self.phase == "taking":
             self._enter("idle")
             self._go_on()
@@ -139,7 +141,7 @@ class Connection(asyncio.Protocol):
         else:
             failpoint("server.parse")
             order = self._listener.routes.order(_head.read(raw), self)
-            self._last_head = (raw, order)
+            self._last_head = (raw, order.again())  # without what the body will bring
         self._buffer = buffer[end + 4 :]
         self._order = order
         self._holder = order.key.name if order.key is not None else None
@@ -249,12 +251,17 @@ class Connection(asyncio.Protocol):
         if self.phase == "body":
             self._refuse(Refused(408, f"wanted the whole body within {self._listener.patience.body:g} s"))
         elif self.phase == "answer" and self._order is not None:
-            self._order.abandon()
-            self.refuse(self._order, BUSY)
+            order = self._order
+            self.refuse(order, BUSY)
+            order.abandon()
         elif self.phase == "parting":
             self._close()
         else:
-            self._transport.abort()
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Part at once, and forget what is still to be sent."""
+        self._transport.abort()
 
     def stop(self, *, now: bool) -> None:
         """The server ends: an idle connection closes; with `now` a request that still comes in is refused, too."""

@@ -165,7 +165,7 @@ class Desk:
     def _check_room(self, ask: Ask, within: float) -> None:
         """Raises Refused: it would wait for too long."""
         if self._waiting and self._rows + ask.rows > self._max_rows:
-            raise BUSY
+            raise BUSY.anew()
         ahead = queued = self._seconds(self._rows + ask.rows)
         if self._inside:
             ahead += max(0.0, self._pace.seconds(self._inside) - (ask.since - self._entered))
@@ -326,6 +326,7 @@ class Thread:
     def _work(self) -> None:
         while (thing := self._things.get()) is not None:
             thing()
+            del thing  # and what it was done for, which may be large
 
 
 def _told(error: BaseException) -> Exception:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 from typing import Any
 
 import grpc
@@ -17,6 +15,7 @@ from mlinfer._errors import ConfigError
 from mlinfer._online._access import tell
 from mlinfer._online._desk import Ask, Desk
 from mlinfer._online._grpc_messages import CLASSES, HEALTH, NOT_SERVING, SERVICE, SERVING
+from mlinfer._online._grpc_reading import Messages
 from mlinfer._online._grpc_tensors import GrpcTensors
 from mlinfer._online._keys import Keys
 from mlinfer._online._listener import Listener
@@ -24,10 +23,11 @@ from mlinfer._online._refusals import ENDS, refusal
 from mlinfer._online._routes import path_name
 from mlinfer._online._tensors import Kind
 from mlinfer._online._trace import trace_id
-from mlinfer._online._wire import JSON, MOST_CONNECTIONS, Refused
+from mlinfer._online._wire import JSON, Refused
 
 MOST_BYTES = 4 * 2**20
 """Of a message; gRPC takes memory for it while it comes in, whatever its size will be, so this is less than over HTTP."""
+MOST_CALLS = 2048
 MOST_READING = 32
 """Messages that come in at once; further ones wait in their senders, but for a window of 64 KiB."""
 MOST_PROBES, PROBE_SECONDS = 4, 1.0
@@ -49,6 +49,7 @@ OPTIONS = [
     ("grpc.max_receive_message_length", MOST_BYTES),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 16 * 2**10),
+    ("grpc.max_concurrent_streams", MOST_CALLS // 8),  # of one connection: further ones wait in their client
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 ]
 _OPEN = {"Check", "ServerLive", "ServerReady"}
@@ -88,7 +89,7 @@ class Waiting:
     def refuse(self, refused: Refused) -> None:
         """Say why there is no answer."""
         if not self.answered.done():
-            self.answered.set_exception(refused)
+            self.answered.set_exception(refused.anew())
 
 
 class GrpcServer:
@@ -99,8 +100,8 @@ class GrpcServer:
         self.keys: Keys | None = None
         self._server: Any = None
         self._leaving = False
-        self._messages = _Messages(MOST_READING, listener.patience.body)
-        self._probes = _Messages(MOST_PROBES, PROBE_SECONDS)
+        self._messages = Messages(MOST_READING, listener.patience.body)
+        self._probes = Messages(MOST_PROBES, PROBE_SECONDS)
 
     async def open(
         self, address: str, tls: tuple[Any, Any] | None, keys: Keys | None, *, shared: bool = False
@@ -115,7 +116,7 @@ class GrpcServer:
             ("grpc.max_connection_idle_ms", int(1000 * patience.idle)),
             ("grpc.server_handshake_timeout_ms", int(1000 * patience.head)),
         ]
-        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MOST_CONNECTIONS)
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MOST_CALLS)
         calls: dict[str, Call] = {
             "ServerLive": self._live, "ServerReady": self._server_ready, "ServerMetadata": self._about,
             "ModelReady": self._model_ready, "ModelMetadata": self._describe, "ModelInfer": self._infer,
@@ -195,7 +196,7 @@ class GrpcServer:
     def _let_in(self, context: Any, call: _Call) -> None:
         """Note whose key this is. Raises Refused: nobody's, or the server ends."""
         if self._leaving:
-            raise ENDS
+            raise ENDS.anew()
         if self.keys is not None:
             call.key = self.keys.holder(_said(context, "authorization")).name
 
@@ -272,38 +273,6 @@ class GrpcServer:
             raise Refused(
                 404, f"there is no such model or version here; wanted {self._form.model}, version {there}"
             )
-
-
-class _Messages:
-    """Reads the message of each call, so many at once, in so many seconds; half of them at most for one key of several."""
-
-    def __init__(self, most: int, seconds: float) -> None:
-        self._room, self._seconds = asyncio.Semaphore(most), seconds
-        self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(
-            lambda: asyncio.Semaphore(max(most // 2, 1))
-        )
-        self._limits: set[asyncio.Timeout] = set()
-
-    async def read(self, context: Any, key: str | None) -> bytes:
-        """The message. Raises Refused: it does not come, or not in time."""
-        share = nullcontext() if key is None else self._shares[key]
-        limit = asyncio.timeout(self._seconds)
-        self._limits.add(limit)
-        try:
-            async with limit, share, self._room:
-                found = await context.read()
-        except TimeoutError as error:
-            raise Refused(408, f"wanted the whole message within {self._seconds:g} s") from error
-        finally:
-            self._limits.discard(limit)
-        if isinstance(found, bytes):
-            return found
-        raise Refused(400, "wanted a message, found none")
-
-    def end(self) -> None:
-        """Wait no longer for messages that are still coming in."""
-        for limit in self._limits:
-            limit.reschedule(0)
 
 
 def _parsed(message: Any, data: bytes) -> Any:

@@ -7,6 +7,7 @@ import resource
 import socket
 import ssl
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -51,6 +52,7 @@ class Listener:
         self.room = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._held = 0
         self._shares: Counter[str] = Counter()  # of that, by the name of a key
+        self._untaken: dict[Connection, int] = {}  # bytes of answers, those that have waited longest first
         self._crowded = crowded
         limit = memory_limit()
         self._soft = None if limit is None else SOFT * limit / (1 + neighbours)  # who share it
@@ -58,7 +60,8 @@ class Listener:
         self._server: Any = None
         self._doors: Doors | None = None
         self._loop = asyncio.get_running_loop()
-        self.now = self._loop.time
+        # a loop's own clock may stand still while it works, and may know whole milliseconds only
+        self.now = time.monotonic
         """Seconds on the clock of deadlines."""
 
     async def open(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
@@ -84,9 +87,9 @@ class Listener:
         self._server.close()
         await asyncio.sleep(0.01)
         self.stopping = True
-        begun = self._loop.time()
+        begun = self.now()
         while self._connections or (self._doors is not None and self._doors.busy):
-            seconds = self._loop.time() - begun
+            seconds = self.now() - begun
             if self._doors is not None and seconds > LAST_SECONDS:
                 self._doors.give_up()
             for connection in list(self._connections) if seconds > LAST_SECONDS else ():
@@ -105,17 +108,28 @@ class Listener:
     def forget(self, connection: Connection) -> None:
         """It has ended."""
         self._connections.discard(connection)
+        self._untaken.pop(connection, None)
 
     def hold(self, size: int, key: str | None = None) -> int:
         """Take room for so many bytes of a request, or give it back (negative). Raises Refused: there is not enough."""
         if size > 0 and (self._held + size > MOST_BYTES_AT_ONCE or (self._held and self._short)):
-            raise BUSY
+            raise BUSY.anew()
         if size > 0 and self._has_its_share(key):
-            raise SHARE_TAKEN
+            raise SHARE_TAKEN.anew()
         self._held += size
         if key is not None:
             self._shares[key] += size
         return size
+
+    def untaken(self, connection: Connection, size: int) -> None:
+        """So many bytes wait for a client to take them (0: none do). Together too many: whoever has let them wait longest goes."""
+        self._untaken.pop(connection, None)
+        if size:
+            self._untaken[connection] = size
+        while len(self._untaken) > 1 and sum(self._untaken.values()) > MOST_BYTES_AT_ONCE:
+            oldest = next(iter(self._untaken))
+            del self._untaken[oldest]
+            oldest.give_up()
 
     def _has_its_share(self, key: str | None) -> bool:
         """Whether a key has more than half of what is under way, and what is left must do for the others."""
@@ -138,7 +152,7 @@ class Listener:
         return len(self._connections)
 
     def _look(self) -> None:
-        now = self._loop.time()
+        now = self.now()
         if self._soft is not None:
             self._short = memory_taken() > self._soft
         for connection in list(self._connections):

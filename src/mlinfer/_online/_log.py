@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from mlinfer._clock import SystemClock
 from mlinfer._engine import Answers, Delivery, Job, Outputs, Running, Spending, Tally, fingerprint
-from mlinfer._errors import TransientError
+from mlinfer._errors import FencedError, TransientError
 from mlinfer._events import manager
 from mlinfer._layout import Layout
 from mlinfer._online._backlog import REST_SECONDS, Backlog, Stored
@@ -28,6 +28,8 @@ from mlinfer._retry import Retry
 from mlinfer._text import count
 
 LOOK_SECONDS = 0.2
+AGAIN_SECONDS = 30.0
+"""After a failure that does not pass by itself: a full disk, say, in which somebody makes room."""
 MOST_WAITING = 1000
 """Batches of answers that share a commit, at most."""
 _logger = logging.getLogger("mlinfer")
@@ -56,9 +58,9 @@ class Sampled:
 class PredictionLog:
     """Hands answers to the destination on a thread of its own.
 
-    Answers that find the backlog full or the destination failing are dropped and counted. After a transient failure the
-    destination is opened again, after any other the log stays silent. Whoever waits for answers to be durable shares a
-    commit with all that came meanwhile.
+    Answers that find the backlog full or the destination failing are dropped and counted. After a failure the destination is
+    opened again: soon if the failure is transient, after a while if not, and never if another server has taken it over. Whoever
+    waits for answers to be durable shares a commit with all that came meanwhile.
     """
 
     def __init__(self, opened: Callable[[ExitStack, Callable[[int], None]], Delivery], retry: Retry) -> None:
@@ -144,8 +146,11 @@ class PredictionLog:
             _logger.warning(
                 "the prediction log failed for the moment; answers go on without it", exc_info=True
             )
-        except Exception:
-            self._let_go(float("inf"))
+        except Exception as error:
+            again = (
+                float("inf") if isinstance(error, FencedError) else self._clock.monotonic() + AGAIN_SECONDS
+            )
+            self._let_go(again)
             _logger.exception("the prediction log failed; answers go on without it")
 
     def _let_go(self, again: float) -> None:
@@ -176,10 +181,11 @@ class Refusals(Tally):
 def prediction_log(job: Job, layout: Layout, run: str) -> Iterator[PredictionLog]:
     """Open the pipeline's destination as a log. Its scope is NAME/serve: it never fences the batch job."""
     job = replace(job, name=f"{job.name or 'unnamed'}/serve", rejects=None, side={}, checkpoint=None)
+    epochs: dict[str, int] = {}  # opened again, it must not take over from a server that began later
 
     def opened(stack: ExitStack, kept: Callable[[int], None]) -> Delivery:
         with ExitStack() as opening:  # closed again when opening fails halfway
-            outputs = opening.enter_context(Outputs(job, Scope(job.name or "", run=run), {}))
+            outputs = opening.enter_context(Outputs(job, Scope(job.name or "", run=run), epochs))
             outputs.open(layout.output, {})
             stack.push(opening.pop_all())
         assert outputs.main is not None  # noqa: S101 - open() has set it

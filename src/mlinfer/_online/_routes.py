@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mlinfer._online._desk import Ask
     from mlinfer._online._keys import Key, Keys
 
+_PORT = re.compile("[0-9]{1,5}")
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -46,7 +48,9 @@ class Order:
     def __init__(self, head: Head, length: int, route: Route, connection: Connection) -> None:
         self.head, self.length, self.route = head, length, route
         self._connection = connection
-        self.ask: Ask | None = None
+        self.ask: Ask | None = (
+            None  # until it is answered: two that hold each other would wait for the collector
+        )
         self.key: Key | None = None
         self.within: float | None = None
         """Seconds that the client will wait for its answer."""
@@ -77,15 +81,18 @@ class Order:
     def answer(self, data: bytes, kind: str = JSON, more: tuple[str, ...] = ()) -> None:
         """Give the answer."""
         self._connection.answer(self, data, kind, more)
+        self.ask = None
 
     def refuse(self, refused: Refused) -> None:
         """Give the reason why there is none."""
         self._connection.refuse(self, refused)
+        self.ask = None
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more."""
         if self.ask is not None:
             self.ask.abandoned = True
+            self.ask = None
 
 
 class Routes:
@@ -162,7 +169,7 @@ class Routes:
     def _check_name(self, head: Head) -> None:
         """A page in a browser must not reach a loopback server under a name of its own choosing."""
         name, colon, port = (head.one("host") or "").partition(":")
-        if name.lower() not in self._names or (colon and not port.isdigit()):
+        if name.lower() not in self._names or (colon and not _PORT.fullmatch(port)):
             raise Refused(400, "wanted exactly one Host header that names this machine")
 
 
@@ -188,7 +195,7 @@ def ready_if(ready: Callable[[], bool], data: bytes) -> Callable[[Order, bytes],
     def handle(order: Order, body: bytes) -> None:
         del body
         if not ready():
-            raise ENDS
+            raise ENDS.anew()
         order.answer(data)
 
     return handle

@@ -72,9 +72,9 @@ class Serving:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot work, or should not."""
-        addresses = {self.bind: self._address()[0]}
+        addresses = {"bind": self._address()[0]}
         if self.grpc_bind is not None:
-            addresses[self.grpc_bind] = _address_of(self.grpc_bind, "grpc_bind")[0]
+            addresses["grpc_bind"] = _address_of(self.grpc_bind, "grpc_bind")[0]
         if isinstance(self.names, str) or not all(map(_HOST_NAME.fullmatch, self.names)):
             msg = f"names: wanted a list of host names without ports, such as ['scores.example'], found {shown(self.names)}"
             raise ConfigError(msg)
@@ -87,15 +87,15 @@ class Serving:
         if self.workers < 1:
             msg = f"workers: wanted a number of processes of 1 or more, found {shown(self.workers)}"
             raise ConfigError(msg)
-        for bind, address in addresses.items():
+        for option, address in addresses.items():
             if not address.is_loopback:
-                self._check_reachable(bind)
+                self._check_reachable(option, getattr(self, option))
 
-    def _check_reachable(self, bind: str) -> None:
+    def _check_reachable(self, option: str, bind: str) -> None:
         lacking = self._lacking()
         if lacking and not self.insecure:
             msg = (
-                f"bind: wanted a loopback address, such as 127.0.0.1:8080, or TLS and keys, found {bind!r} without "
+                f"{option}: wanted a loopback address, such as 127.0.0.1:8080, or TLS and keys, found {bind!r} without "
                 f"{' and '.join(lacking)}; give tls= and keys= (--tls-cert, --tls-key, --keys), or put a proxy that has "
                 "them in front and allow it by insecure=True (--insecure-bind)"
             )

@@ -58,6 +58,12 @@ class Refused(Exception):  # noqa: N818 - an answer, not a failure
         """Seconds after which a client may try again, if that helps."""
         self.data = dump({"error": text, **more})
 
+    def anew(self) -> Refused:
+        """The same, to be raised: what is raised keeps the frames that it came through, and all that was asked there."""
+        other = Refused.__new__(Refused, *self.args)
+        other.__dict__.update(self.__dict__)
+        return other
+
 
 def reply(
     status: int, data: bytes, *, close: bool = False, kind: str = JSON, more: tuple[str, ...] = ()
