@@ -48,9 +48,8 @@ class Order:
     def __init__(self, head: Head, length: int, route: Route, connection: Connection) -> None:
         self.head, self.length, self.route = head, length, route
         self._connection = connection
-        self.ask: Ask | None = (
-            None  # until it is answered: two that hold each other would wait for the collector
-        )
+        self.ask: Ask | None = None
+        """Until it is answered: two that hold each other would wait for the garbage collector."""
         self.key: Key | None = None
         self.within: float | None = None
         """Seconds that the client will wait for its answer."""
