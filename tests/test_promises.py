@@ -72,7 +72,7 @@ def test_the_server_does_not_describe_its_calls(channel):
 
 
 def test_there_are_so_many_calls_at_once_and_no_more(monkeypatch):
-    monkeypatch.setattr("mlinfer._online._grpc.MOST_CONNECTIONS", 2)
+    monkeypatch.setattr("mlinfer._online._grpc.MOST_CALLS", 2)
     begun, go = threading.Event(), threading.Event()
 
     def slow(x):
