@@ -320,14 +320,15 @@ def test_times_behind_a_standard_scaler_run_compiled(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [1, 15, 16, 17, 999])
-def test_a_product_is_computed_block_by_block(tmp_path, monkeypatch, rows):
+@pytest.mark.parametrize("block", [16 * 8 * 3, 8], ids=["16 records", "less than a record"])
+def test_a_product_is_computed_block_by_block(tmp_path, monkeypatch, rows, block):
     records, _ = frame(1000)
     records["c"] = records["a"] + 1.0
     inputs = records[["a", "b", "c"]]
     batch = pa.RecordBatch.from_pandas(inputs[:rows], preserve_index=False)
     several = LogisticRegression().fit(inputs, records["month"] % 3)
     one = LinearRegression().fit(inputs, records["month"])
-    monkeypatch.setattr(_form, "BLOCK_BYTES", 16 * 8 * 3)  # 16 records of three numbers
+    monkeypatch.setattr(_form, "BLOCK_BYTES", block)
     for model, ask in ((several, "predict_proba"), (one, "predict")):
         path = mlinfer.save(model, tmp_path / f"{ask}.mlinfer", example=inputs)
         with SklearnHost(path, method=ask).open() as opened:

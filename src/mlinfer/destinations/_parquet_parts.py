@@ -265,7 +265,7 @@ def check_writable(schema: pa.Schema, compression: str, where: Path) -> None:
     for field in schema:
         try:
             _try(field)
-        except (pa.ArrowException, OSError, NotImplementedError) as error:
+        except (pa.ArrowException, OSError) as error:
             msg = f"{where}: field {field.name!r}: wanted a type that Parquet can hold, found {field.type} ({error}); answer or keep another type"
             raise ConfigError(msg) from error
     try:
@@ -276,12 +276,12 @@ def check_writable(schema: pa.Schema, compression: str, where: Path) -> None:
 
 
 def _try(field: pa.Field) -> None:
-    """Write no records of this type. Raises ArrowException, OSError, NotImplementedError: it cannot be."""
+    """Write no records of this type. Raises ArrowException or OSError: it cannot be."""
     import pyarrow.parquet as pq
 
     if pt.is_fixed_size_list(field.type) and not field.type.list_size:
         msg = "Arrow writes lists of the length 0, but cannot read them again"
-        raise NotImplementedError(msg)
+        raise pa.ArrowInvalid(msg)
     pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([field])).close()
 
 

@@ -69,7 +69,7 @@ class Form:
             return self.core.scores(take(records))
 
         plain = isinstance(self.core, Linear) and not lookups and len(inputs) > 1
-        return _by_blocks(scores, BLOCK_BYTES // (8 * len(inputs))) if plain else scores
+        return _by_blocks(scores, max(1, BLOCK_BYTES // (8 * len(inputs)))) if plain else scores
 
     def array_scorer(self, inputs: pa.Schema) -> Callable[[Sequence[np.ndarray]], Any] | None:
         """The same for one array per field, where all of them are float64 and needed as they are; None: they are not."""
