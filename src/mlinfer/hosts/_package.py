@@ -28,6 +28,7 @@ from mlinfer.hosts._manifest_shape import misfit
 from mlinfer.hosts._model_files import check_digest, read
 from mlinfer.hosts._pictures import TAKEN, Pictures
 from mlinfer.hosts._pillow import pillow
+from mlinfer.hosts._scikit_learn import scikit_learn
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -264,11 +265,10 @@ def _facts(manifest: bytes, path: Path) -> dict[str, Any]:
 
 def _check_version(facts: Mapping[str, Any], path: Path) -> None:
     """A compiled form answers the same whatever is installed; an estimator may not."""
-    import sklearn
-
+    here = scikit_learn().__version__
     fitted = facts["libraries"]["scikit-learn"]
-    if fitted.split(".")[:2] != sklearn.__version__.split(".")[:2]:
-        raise ConfigError(_skops_files.other_version(str(path), fitted, sklearn.__version__))
+    if fitted.split(".")[:2] != here.split(".")[:2]:
+        raise ConfigError(_skops_files.other_version(str(path), fitted, here))
 
 
 def _manifest(

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from mlinfer.hosts._scikit_learn import scikit_learn
+
 SURVEY = "skops.io._trusted_types"
 PUT_OFF = (
     "NUMPY_UFUNC_TYPE_NAMES",
@@ -47,6 +49,7 @@ def our_list_decides() -> Iterator[None]:
 
 def _import_without_survey() -> None:
     """Import skops.io with lists that are put off; with its own if it is not built as we know it."""
+    scikit_learn()
     importlib.import_module("skops")
     sys.modules[SURVEY] = _stand_in()
     try:

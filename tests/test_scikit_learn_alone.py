@@ -1,0 +1,82 @@
+"""A saved model is loaded and asked without pandas, which scikit-learn would bring along; who wants pandas has it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import mlinfer
+
+ASKED = """
+import sys
+from mlinfer import InferencePipeline
+from mlinfer.hosts import SklearnHost
+from mlinfer.destinations import MemoryDestination
+from mlinfer.sources import MemorySource
+import numpy as np
+host = SklearnHost("model.mlinfer", compile="never")
+print(InferencePipeline(MemorySource(np.zeros((3, 2))), host, MemoryDestination(), name="p").infer(np.array([[9.0, 9.0], [-9.0, -9.0]]))["y_pred"].to_pylist())
+print("pandas" in sys.modules, "sklearn" in sys.modules)
+"""
+FIXES = """
+import sklearn.utils.fixes as fixes
+print("pandas" in sys.modules)
+import pandas
+print(fixes.pd.DataFrame is pandas.DataFrame, sys.modules["pandas"] is pandas)
+"""
+FRAME = """
+import pandas
+frame = pandas.DataFrame({"a": [1.0, 2.0, None], "b": ["x", "y", "x"]})
+from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.preprocessing import OneHotEncoder
+print(make_column_transformer((SimpleImputer(), ["a"]), (OneHotEncoder(sparse_output=False), ["b"])).fit_transform(frame).tolist())
+"""
+MEANWHILE = """
+import sys, threading
+from mlinfer.hosts._scikit_learn import scikit_learn
+begin, found = threading.Barrier(2), []
+def other():
+    begin.wait()
+    import pandas
+    found.append(pandas.DataFrame)
+thread = threading.Thread(target=other)
+thread.start()
+begin.wait()
+scikit_learn()
+thread.join()
+import pandas
+print(found == [pandas.DataFrame])
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    x = np.array([[0.0, 1.0], [1.0, 2.0], [-1.0, 0.0], [2.0, 2.0]])
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(x, ["no", "yes", "no", "yes"])
+    mlinfer.save(model, tmp_path / "model.mlinfer", example=x)
+    return tmp_path
+
+
+def printed(folder, *statements):
+    command = [sys.executable, "-c", "\n".join(statements)]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=60, cwd=folder
+    ).stdout.splitlines()
+
+
+def test_a_saved_model_that_scikit_learn_answers_does_not_import_pandas(folder):
+    assert printed(folder, ASKED) == ["['yes', 'no']", "False True"]
+
+
+def test_scikit_learn_finds_pandas_when_it_is_given_a_data_frame(folder):
+    assert printed(folder, ASKED, FIXES)[2:] == ["False", "True True"]
+    assert printed(folder, ASKED, FRAME)[2:] == printed(folder, "import sys", FRAME)
+
+
+def test_a_thread_that_imports_pandas_meanwhile_gets_it(folder):
+    assert printed(folder, MEANWHILE) == ["True"]
