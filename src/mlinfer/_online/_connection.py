@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlinfer._failpoints import failpoint
 from mlinfer._online import _head
+from mlinfer._online._awake import AT_ONCE
 from mlinfer._online._refusals import BUSY, ENDS, FULL
 from mlinfer._online._wire import MOST_HEADER_BYTES, Refused, refusal, reply
 
@@ -31,9 +32,7 @@ class Connection(asyncio.Protocol):
         self._listener = listener
         self._transport: Any = None
         self._buffer: bytes | bytearray = b""
-        self._order: Order | None = (
-            None  # what the head asked for, while its body comes in or it is being answered
-        )
+        self._order: Order | None = None  # while its body comes in or it is being answered
         self._held = 0  # bytes of the listener's room
         self._holder: str | None = None  # by which key
         self._last_head: tuple[bytes, Order] | None = None
@@ -41,6 +40,7 @@ class Connection(asyncio.Protocol):
         self._in_turn = False  # the next request in the buffer has its turn soon
         self.phase, self.until = "idle", 0.0
         self._since = 0.0  # of the phase
+        self._hasty = False  # its latest request came at once behind the answer to the one before
 
     # --- what the event loop calls ---------------------------------------------------------------------------------
 
@@ -219,6 +219,8 @@ class Connection(asyncio.Protocol):
             self._part()
         elif not self._stuck:
             self._enter("idle")
+            if self._hasty:
+                self._listener.awake.stay()
             if self._buffer or self._ended:
                 self._in_turn = True
                 asyncio.get_running_loop().call_soon(self._continue)
@@ -295,5 +297,8 @@ class Connection(asyncio.Protocol):
 
     def _enter(self, phase: str) -> None:
         listener = self._listener
-        self.phase, self._since = phase, listener.now()
+        now = listener.now()
+        if self.phase == "idle":
+            self._hasty = now - self._since < AT_ONCE
+        self.phase, self._since = phase, now
         self.until = self._since + listener.seconds[phase]

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from mlinfer._online._awake import Awake
 from mlinfer._online._connection import Connection
 from mlinfer._online._counts import Counts
 from mlinfer._online._door import Doors
@@ -63,6 +64,7 @@ class Listener:
         # a loop's own clock may stand still while it works, and may know whole milliseconds only
         self.now = time.monotonic
         """Seconds on the clock of deadlines."""
+        self.awake = Awake(self._loop, self.now)
 
     async def open(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Accept connections."""

@@ -1,0 +1,76 @@
+"""A client that asks again at once is answered by a loop that has not gone to sleep; nobody else keeps it awake."""
+
+import asyncio
+import selectors
+import time
+
+import httpx
+import pyarrow as pa
+import pytest
+
+from mlinfer import InferencePipeline
+from mlinfer._online import _connection
+from mlinfer._online._awake import AT_ONCE, Awake
+from mlinfer.destinations import MemoryDestination
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import MemorySource
+
+HOST = FunctionHost(lambda x: {"y": 2 * x}, {"x": pa.float64()}, {"y": pa.float64()}, takes="numpy")
+LONG = 600.0
+
+
+@pytest.fixture
+def stays(monkeypatch):
+    """How often the loop was asked to stay awake."""
+    found = []
+    stay = Awake.stay
+    monkeypatch.setattr(Awake, "stay", lambda awake: (found.append(1), stay(awake)))
+    return found
+
+
+def asked(times):
+    pipeline = InferencePipeline(MemorySource({"x": [0.0]}), HOST, MemoryDestination())
+    with pipeline.serving() as server, httpx.Client(base_url=server.url) as client:
+        for x in range(times):
+            assert client.post("/predict", json={"x": x}).json() == {"y": 2.0 * x}
+        begun = time.process_time()
+        time.sleep(0.5)
+        return time.process_time() - begun
+
+
+class Spy(selectors.DefaultSelector):
+    """Remembers for how long the loop was ready to sleep."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = []
+
+    def select(self, timeout=None):
+        self.waits.append(timeout)
+        return super().select(0)
+
+
+def test_the_loop_stays_awake_for_a_moment_behind_an_answer_and_no_longer():
+    spy, clock = Spy(), [0.0]
+    loop = asyncio.SelectorEventLoop(spy)
+    awake = Awake(loop, lambda: clock[0])
+
+    awake.stay()
+    awake.stay()  # another answer
+    for seconds in (0.0, AT_ONCE / 2, 2 * AT_ONCE, 2 * AT_ONCE):
+        clock[0] = seconds
+        loop._run_once()
+    loop.close()
+    assert spy.waits == [0, 0, 0, None], "awake, awake, awake, asleep until something comes"
+
+
+def test_a_client_that_asks_at_once_keeps_the_loop_awake_until_it_stops_asking(monkeypatch, stays):
+    monkeypatch.setattr(_connection, "AT_ONCE", LONG)
+    assert asked(20) < 0.25, "the loop went on turning behind the last answer"
+    assert len(stays) == 20
+
+
+def test_a_client_that_takes_its_time_lets_the_loop_sleep(monkeypatch, stays):
+    monkeypatch.setattr(_connection, "AT_ONCE", 0.0)
+    asked(20)
+    assert not stays
