@@ -14,7 +14,7 @@ from mlinfer.destinations import (
     SqlDestination,
     Tee,
 )
-from mlinfer.hosts import OnnxHost, SklearnHost
+from mlinfer.hosts import OnnxHost, SklearnHost, manifest
 from mlinfer.sources import MemorySource
 
 
@@ -120,3 +120,22 @@ def test_a_watched_onnx_file_may_name_a_variable(tmp_path, monkeypatch):
             OnnxHost("${PLACE}/m.onnx", watch=watch).open(),
         ):
             pass
+
+
+def test_a_path_means_the_same_wherever_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MODELS", "models")
+    model = LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
+    saved = mlinfer.save(model, "~/${MODELS}/m.mlinfer", example=np.ones((1, 1)))
+    assert saved == mlinfer.located("~/${MODELS}/m.mlinfer") == tmp_path / "models/m.mlinfer"
+    assert (tmp_path / "models/m.mlinfer/manifest.json").is_file()
+    assert manifest("~/${MODELS}/m.mlinfer")["model_id"] == "m"
+    with SklearnHost("~/${MODELS}/m.mlinfer").open() as opened:
+        assert opened.signature.model_id == "m"
+
+
+def test_a_home_folder_that_nobody_has_is_named():
+    with pytest.raises(
+        ConfigError, match=r"~nobody-here/x: wanted a home folder for ~nobody-here, found none"
+    ):
+        mlinfer.located("~nobody-here/x")

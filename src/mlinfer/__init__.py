@@ -69,7 +69,7 @@ from mlinfer._records import batch_from_rows
 from mlinfer._rejects import REJECTS, STAGES
 from mlinfer._replay import Choice
 from mlinfer._report import RunReport
-from mlinfer._resolve import resolve
+from mlinfer._resolve import located, resolve
 from mlinfer._retry import Retry
 from mlinfer._signature import Signature, finite, nonfinite, spelled
 from mlinfer._tabular import to_arrow
@@ -158,6 +158,7 @@ __all__ = [
     "json_objects",
     "json_texts",
     "load_pipeline",
+    "located",
     "nonfinite",
     "observer",
     "quoted_texts",

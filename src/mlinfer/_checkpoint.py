@@ -13,7 +13,7 @@ from mlinfer import durable
 from mlinfer._envelope import Envelope
 from mlinfer._errors import ChangedError, ConfigError
 from mlinfer._progress import ENVELOPE, Progress
-from mlinfer._resolve import resolve
+from mlinfer._resolve import located
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ class Checkpoint:
 
         Raises FencedError while another run holds it, ChangedError if it is damaged, ConfigError if it is another pipeline's.
         """
-        path, owner = Path(resolve(os.fspath(self.path))).expanduser(), (scope.pipeline, scope.output)
+        path, owner = located(self.path), (scope.pipeline, scope.output)
         if scope.read_only:
             durable.expect_writable(path.parent)
             yield CheckpointFile(path, _read(path, owner), owner)

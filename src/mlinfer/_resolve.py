@@ -1,4 +1,4 @@
-"""Secrets stay out of definitions: a text names the variable or the file that holds them."""
+"""Secrets and places stay out of definitions: a text names the variable or the file that holds them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,27 @@ def resolve(text: str) -> str:
     if _FILE.match(text):
         return _content(Path(_VARIABLE.sub(_value, text.removeprefix("file:"))))
     return _VARIABLE.sub(_value, text)
+
+
+def located(path: str | os.PathLike[str]) -> Path:
+    """Where the file or folder is that somebody wrote: variables are looked up as by `resolve`, and `~` is a home folder.
+
+    Every part that takes a path calls this when it opens, so that a path means the same wherever it is written. What is
+    relative stays so.
+
+    Raises ConfigError: what `resolve` raises; or there is no such home folder.
+
+    >>> import os
+    >>> os.environ["MONTH"] = "2024-05"
+    >>> print(located("scores/${MONTH}.csv").as_posix())
+    scores/2024-05.csv
+    """
+    found = Path(resolve(os.fspath(path)))
+    try:
+        return found.expanduser()
+    except RuntimeError as error:
+        msg = f"{os.fspath(path)}: wanted a home folder for {found.parts[0]}, found none; write the path in full"
+        raise ConfigError(msg) from error
 
 
 def _value(match: re.Match[str]) -> str:

@@ -15,7 +15,17 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.types as pt
 
-from mlinfer import Batch, ConfigError, DataDestination, Progress, Scope, as_column, json_texts, quoted_texts
+from mlinfer import (
+    Batch,
+    ConfigError,
+    DataDestination,
+    Progress,
+    Scope,
+    as_column,
+    json_texts,
+    located,
+    quoted_texts,
+)
 from mlinfer.destinations._appended import (
     Appended,
     IfExists,
@@ -23,7 +33,7 @@ from mlinfer.destinations._appended import (
     open_appended,
 )
 from mlinfer.destinations._pruning import prune_csv
-from mlinfer.destinations._sidecar import committed_text, located, stored_progress
+from mlinfer.destinations._sidecar import committed_text, stored_progress
 from mlinfer.destinations._spellable import check_types, refuse_far_times
 
 FORMULA = r"^[=+\-@\t\r]"

@@ -11,7 +11,7 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlinfer import Batch, DataDestination, Progress, Scope, as_column, json_objects
+from mlinfer import Batch, DataDestination, Progress, Scope, as_column, json_objects, located
 from mlinfer.destinations._appended import (
     Appended,
     IfExists,
@@ -19,7 +19,7 @@ from mlinfer.destinations._appended import (
     open_appended,
 )
 from mlinfer.destinations._pruning import prune_json_lines
-from mlinfer.destinations._sidecar import committed_text, located, stored_progress
+from mlinfer.destinations._sidecar import committed_text, stored_progress
 from mlinfer.destinations._spellable import check_types, refuse_far_times
 
 SPELLED = {"string", "large_string", "string_view", "binary", "large_binary", "binary_view"}

@@ -23,7 +23,7 @@ from mlinfer import (
     Scope,
     durable,
     failpoint,
-    resolve,
+    located,
 )
 from mlinfer.destinations._parquet_parts import (
     Mark,
@@ -78,7 +78,7 @@ class ParquetDestination(DataDestination):
         """The records of this pipeline's parts, in the order of their commits. Raises ChangedError: a part is damaged."""
         import pyarrow.parquet as pq
 
-        ours, _ = survey(Path(resolve(os.fspath(self.path))).expanduser(), (scope.pipeline, scope.output))
+        ours, _ = survey(located(self.path), (scope.pipeline, scope.output))
         current, _ = in_force(ours, scope)
         for part in current:
             with pq.ParquetFile(part.path) as file:
@@ -86,12 +86,12 @@ class ParquetDestination(DataDestination):
 
     def prune(self, scope: Scope, before: datetime) -> int:
         """Remove the parts of one pipeline in which every reject is older; how many rejects there were."""
-        folder = Path(resolve(os.fspath(self.path))).expanduser()
+        folder = located(self.path)
         return prune_parts(folder, scope, before, self.compression)
 
     def stored(self, scope: Scope) -> Progress:
         """The progress in the footers of this pipeline's parts. Raises ChangedError: a part is damaged."""
-        ours, _ = survey(Path(resolve(os.fspath(self.path))).expanduser(), (scope.pipeline, scope.output))
+        ours, _ = survey(located(self.path), (scope.pipeline, scope.output))
         return merged(in_force(ours, scope)[0])
 
     @contextmanager
@@ -101,7 +101,7 @@ class ParquetDestination(DataDestination):
         Raises ConfigError: the folder holds other files, or parts with other fields; ChangedError: a part is damaged;
         FencedError: a newer run has written.
         """
-        folder = Path(resolve(os.fspath(self.path))).expanduser()
+        folder = located(self.path)
         scope = scope if scope.run else replace(scope, run=secrets.token_hex(8))
         self._check_settings(folder, schema)
         owner = (scope.pipeline, scope.output)

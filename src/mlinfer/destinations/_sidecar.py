@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlinfer import ChangedError, Progress, Scope, durable, resolve
+from mlinfer import ChangedError, Progress, Scope, durable
 
 ENVELOPE = durable.Envelope(
     "appended", 1, "restore it and the file from a backup, or start over with from_start=True"
@@ -83,11 +82,6 @@ def stored_progress(path: Path, scope: Scope) -> Progress:
     if found is None or not found.is_of(scope):
         return Progress()
     return found.progress
-
-
-def located(path: str | os.PathLike[str]) -> Path:
-    """Where a file is, once variables and `~` are looked up. Raises ConfigError: a variable is not set."""
-    return Path(resolve(os.fspath(path))).expanduser()
 
 
 def sidecar_of(path: Path) -> Path:

@@ -8,14 +8,10 @@ import re
 import stat
 from pathlib import Path
 
-from mlinfer import ConfigError, resolve
+from mlinfer import ConfigError
+from mlinfer import located as located  # noqa: PLC0414 - handed on, beside `read`, to what opens models
 
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-
-
-def located(path: str | os.PathLike[str]) -> Path:
-    """Where a model is, once variables and `~` are looked up. Raises ConfigError: a variable is not set."""
-    return Path(resolve(os.fspath(path))).expanduser()
 
 
 def read(path: Path | str, *, within: int | None = None, most: int | None = None) -> bytes:

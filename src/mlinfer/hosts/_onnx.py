@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import ConfigError, Host, Model, Signature, as_column, as_numpy, watched
-from mlinfer.hosts._model_files import check_digest, check_spelling, located, read, stamp
+from mlinfer import ConfigError, Host, Model, Signature, as_column, as_numpy, located, watched
+from mlinfer.hosts._model_files import check_digest, check_spelling, read, stamp
 from mlinfer.hosts._onnx_file import check_self_contained
 from mlinfer.hosts._onnx_session import session
 from mlinfer.hosts._onnx_values import Value, seen, value_of

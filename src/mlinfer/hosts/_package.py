@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer import ConfigError, Signature, batch_from_rows, durable
+from mlinfer import ConfigError, Signature, batch_from_rows, durable, located
 from mlinfer.hosts import _skops_files
 from mlinfer.hosts._compiling import SKLEARN, Compiled, described
 from mlinfer.hosts._feeding import Feed
@@ -160,7 +160,7 @@ def manifest(path: str | os.PathLike[str], sha256: str | None = None) -> dict[st
     Every file's digest is compared first; `sha256` is that of the manifest. No model is loaded. Raises ConfigError: this is
     no package, or it is damaged.
     """
-    path = Path(path)
+    path = located(path)
     if not path.is_dir():
         msg = f"{path}: wanted a package (a folder that mlinfer.save wrote), found {'a file' if path.exists() else 'nothing'}"
         raise ConfigError(msg)

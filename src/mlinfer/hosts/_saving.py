@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlinfer import ConfigError, Signature
+from mlinfer import ConfigError, Signature, located
 from mlinfer.hosts import _skops_files
 from mlinfer.hosts._answers_of import asked
 from mlinfer.hosts._compiling import Compiled, check_compile, form_of
@@ -73,7 +73,7 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     ...         print(model.signature.model_id)
     twice
     """
-    path = Path(path)
+    path = located(path)
     check_free(path, replace=replace)
     check_compile(compile)
     methods = asked(method)

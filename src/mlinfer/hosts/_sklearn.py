@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import ConfigError, Host, Model, watched
+from mlinfer import ConfigError, Host, Model, located, watched
 from mlinfer.hosts._compiling import Asked, check_compile
-from mlinfer.hosts._model_files import located, stamp
+from mlinfer.hosts._model_files import stamp
 from mlinfer.hosts._opening import Loading, Opened, open_estimator
 from mlinfer.hosts._package import MANIFEST
 from mlinfer.hosts._pictures import Pictured

@@ -6,13 +6,12 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import ConfigError, ConfirmationError
+from mlinfer import ConfigError, ConfirmationError, located
 from mlinfer.lifecycle._arguments import check_arguments
 from mlinfer.lifecycle._estimators import described
 from mlinfer.lifecycle._examples import Data, Plan, data_of
@@ -93,7 +92,7 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
     >>> found["accuracy"].low > 0.7
     True
     """
-    path, accept = Path(to), {} if accept is None else accept
+    path, accept = located(to), {} if accept is None else accept
     check_arguments(
         split,
         accept,

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from mlinfer import ConfigError, resolve
+from mlinfer import ConfigError, located
 
 PASSED_OVER = (".", "_")
 TEMPORARY = (".tmp", ".part")
@@ -53,7 +53,7 @@ def file_of(path: str | os.PathLike[str], partition: str) -> Path:
 
 def _split(path: str | os.PathLike[str]) -> tuple[Path, str | None]:
     """The part without wildcards and the rest (None: there are no wildcards, or the path is there as it is spelled)."""
-    whole = Path(resolve(os.fspath(path))).expanduser()
+    whole = located(path)
     if not glob.has_magic(str(whole)) or whole.exists():
         return whole, None
     parts = whole.parts

@@ -4,11 +4,10 @@ import json
 import sqlite3
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pyarrow as pa
 
-from mlinfer import DataDestination, FencedError, Progress, json_objects
+from mlinfer import DataDestination, FencedError, Progress, json_objects, located
 
 TABLES = (
     "CREATE TABLE IF NOT EXISTS documents (pipeline, output, id, document, PRIMARY KEY (pipeline, output, id))",
@@ -26,7 +25,7 @@ class Documents(DataDestination):
 
     @contextmanager
     def open(self, schema, scope):
-        file, mode = Path(self.path).absolute(), "rwc"
+        file, mode = located(self.path).absolute(), "rwc"
         if scope.read_only:  # `mlinfer check`: look, and create nothing
             mode = "ro" if file.exists() and file.stat().st_size else "memory"
         options = {
@@ -39,7 +38,7 @@ class Documents(DataDestination):
 
     def records(self, scope):
         """Read back, for `mlinfer rejects ls`; creates nothing."""
-        file = Path(self.path).absolute()
+        file = located(self.path).absolute()
         if not file.exists() or not file.stat().st_size:
             return
         query = "SELECT document FROM documents WHERE pipeline = ? AND output = ? ORDER BY rowid"

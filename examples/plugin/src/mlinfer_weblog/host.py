@@ -3,12 +3,11 @@
 import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import ConfigError, Host, Signature
+from mlinfer import ConfigError, Host, Signature, located
 
 EDGE = b"\n"  # before the first character and behind the last
 
@@ -23,7 +22,7 @@ class Surprise(Host):
     @contextmanager
     def open(self):
         try:
-            text = Path(self.usual).read_bytes()
+            text = located(self.usual).read_bytes()
         except OSError as error:
             msg = f"usual: wanted a file of usual paths, one a line, found {error.strerror} at {self.usual}"
             raise ConfigError(msg) from error

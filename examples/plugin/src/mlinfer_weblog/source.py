@@ -4,11 +4,10 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import pyarrow as pa
 
-from mlinfer import BadRecord, Batch, DataSource, EndOfInput, RecordIds, batch_from_rows
+from mlinfer import BadRecord, Batch, DataSource, EndOfInput, RecordIds, batch_from_rows, located
 
 LINE = re.compile(
     rb'(?P<client>\S+) \S+ \S+ \[(?P<time>[^]]+)\] "(?P<method>[A-Z]+) (?P<path>\S+)[^"]*" (?P<status>\d{3}) (?P<bytes>\d+|-)'
@@ -34,12 +33,12 @@ class AccessLogs(DataSource):
         return pa.schema(FIELDS)
 
     def partitions(self):
-        return sorted(path.name for path in Path(self.folder).iterdir() if path.suffix == ".log")
+        return sorted(path.name for path in located(self.folder).iterdir() if path.suffix == ".log")
 
     @contextmanager
     def open(self, partition, after, wanted):
         fields = pa.schema([self.schema().field(name) for name in wanted.names])
-        with Path(self.folder, partition).open("rb") as file:
+        with (located(self.folder) / partition).open("rb") as file:
             file.seek(after["byte"] if after else 0)
             yield LogReader(file, partition, after["line"] if after else 0, fields)
 
