@@ -20,7 +20,13 @@ from mlinfer import (
     RecordErrors,
     Scope,
 )
-from mlinfer.destinations import JsonLinesDestination, MemoryDestination, StdoutDestination, Tee
+from mlinfer.destinations import (
+    JsonLinesDestination,
+    MemoryDestination,
+    ParquetDestination,
+    StdoutDestination,
+    Tee,
+)
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
 
@@ -68,13 +74,13 @@ def test_everything_arrives_everywhere(tmp_path):
 
 def test_a_tee_promises_no_more_than_its_parts_together_can(tmp_path):
     keyed, transactional = Strict([], "write"), MemoryDestination()
-    assert not Tee(transactional, transactional).transactional
-    assert Tee(keyed, keyed).keyed
+    assert not Tee(transactional, MemoryDestination()).transactional
+    assert Tee(keyed, Strict([], "write")).keyed
     assert not Tee(keyed, transactional).keyed
     with pytest.raises(ConfigError, match="wanted two destinations or more"):
         Tee(keyed)
     source, checkpoint = MemorySource({"x": [1.0]}), Checkpoint(tmp_path / "c")
-    tee = Tee(transactional, transactional)
+    tee = Tee(transactional, MemoryDestination())
     with pytest.raises(GuaranteeError):
         InferencePipeline(source, HOST, tee, name="p", checkpoint=checkpoint, require="exactly-once").run()
     both = Tee(keyed, Strict([], "write"))
@@ -84,7 +90,20 @@ def test_a_tee_promises_no_more_than_its_parts_together_can(tmp_path):
     assert repr(Tee(JsonLinesDestination("a"), StdoutDestination())).startswith(
         "Tee(JsonLinesDestination(path='a'"
     )
-    assert Tee(StdoutDestination(), StdoutDestination()) == Tee(StdoutDestination(), StdoutDestination())
+    assert Tee(StdoutDestination(), transactional) == Tee(StdoutDestination(), transactional)
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        [StdoutDestination(), StdoutDestination()],
+        [ParquetDestination("scores"), ParquetDestination("scores")],
+        [MemoryDestination()] * 2,
+    ],
+)
+def test_one_place_twice_is_refused(twice):
+    with pytest.raises(ConfigError, match=r"Tee: wanted destinations that differ, found .* twice"):
+        Tee(JsonLinesDestination("a"), *twice)
 
 
 @pytest.mark.parametrize("when", ["write", "commit"])

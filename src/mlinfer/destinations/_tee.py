@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import combinations
 
 import pyarrow as pa
 
@@ -39,6 +40,10 @@ class Tee(DataDestination):
         if not others:
             msg = "Tee: wanted two destinations or more, found one; use it without Tee"
             raise ConfigError(msg)
+        for one, other in combinations(self.destinations, 2):
+            if one == other:
+                msg = f"Tee: wanted destinations that differ, found {one!r} twice, where every record would come twice; leave one out"
+                raise ConfigError(msg)
 
     @property
     def keyed(self) -> bool:  # type: ignore[override]
