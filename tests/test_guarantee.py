@@ -194,6 +194,17 @@ def test_one_place_for_two_outputs_is_refused_by_check_and_run(tmp_path, place):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_destination_of_anybodys_says_whether_two_outputs_can_lie_there():
+    @dataclass(frozen=True)
+    class OneFile(Destination):
+        holds_one_output = True
+
+    assert plan(main=Destination(keyed=True), rejects=Destination(keyed=True))
+    with pytest.raises(ConfigError, match="rejects: wanted a place of its own"):
+        plan(main=OneFile(keyed=True), rejects=OneFile(keyed=True))
+    assert plan(main=OneFile(keyed=True), rejects=OneFile(keyed=True, number=1))
+
+
 @pytest.mark.parametrize("place", [StdoutDestination, MemoryDestination])
 def test_what_keeps_nothing_apart_may_show_two_outputs(place):
     shown = place()

@@ -281,6 +281,10 @@ class DataDestination(Protocol):
     """Names the database or the like that holds the output: outputs of one pipeline in one store share a transaction
     (the main output's writer then `Joins`). None: nothing can be shared."""
 
+    holds_one_output: bool = False
+    """Whether two outputs of a pipeline cannot lie here; then equal recipes for two of them are refused before anything is
+    opened. False: they are kept apart by the scope."""
+
     concurrent: bool = False
     """Whether several writers of one output may be open at once; then each partition gets its own."""
 

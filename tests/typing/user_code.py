@@ -215,6 +215,7 @@ class ShapedDestination:
     transactional: bool = True
     keyed: bool = False
     store: str | None = None
+    holds_one_output: bool = False
     concurrent: bool = False
     commit_seconds: float = 1.0
 

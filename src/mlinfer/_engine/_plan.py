@@ -76,7 +76,7 @@ def _refuse_one_place_for_two(outputs: Mapping[str, DataDestination]) -> None:
     """Raise ConfigError if two outputs are one recipe that says `holds_one_output`: others keep theirs apart by the scope."""
     for first, second in combinations(outputs, 2):
         one, other = outputs[first], outputs[second]
-        if getattr(one, "holds_one_output", False) and one == other:
+        if one.holds_one_output and one == other:
             msg = f"{second}: wanted a place of its own, found {one!r}, where {first} goes; name another table, file or folder"
             raise ConfigError(msg)
 

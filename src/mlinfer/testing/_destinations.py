@@ -77,7 +77,7 @@ def check_destination(
 
 def _recipe(case: DestinationCase, folder: Path) -> None:
     destination = case.make(folder)
-    for power in ("transactional", "keyed", "concurrent"):
+    for power in ("transactional", "keyed", "holds_one_output", "concurrent"):
         claim = getattr(destination, power, None)
         expect(isinstance(claim, bool), f"{power} to be True or False", repr(claim), "say what it can do")
     check_recipe(destination)
