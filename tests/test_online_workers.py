@@ -1,5 +1,6 @@
 """Several server processes at one address: one pipeline, one log, one end."""
 
+import json
 import logging
 import os
 import signal
@@ -25,9 +26,9 @@ from sklearn.linear_model import LinearRegression
 
 import mlinfer
 from mlinfer import ComponentError, ConfigError, InferencePipeline, Retry
-from mlinfer.destinations import MemoryDestination
+from mlinfer.destinations import JsonLinesDestination, MemoryDestination
 from mlinfer.hosts import FunctionHost, SklearnHost
-from mlinfer.sources import IterableSource
+from mlinfer.sources import CsvSource, IterableSource
 from served import Loads, Remembering, nothing, who
 from test_online_pages import metrics
 
@@ -78,6 +79,49 @@ def server(log):
         workers=2, grpc_bind="127.0.0.1:0"
     ) as server:
         yield server
+
+
+# --- the source ---------------------------------------------------------------------------------------------------------
+
+
+def reading(source, tmp_path, keep=()):
+    outputs = {"y": pa.float64(), "pid": pa.int64()}
+    host = FunctionHost(who, {"x": pa.float64()}, outputs, takes="numpy", version="1")
+    return InferencePipeline(
+        source,
+        host,
+        JsonLinesDestination(tmp_path / "asked.jsonl"),
+        name="p",
+        keep=keep,
+        columns={"x": "value"},
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_server_asks_for_no_file_of_its_source_and_none_that_fits(tmp_path, workers, there):
+    if there:
+        (tmp_path / "in.csv").write_text("other\n1\n")
+    pipeline = reading(CsvSource(tmp_path / "in.csv"), tmp_path, keep={"id": "int64"})
+    with pytest.raises(ConfigError, match=r"no such column|no file"):
+        pipeline.check()
+    with pipeline.serving(workers=workers) as server:
+        found = httpx.post(f"{server.url}/predict", json={"id": 7, "value": 1}).json()
+    assert (found["id"], found["y"]) == (7, 2.0)
+    assert [json.loads(line)["id"] for line in (tmp_path / "asked.jsonl").read_text().splitlines()] == [7]
+
+
+def test_a_server_asks_its_source_for_the_types_that_keep_does_not_tell(tmp_path):
+    (tmp_path / "in.csv").write_text("id\n1\n")
+    with reading(CsvSource(tmp_path / "in.csv"), tmp_path, keep=["id"]).serving() as server:
+        assert httpx.post(f"{server.url}/predict", json={"id": 7, "value": 1}).json()["id"] == 7
+        assert httpx.post(f"{server.url}/predict", json={"id": "seven", "value": 1}).status_code == 422
+    nowhere = reading(CsvSource(tmp_path / "no.csv"), tmp_path, keep=["id"])
+    with (
+        pytest.raises(ConfigError, match=r"no\.csv.* or give the types of kept columns.*keep=\{'id'"),
+        nowhere.serving(),
+    ):
+        pass
 
 
 # --- one address ----------------------------------------------------------------------------------------------------

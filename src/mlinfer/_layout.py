@@ -78,15 +78,21 @@ def _lineage(names: Sequence[str], kept: pa.Schema, signature: Signature) -> pa.
 
 
 def _kept(signature: Signature, known: pa.Schema | None, keep: Keep, where: str) -> pa.Schema:
-    if isinstance(keep, str):
-        msg = f"keep: wanted a list of columns, found the text {keep!r}; write keep=[{keep!r}]"
-        raise ConfigError(msg)
+    fields = kept_fields(known, keep, where)
     taken = sorted(set(keep) & set(signature.outputs.names))
     if taken:
         msg = (
             f"keep: {', '.join(taken)} would bear the name of an answer of the model; "
             "rename the column in the source (Mapped), or do not keep it"
         )
+        raise ConfigError(msg)
+    return fields
+
+
+def kept_fields(known: pa.Schema | None, keep: Keep, where: str) -> pa.Schema:
+    """The columns to keep, with their types. Raises ConfigError: one has none; SchemaError: there is no such column."""
+    if isinstance(keep, str):
+        msg = f"keep: wanted a list of columns, found the text {keep!r}; write keep=[{keep!r}]"
         raise ConfigError(msg)
     return pa.schema([pa.field(name, _kept_type(name, known, keep, where)) for name in dict.fromkeys(keep)])
 

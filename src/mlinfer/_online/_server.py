@@ -39,6 +39,7 @@ from mlinfer._online._page import HTML, page, policy
 from mlinfer._online._predict import Predict
 from mlinfer._online._routes import Order, Route, Routes, path_name, ready_if, said
 from mlinfer._online._serving import Serving
+from mlinfer._online._unread import unread
 from mlinfer._online._wire import MOST_ROWS, Patience
 from mlinfer._protocols import Exemplifies, Model, Stateful
 
@@ -137,7 +138,7 @@ def serving_here(
     Raises ConfigError: the address is taken, or a file is not what it should be; the extra is not installed.
     Raises ComponentError: the model cannot answer its own example.
     """
-    place = place or Alone()
+    job, place = unread(job), place or Alone()
     keys, tls = check(how)
     with ExitStack() as stack:
         model = _model(job, stack)

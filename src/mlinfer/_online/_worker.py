@@ -16,14 +16,15 @@ import pyarrow as pa
 
 from mlinfer._engine import Answers, Job, end_here, leave_signals, portable, shared_cores, to_bytes
 from mlinfer._errors import ComponentError, ConfigError
-from mlinfer._layout import Keep, Layout
+from mlinfer._layout import Layout
 from mlinfer._online._backlog import REST_SECONDS, Backlog, Stored
 from mlinfer._online._counts import Counts
 from mlinfer._online._refusals import BUSY, NOT_STORED
 from mlinfer._online._server import Alone, Log, serving_here
 from mlinfer._online._serving import Serving
+from mlinfer._online._unread import unread
 from mlinfer._online._wire import Patience
-from mlinfer._protocols import DataDestination, DataSource, Host, Reader, Scope, Writer
+from mlinfer._protocols import DataDestination, DataSource, Host, Scope, Writer
 
 FIGURES_SECONDS = 0.5
 LOGGERS = ("mlinfer", "mlinfer.access")
@@ -33,9 +34,9 @@ OUTCOMES = (None, NOT_STORED, BUSY)
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a worker is told about the pipeline: its host comes beside it, its source and destination stay with the parent."""
+    """What a worker is told about the pipeline: its host comes beside it, its destination stays with the parent."""
 
-    source: tuple[pa.Schema | None, str]
+    source: DataSource
     settings: Mapping[str, Any]
     how: Serving
     patience: Patience | None
@@ -43,37 +44,16 @@ class Task:
 
     @classmethod
     def of(cls, job: Job, how: Serving, patience: Patience | None) -> Task:
-        """The task of every worker of a job. Asks the source for its columns."""
-        names = ("name", "columns", "lineage", "batching", "workers", "timeout", "retry")
+        """The task of every worker of a job."""
+        job = unread(job)
+        names = ("name", "keep", "columns", "lineage", "batching", "workers", "timeout", "retry")
         settings = {name: getattr(job, name) for name in names}
-        keep: Keep = dict(job.keep) if isinstance(job.keep, Mapping) else list(job.keep)
         levels = {name: logging.getLogger(name).getEffectiveLevel() for name in LOGGERS}
-        return cls((job.source.schema(), repr(job.source)), {**settings, "keep": keep}, how, patience, levels)
+        return cls(job.source, settings, how, patience, levels)
 
     def job(self, host: Host) -> Job:
         """The job, as far as a worker needs it."""
-        return Job(source=Elsewhere(*self.source), host=host, destination=Parent(), **self.settings)
-
-
-@dataclass(frozen=True)
-class Elsewhere(DataSource):
-    """A source that only the parent can open."""
-
-    known: pa.Schema | None
-    shown: str
-
-    def schema(self) -> pa.Schema | None:
-        """What the parent knows."""
-        return self.known
-
-    def open(self, partition: str, after: Any, wanted: pa.Schema) -> AbstractContextManager[Reader]:
-        """Raise ComponentError: a worker of a server reads no records."""
-        del partition, after, wanted
-        msg = f"wanted {self.shown} to be read by the parent of this worker alone"
-        raise ComponentError(msg)
-
-    def __repr__(self) -> str:
-        return self.shown
+        return Job(source=self.source, host=host, destination=Parent(), **self.settings)
 
 
 @dataclass(frozen=True)
