@@ -229,6 +229,34 @@ def test_an_error_is_one_line_whatever_it_says(capsys):
     assert capsys.readouterr().err == "mlinfer: error: a\\nb\\x1b[31m\n"
 
 
+class MuteError(Exception):
+    """An error that fails when it is asked what it says."""
+
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+class MuteComponentError(MuteError, ComponentError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MuteError(), "MuteError"),
+        (MuteComponentError("x"), "MuteComponentError"),
+        (ValueError(), "ValueError"),
+        (ComponentError("m"), "m"),
+    ],
+)
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_error_that_cannot_say_what_it_is_is_told_by_its_class(error, line, debug, capsys):
+    with ending(debug=debug) as end:
+        raise error from MuteError()
+    assert end.code == 4
+    assert f"mlinfer: error: {line}\n" in capsys.readouterr().err
+
+
 def test_a_wrong_definition_ends_with_2(folder):
     found = call("run", "nowhere.toml")
     assert (found.returncode, found.stdout) == (2, "")

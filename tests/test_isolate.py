@@ -13,6 +13,7 @@ from mlinfer import (
     RecordErrors,
     RejectsError,
     TransientError,
+    Workers,
 )
 from mlinfer._isolate import MOST_CALLS, isolate
 from mlinfer.destinations import MemoryDestination
@@ -93,6 +94,28 @@ def test_named_and_unnamed_bad_records_are_told_apart(named, guilty):
 def test_the_kind_of_a_reject_says_what_happened(error, kind):
     found = Asked([3], error).find(8)
     assert (found.kinds, found.messages) == ([kind], [f"{error.__name__}: bad record"])
+
+
+@pytest.mark.parametrize("workers", [None, Workers(1, "process")])
+def test_the_reject_of_an_error_that_cannot_say_what_it_is_names_its_class(workers):
+    rejects = MemoryDestination()
+    host = FunctionHost(mute_at_three, {"x": "int64"}, {"y": "int64"}, takes="numpy", version="1")
+    InferencePipeline(
+        MemorySource({"x": [1, 2, 3]}), host, MemoryDestination(), name="p", rejects=rejects, workers=workers,
+        budget=Budget(ratio=1),
+    ).run()  # fmt: skip
+    assert rejects.table("rejects").column("message").to_pylist() == ["MuteError"]
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def mute_at_three(x):
+    if (x == 3).any():
+        raise MuteError
+    return x
 
 
 @pytest.mark.parametrize("rows", [[], [8], [-1], [2, 2]])

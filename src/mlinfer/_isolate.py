@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from mlinfer._errors import ComponentError, MlinferError, RecordErrors
+from mlinfer._text import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +105,7 @@ def _divide(found: Isolated[A], work: list[Rows], rows: Rows, error: Exception) 
 
 
 def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, Foreign) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, Foreign) else in_words(error)
 
 
 def _without_named(found: Isolated[A], rows: Rows, errors: RecordErrors) -> list[int]:

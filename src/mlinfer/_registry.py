@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlinfer._errors import ConfigError, MlinferError, PluginNotFound
-from mlinfer._text import plain, shown
+from mlinfer._text import in_words, plain, shown
 
 GROUPS = {
     "source": "mlinfer.sources",
@@ -104,7 +104,7 @@ def _import(role: str, entry: EntryPoint) -> Any:
         distribution, version = _origin(entry)
         msg = (
             f"{role} {entry.name!r} of {distribution} {version}: importing {entry.value} failed: "
-            f"{type(error).__name__}: {plain(str(error))}"
+            f"{plain(in_words(error))}"
         )
         raise ConfigError(msg) from error
 

@@ -21,6 +21,24 @@ def plain(text: str, longest: int = LONGEST) -> str:
     return line if len(line) <= longest else line[: longest - 3] + "..."
 
 
+def said(error: BaseException) -> str:
+    """What an error says; nothing where it fails to, for a stranger's may."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - it is the first error that counts
+        return ""
+
+
+def in_words(error: BaseException) -> str:
+    """An error's class and what it says.
+
+    >>> in_words(ValueError("no threes")), in_words(ValueError())
+    ('ValueError: no threes', 'ValueError')
+    """
+    name, text = type(error).__name__, said(error)
+    return f"{name}: {text}" if text else name
+
+
 def count(number: int, noun: str) -> str:
     """`1 record`, `1,234 records`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

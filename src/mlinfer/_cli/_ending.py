@@ -25,7 +25,7 @@ from mlinfer._errors import (
     RejectsError,
 )
 from mlinfer._starting import after_the_end, over
-from mlinfer._text import plain
+from mlinfer._text import in_words, plain, said
 
 EXIT_CODES = """\
 exit codes:
@@ -126,12 +126,12 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; what was committed is safe, the next run goes on from there"
     if not isinstance(error, MlinferError):
-        return f"{type(error).__name__}: {plain(str(error), LONGEST)}"
-    text = plain(spelled(str(error)), LONGEST)
+        return plain(in_words(error), LONGEST)
+    text = plain(spelled(said(error)) or type(error).__name__, LONGEST)
     # what you wrote is wrong: the message says it all
     if isinstance(error, ConfigError) or error.__cause__ is None:
         return text
-    cause = plain(str(error.__cause__))
+    cause = plain(said(error.__cause__))
     return text if cause in text else f"{text} ({type(error.__cause__).__name__}: {cause})"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from mlinfer._errors import ComponentError, MlinferError
+from mlinfer._text import in_words
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -39,10 +40,10 @@ class Closing(Generic[T]):
                 raise ComponentError(self._complaint(error)) from error
             if error is first or (error.__cause__ is first and not isinstance(first, MlinferError)):
                 raise  # the part says the same in words of its own
-            first.add_note(f"{self._name} could not be closed either: {type(error).__name__}: {error}")
+            first.add_note(f"{self._name} could not be closed either: {in_words(error)}")
 
     def _complaint(self, error: Exception) -> str:
         return (
-            f"{self._name}: wanted it to be closed, found {type(error).__name__}: {error}; "
+            f"{self._name}: wanted it to be closed, found {in_words(error)}; "
             "what was committed is safe, the next run goes on from there"
         )

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from mlinfer._errors import ConfigError, MlinferError, RecordErrors
 from mlinfer._isolate import Foreign
+from mlinfer._text import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +84,7 @@ def portable(error: BaseException) -> Exception:
     """Errors of strangers may not survive the pipe; ours do."""
     if isinstance(error, MlinferError | RecordErrors | MemoryError):
         return error
-    return Foreign(f"{type(error).__name__}: {error}")
+    return Foreign(in_words(error))
 
 
 def to_bytes(records: pa.RecordBatch) -> bytes:

@@ -23,6 +23,7 @@ from mlinfer._failpoints import failpoint
 from mlinfer._isolate import Isolated, Rows, isolate
 from mlinfer._protocols import Model, SideTables, Stateful
 from mlinfer._rejects import Rejected
+from mlinfer._text import said
 from mlinfer._watching import same_model
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ class Step:
             if isinstance(error, TimeoutError) and self._spending and not self._spending.rejects_kept:
                 raise TimedOut(str(error)) from error
             self._out_of_memory |= isinstance(error, MemoryError)
-            if READ_ONLY in str(error):  # no record is to blame, so none is rejected
+            if READ_ONLY in said(error):  # no record is to blame, so none is rejected
                 msg = (
                     f"model {self.layout.signature.model_id!r}: wanted a model that leaves its input as it is, found one that "
                     f"writes into it ({error}); let it work on a copy: x = x.copy()"
