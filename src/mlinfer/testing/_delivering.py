@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from mlinfer import Batch, DataDestination, Progress, RecordErrors, RecordIds, Resumes, Scope, Writer
 from mlinfer.testing._copies import another
-from mlinfer.testing._kit import Crashed, Skip, expect, refuse
+from mlinfer.testing._kit import Crashed, Skip, differences, expect, refuse
 
 SCHEMA = pa.schema(
     [pa.field("id", pa.string(), nullable=False), ("number", pa.int64()), ("text", pa.string())]
@@ -146,26 +146,8 @@ def write_what_fits(writer: Writer, one: Batch, stored: Progress) -> list[int]:
 
 def compare(found: Sequence[Row], wanted: Sequence[Row], what: str) -> None:
     """Raise AssertionError unless both hold the same records, as often."""
-    missing, more = _minus(wanted, found), _minus(found, wanted)
-    told = [
-        f"{len(some)} {word}, such as {some[0]}"
-        for some, word in ((missing, "missing"), (more, "too many"))
-        if some
-    ]
-    expect(
-        not told,
-        f"{what}, {len(wanted)} in all",
-        " and ".join(told),
-        "see what a commit stores, and what comes first",
-    )
-
-
-def _minus(some: Sequence[Row], others: Sequence[Row]) -> list[Row]:
-    left = list(some)
-    for row in others:
-        if row in left:
-            left.remove(row)
-    return left
+    told = differences(found, wanted)
+    expect(not told, f"{what}, {len(wanted)} in all", told, "see what a commit stores, and what comes first")
 
 
 def everything_below(folder: Path) -> Iterator[str]:

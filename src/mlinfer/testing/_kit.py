@@ -40,6 +40,20 @@ def expect(condition: object, wanted: str, found: object, advice: str) -> None:
         refuse(wanted, found, advice)
 
 
+def differences(found: Sequence[Any], wanted: Sequence[Any]) -> str:
+    """How many are missing and how many are too many, whatever their order; empty if none."""
+    counted = ((_minus(wanted, found), "missing"), (_minus(found, wanted), "too many"))
+    return " and ".join(f"{len(some)} {word}, such as {some[0]}" for some, word in counted if some)
+
+
+def _minus(some: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+    left = list(some)
+    for one in others:
+        if one in left:
+            left.remove(one)
+    return left
+
+
 @dataclass
 class Trial:
     """One check of one part: run once, its outcome remembered for the guarantee."""

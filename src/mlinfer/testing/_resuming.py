@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlinfer import Acknowledges, DataSource
 from mlinfer.testing._copies import another
-from mlinfer.testing._kit import Crashed, Skip, expect, refuse
+from mlinfer.testing._kit import Crashed, Skip, differences, expect, refuse
 from mlinfer.testing._reading import SourceCase, Taken, read, read_on, read_partition, through_json
 
 SIZES = (1, 3, 1000)
@@ -164,22 +164,5 @@ def compare(found: list[str], wanted: list[str], what: str) -> None:
         refuse(
             f"{what}, in the order in which they came at first", f"another one from number {first} on", advice
         )
-    missing, more = _minus(wanted, found), _minus(found, wanted)
-    told = [
-        f"{len(some)} {word}, such as {some[0]}"
-        for some, word in ((missing, "missing"), (more, "too many"))
-        if some
-    ]
-    refuse(
-        f"{what}, {len(wanted)} in all",
-        " and ".join(told),
-        "look at where reading begins, goes on and ends",
-    )
-
-
-def _minus(some: list[str], others: list[str]) -> list[str]:
-    left = list(some)
-    for row in others:
-        if row in left:
-            left.remove(row)
-    return left
+    advice = "look at where reading begins, goes on and ends"
+    refuse(f"{what}, {len(wanted)} in all", differences(found, wanted), advice)
