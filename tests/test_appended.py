@@ -153,8 +153,6 @@ def test_a_folder_or_a_device_is_no_file(tmp_path):
     for path in (tmp_path, Path("/dev/full")):
         with pytest.raises(ConfigError, match="wanted the name of a file"):
             deliver(path, 1)
-    with pytest.raises(ConfigError, match="wanted 'fail', 'append' or 'replace', found 'overwrite'"):
-        deliver(tmp_path / "a.jsonl", 1, if_exists="overwrite")
 
 
 # --- one writer ----------------------------------------------------------------------------------------------------------

@@ -791,10 +791,6 @@ def test_a_damaged_part_is_an_error_and_never_forgotten_progress(tmp_path, stack
             ParquetDestination("out", compression="zip"),
             "wanted a compression that Parquet knows, found 'zip'",
         ),
-        (
-            ParquetDestination("out", if_exists="maybe"),
-            "wanted if_exists='fail', 'append' or 'replace', found 'maybe'",
-        ),
         (ParquetDestination("out/file"), "wanted a folder to write parts to, found a file; name a folder"),
     ],
 )

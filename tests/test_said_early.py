@@ -1,12 +1,19 @@
 """What cannot work is a ConfigError with advice, before the first record."""
 
 import math
+from functools import partial
 
 import pytest
 
 import mlinfer
 from mlinfer import ConfigError, InferencePipeline
-from mlinfer.destinations import MemoryDestination
+from mlinfer.destinations import (
+    CsvDestination,
+    JsonLinesDestination,
+    MemoryDestination,
+    ParquetDestination,
+    SqlDestination,
+)
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
 
@@ -83,3 +90,19 @@ def test_a_host_without_fields_says_how_it_is_written():
         mlinfer.host(half)
     with pytest.raises(ConfigError, match=r"@mlinfer.host\("):
         mlinfer.host(takes="numpy")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(CsvDestination, "out.csv"),
+        partial(JsonLinesDestination, "out.jsonl"),
+        partial(ParquetDestination, "out"),
+        partial(SqlDestination, "sqlite:///out.db", "scores"),
+    ],
+)
+def test_a_misspelt_if_exists_is_refused_when_it_is_written(make):
+    with pytest.raises(
+        ConfigError, match="if_exists: wanted 'fail', 'append' or 'replace', found 'overwrite'"
+    ):
+        make(if_exists="overwrite")

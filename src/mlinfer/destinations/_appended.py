@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 
@@ -21,9 +20,9 @@ from mlinfer import (
     durable,
     failpoint,
 )
+from mlinfer.destinations._if_exists import IfExists
 from mlinfer.destinations._sidecar import Sidecar, check_length, is_nobodys, sidecar_of, size_of, stored
 
-IfExists = Literal["fail", "append", "replace"]
 BUFFER_BYTES = 2**20
 COMPRESSED = frozenset({".gz", ".zst", ".bz2", ".xz", ".zip"})
 
@@ -128,9 +127,6 @@ def open_appended(
     Raises ConfigError: another pipeline or another schema wrote what is there. FencedError: another run holds the file.
     ChangedError: the file is shorter than what was committed, or its progress is damaged or gone.
     """
-    if if_exists not in {"fail", "append", "replace"}:
-        msg = f"if_exists: wanted 'fail', 'append' or 'replace', found {if_exists!r}"
-        raise ConfigError(msg)
     if path.exists() and not path.is_file():
         msg = f"{path}: wanted the name of a file, found something else; name a file"
         raise ConfigError(msg)

@@ -28,10 +28,10 @@ from mlinfer import (
 )
 from mlinfer.destinations._appended import (
     Appended,
-    IfExists,
     check_uncompressed,
     open_appended,
 )
+from mlinfer.destinations._if_exists import IfExists, check_if_exists
 from mlinfer.destinations._pruning import prune_csv
 from mlinfer.destinations._sidecar import committed_text, stored_progress
 from mlinfer.destinations._spellable import check_types, refuse_far_times
@@ -63,6 +63,7 @@ class CsvDestination(DataDestination):
     def __post_init__(self) -> None:
         """Refuse a name that promises compression."""
         check_uncompressed(self.path)
+        check_if_exists(self.if_exists)
 
     def records(self, scope: Scope) -> Iterator[pa.RecordBatch]:
         """The committed records, every cell as text. Raises ConfigError: texts were guarded, they are no longer the same."""

@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from mlinfer import Batch, DataDestination, Progress, Scope, as_column, json_objects, located
 from mlinfer.destinations._appended import (
     Appended,
-    IfExists,
     check_uncompressed,
     open_appended,
 )
+from mlinfer.destinations._if_exists import IfExists, check_if_exists
 from mlinfer.destinations._pruning import prune_json_lines
 from mlinfer.destinations._sidecar import committed_text, stored_progress
 from mlinfer.destinations._spellable import check_types, refuse_far_times
@@ -45,8 +45,9 @@ class JsonLinesDestination(DataDestination):
     holds_one_output = True
 
     def __post_init__(self) -> None:
-        """Refuse a name that promises compression."""
+        """Raise ConfigError for a name that promises compression, or a choice that there is not."""
         check_uncompressed(self.path)
+        check_if_exists(self.if_exists)
 
     def records(self, scope: Scope) -> Iterator[pa.RecordBatch]:
         """The committed records, in the types that their JSON shows; a column of texts is one, whatever they look like."""

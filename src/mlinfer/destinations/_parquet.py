@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 
@@ -25,6 +24,7 @@ from mlinfer import (
     failpoint,
     located,
 )
+from mlinfer.destinations._if_exists import IfExists, check_if_exists
 from mlinfer.destinations._parquet_parts import (
     Mark,
     Owner,
@@ -46,7 +46,6 @@ from mlinfer.destinations._pruning import prune_parts
 
 GROUP_ROWS = 65_536
 GROUP_BYTES = 32 * 2**20
-IfExists = Literal["fail", "append", "replace"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,10 @@ class ParquetDestination(DataDestination):
     transactional = True
     holds_one_output = True
     concurrent = True
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a choice that there is not."""
+        check_if_exists(self.if_exists)
 
     def records(self, scope: Scope) -> Iterator[pa.RecordBatch]:
         """The records of this pipeline's parts, in the order of their commits. Raises ChangedError: a part is damaged."""
@@ -129,9 +132,6 @@ class ParquetDestination(DataDestination):
             writer.abandon()
 
     def _check_settings(self, folder: Path, schema: pa.Schema) -> None:
-        if self.if_exists not in {"fail", "append", "replace"}:
-            msg = f"{folder}: wanted if_exists='fail', 'append' or 'replace', found {self.if_exists!r}"
-            raise ConfigError(msg)
         if folder.exists() and not folder.is_dir():
             msg = f"{folder}: wanted a folder to write parts to, found a file; name a folder"
             raise ConfigError(msg)

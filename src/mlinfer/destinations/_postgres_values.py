@@ -23,6 +23,7 @@ import pyarrow.csv as pacsv
 import pyarrow.types as pt
 
 from mlinfer.destinations import _sql_values as shared
+from mlinfer.destinations._spellable import plain
 
 _INTEGERS = {
     pa.int8(): "SMALLINT",
@@ -39,7 +40,7 @@ SPAN = (-(2**63) // 2, 2**63 // 2)
 
 def storage(kind: pa.DataType) -> str | None:
     """The type of the column that holds such values; None: no column does."""
-    kind = shared.plain(kind)
+    kind = plain(kind)
     if pt.is_integer(kind):
         return _INTEGERS.get(kind, "BIGINT")
     if pt.is_timestamp(kind):

@@ -29,7 +29,7 @@ def check_types(schema: pa.Schema, place: str) -> None:
 
 def is_spellable(kind: pa.DataType) -> bool:
     """Whether JSON and CSV have a text for values of this type."""
-    kind = _plain(kind)
+    kind = plain(kind)
     if pt.is_nested(kind):
         known = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
         known = known or pt.is_struct(kind) or pt.is_map(kind)
@@ -84,7 +84,7 @@ def with_spelled_times(array: pa.Array) -> pa.Array:
 
 @lru_cache(maxsize=1024)
 def _has_times(kind: pa.DataType) -> bool:
-    kind = _plain(kind)
+    kind = plain(kind)
     return any(map(_has_times, _inner(kind))) if pt.is_nested(kind) else _is_time(kind)
 
 
@@ -92,7 +92,7 @@ def _is_time(kind: pa.DataType) -> bool:
     return bool(pt.is_temporal(kind) and not pt.is_interval(kind))
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def plain(kind: pa.DataType) -> pa.DataType:
     """The type of the values themselves."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type

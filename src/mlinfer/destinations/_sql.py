@@ -21,10 +21,11 @@ from mlinfer import (
     Scope,
     failpoint,
 )
+from mlinfer.destinations._if_exists import IfExists, check_if_exists
 from mlinfer.destinations._sql_databases import check, database
 from mlinfer.destinations._sql_dialect import Dialect, quoted, redacted
 from mlinfer.destinations._sql_state import State
-from mlinfer.destinations._sql_table import IfExists, Table, look
+from mlinfer.destinations._sql_table import Table, look
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
@@ -64,9 +65,7 @@ class SqlDestination(DataDestination):
                 f"sqlite_, pg_ or mlinfer_, found {self.table[:80]!r}"
             )
             raise ConfigError(msg)
-        if self.if_exists not in {"fail", "append", "replace"}:
-            msg = f"if_exists: wanted 'fail', 'append' or 'replace', found {self.if_exists!r}"
-            raise ConfigError(msg)
+        check_if_exists(self.if_exists)
 
     def __repr__(self) -> str:
         """The arguments, without what could be a password."""

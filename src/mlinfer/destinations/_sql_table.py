@@ -8,11 +8,11 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from mlinfer import Batch, ConfigError, RecordErrors, failpoint
+from mlinfer.destinations._if_exists import IfExists
 from mlinfer.destinations._sql_dialect import Dialect
 from mlinfer.destinations._sql_state import State
 from mlinfer.destinations._sql_values import is_floating
 
-IfExists = Literal["fail", "append", "replace"]
 Begin = Literal["create", "join", "go on", "replace", "adopt"]
 
 

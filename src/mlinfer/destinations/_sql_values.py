@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from mlinfer import RecordErrors, as_column, as_numpy
-from mlinfer.destinations._spellable import BAD_TIME, TOO_FAR, far_times, with_spelled_times
+from mlinfer.destinations._spellable import BAD_TIME, TOO_FAR, far_times, plain, with_spelled_times
 
 LARGEST = 2**63 - 1
 
@@ -193,13 +193,6 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, np.floating):  # half floats come as numpy's
         return float(value)
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
-
-
-def plain(kind: pa.DataType) -> pa.DataType:
-    """The type of the values themselves."""
-    if isinstance(kind, pa.BaseExtensionType):
-        kind = kind.storage_type
-    return kind.value_type if pt.is_dictionary(kind) else kind
 
 
 def is_floating(kind: pa.DataType) -> bool:
