@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 import secrets
-import signal
 import socket
 import sys
 import threading
@@ -16,16 +15,16 @@ from typing import Any
 
 from mlinfer._batch import Batch
 from mlinfer._clock import SystemClock
-from mlinfer._engine import UNGUARDED, Answers, Job, from_bytes, spawn
+from mlinfer._engine import UNGUARDED, Answers, Job, from_bytes
 from mlinfer._errors import ComponentError, ConfigError
 from mlinfer._layout import Layout
 from mlinfer._online._counts import Counts, Figures, exposition
-from mlinfer._online._desk import Thread
 from mlinfer._online._log import PredictionLog, prediction_log
+from mlinfer._online._member import Member
 from mlinfer._online._server import Server, check, serving_here, url_of
 from mlinfer._online._serving import Serving
 from mlinfer._online._wire import Patience, Refused
-from mlinfer._online._worker import OUTCOMES, Task, live
+from mlinfer._online._worker import OUTCOMES, Task
 from mlinfer._protocols import Host
 from mlinfer._watching import same_model, watches
 
@@ -70,52 +69,6 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
         raise crew.failure
 
 
-class Worker:
-    """One process and what it has said."""
-
-    def __init__(self, host: Host, task: Task) -> None:
-        self._pipe, self.process = spawn("mlinfer-worker", live, host, task, daemon=False)
-        self._teller = Thread("mlinfer-tell")  # a worker that takes nothing must not hold up the others
-        self.layout: Layout | None = None
-        self.serving = self.gone = False
-        self.figures = Figures()
-        self.error: Exception | None = None
-
-    def hear(self) -> Iterator[tuple[str, Any]]:
-        """What it says, until it has ended."""
-        while True:
-            try:
-                kind, *what = self._pipe.recv()
-            except (EOFError, OSError):
-                break
-            yield kind, what
-        while self.process.exitcode is None:
-            self.process.join(1)
-        self._teller.close()
-        self._pipe.close()
-
-    def tell(self, *what: object) -> None:
-        """Tell it something, soon; one that has ended need not know."""
-        self._teller.do(lambda: self._send(what))
-
-    def kill(self) -> None:
-        """End it at once."""
-        self.process.kill()
-
-    def _send(self, what: tuple[object, ...]) -> None:
-        try:
-            self._pipe.send(what)
-        except OSError:
-            return
-
-    def how_it_ended(self) -> str:
-        """In words."""
-        code = self.process.exitcode or 0
-        if self.error is not None:
-            return f"{type(self.error).__name__}: {self.error}"
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-
-
 class Crew:
     """The workers of one server. `url` is where they listen; `ready` whether they take requests.
 
@@ -130,7 +83,7 @@ class Crew:
         """Why it cannot go on; None: it can."""
         self._host, self._task, self._retry = host, task, retry
         self._clock = SystemClock()
-        self._workers: list[Worker] = []
+        self._workers: list[Member] = []
         self._threads: list[threading.Thread] = []
         self._news = threading.Condition()
         self._addresses: tuple[str, str | None] | None = None
@@ -180,7 +133,7 @@ class Crew:
     def begin(self) -> None:
         """Start the workers. Raises ConfigError: the host cannot be sent to them."""
         for place in range(self._task.how.workers):
-            self._workers.append(Worker(self._host, self._task))
+            self._workers.append(Member(self._host, self._task))
             thread = threading.Thread(target=self._keep, args=(place,), name="mlinfer-worker", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -211,7 +164,7 @@ class Crew:
         for thread in self._threads:
             thread.join()
 
-    def _wait_for(self, there: Callable[[Worker], bool]) -> None:
+    def _wait_for(self, there: Callable[[Member], bool]) -> None:
         with self._news:
             self._news.wait_for(lambda: all(map(there, self._workers)) or any(w.gone for w in self._workers))
         for worker in self._workers:
@@ -238,9 +191,9 @@ class Crew:
                 if self._ending.is_set():
                     return
                 self._restarts += 1
-                self._workers[place] = Worker(self._host, self._task)
+                self._workers[place] = Member(self._host, self._task)
 
-    def _wait_after(self, worker: Worker) -> bool:
+    def _wait_after(self, worker: Member) -> bool:
         """Whether another one is to take its place, after a while."""
         with self._news:
             now = self._clock.monotonic()
@@ -257,7 +210,7 @@ class Crew:
         _logger.warning("a worker has ended (%s); another takes its place in %.1f s", found, wait)
         return not self._clock.wait(self._ending, wait)
 
-    def _take(self, worker: Worker, kind: str, what: Any) -> None:
+    def _take(self, worker: Member, kind: str, what: Any) -> None:
         if kind == "answers":
             self._write(worker, *what)
         elif kind == "figures":
@@ -285,7 +238,7 @@ class Crew:
         self._layouts.append(layout)
         return layout
 
-    def _let_in(self, worker: Worker) -> None:
+    def _let_in(self, worker: Member) -> None:
         """Let a new worker listen, if it has the model that the others have."""
         first, its = self._layouts[0], worker.layout
         if its is not None and (watches(self._host) or same_model(its.signature, first.signature)):
@@ -298,7 +251,7 @@ class Crew:
         )
         worker.kill()
 
-    def _write(self, worker: Worker, number: int, waits: bool, data: bytes) -> None:  # noqa: FBT001 - as it was sent
+    def _write(self, worker: Member, number: int, waits: bool, data: bytes) -> None:  # noqa: FBT001 - as it was sent
         def stored(refused: Refused | None) -> None:
             worker.tell("stored", number, OUTCOMES.index(refused))
 
