@@ -21,7 +21,7 @@ from mlinfer._layout import Layout
 from mlinfer._online._counts import Counts, Figures, exposition
 from mlinfer._online._log import PredictionLog, prediction_log
 from mlinfer._online._member import Member
-from mlinfer._online._server import Server, check, serving_here, url_of
+from mlinfer._online._server import Server, serving_here, url_of
 from mlinfer._online._serving import Serving
 from mlinfer._online._wire import Patience, Refused
 from mlinfer._online._worker import OUTCOMES, Task
@@ -50,7 +50,7 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
     if not sys.platform.startswith("linux"):
         msg = f"workers: wanted Linux, which spreads connections over processes, found {sys.platform}; use one worker"
         raise ConfigError(msg)
-    _, tls = check(how)
+    _, tls = how.check()
     with ExitStack() as stack:
         crew = Crew(job.host, Task.of(job, how, patience), job.retry)
         stack.callback(crew.close)

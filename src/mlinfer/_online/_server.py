@@ -7,14 +7,12 @@ import json
 import logging
 import secrets
 import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlinfer._answering import rows_batch
@@ -67,6 +65,7 @@ class Server:
         self._log = log
         self.desk: Desk
         self.listener: Listener
+        self.grpc: GrpcServer | None = None
 
     @property
     def waiting(self) -> int:
@@ -87,6 +86,10 @@ class Server:
             "log_dropped": self._log.dropped,
         }
         return Figures(self.counts, [{"model": signature.model_id, "version": signature.version}], now)
+
+    async def close(self) -> None:
+        """Take nothing new, and return when what was accepted is answered."""
+        await asyncio.gather(self.listener.close(), *([self.grpc.close()] if self.grpc else []))
 
 
 class Log(Protocol):
@@ -121,14 +124,6 @@ class Alone:
         return how.grpc_address()
 
 
-def check(how: Serving) -> tuple[Keys | None, ssl.SSLContext | None]:
-    """What a server needs from files. Raises ConfigError: it is not what it should be, or an extra is not installed."""
-    _need_extra()
-    if how.grpc_bind is not None:
-        _need_grpc()
-    return how.open_keys(), how.open_tls()
-
-
 @contextmanager
 def serving_here(
     job: Job, how: Serving, patience: Patience | None = None, place: Alone | None = None
@@ -139,47 +134,25 @@ def serving_here(
     Raises ComponentError: the model cannot answer its own example.
     """
     job, place = unread(job), place or Alone()
-    keys, tls = check(how)
+    keys, tls = how.check()
     with ExitStack() as stack:
-        model = _model(job, stack)
-        if place.shared and isinstance(model, Stateful):
-            raise ConfigError(_REMEMBERS)
-        layout = job.lay_out(model.signature)
-        run, counts = secrets.token_hex(8), Counts()
-        nowhere = isinstance(job.destination, Nowhere)
-        log: Log = NoLog() if nowhere else stack.enter_context(place.log(job, layout, run))
-        step = _step(job, model, layout, run=run, counts=counts)
-        example = _example(model, layout)
-        if example is not None and not isinstance(model, Stateful):
-            _warm_up(step, example)
+        loaded = _load(job, place, stack)
         listening = stack.enter_context(place.listening(how))
         address = place.grpc_address(how)
         thread = LoopThread("mlinfer-http")
         stack.callback(thread.close)
-        server = Server(url_of(listening, secure=tls is not None), log, counts)
-        log.counts = counts
-        logged = log if how.log_sample == 1 else Sampled(log, how.log_sample)
-        spoken: list[GrpcServer] = []
-
-        async def close_all() -> None:
-            await asyncio.gather(server.listener.close(), *(one.close() for one in spoken))
+        server = Server(url_of(listening, secure=tls is not None), loaded.log, loaded.counts)
 
         async def open_all() -> None:
-            server.desk = Desk(
-                step, logged, max_rows=MOST_ROWS, counts=counts, first=how.log == "before_reply", patience=patience
-            )  # fmt: skip
-            server.listener = Listener(
-                patience or Patience(), counts, server.desk.crowded, access if how.access_log else None,
-                neighbours=how.workers - 1,
-            )  # fmt: skip
-            server.listener.routes = _routes(server, layout, example, names=how.allowed_names, keys=keys)
+            _begin(server, loaded, how, patience=patience, keys=keys)
             if address is not None:  # first: it is the one that may find its address taken
-                spoken.append(_grpc(server, layout))
-                server.grpc_address = await spoken[0].open(address, how.tls, keys, shared=place.shared)
+                server.grpc = _grpc(server, loaded.step.layout)
+                server.grpc_address = await server.grpc.open(address, how.tls, keys, shared=place.shared)
             try:
                 how.listen(listening, BACKLOG)  # last: whoever can connect finds all of it there
             except ConfigError:
-                await asyncio.gather(*(one.close() for one in spoken))
+                if server.grpc is not None:
+                    await server.grpc.close()
                 raise
             server.ready = True
             await server.listener.open(listening, tls)
@@ -192,7 +165,48 @@ def serving_here(
             yield server
         finally:
             server.ready = False
-            thread.do(close_all)
+            thread.do(server.close)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model that has answered its example, and where its answers are noted."""
+
+    step: Step
+    example: dict[str, Any] | None
+    log: Log
+    counts: Counts
+
+
+def _load(job: Job, place: Alone, stack: ExitStack) -> _Loaded:
+    model = _model(job, stack)
+    if place.shared and isinstance(model, Stateful):
+        raise ConfigError(_REMEMBERS)
+    layout = job.lay_out(model.signature)
+    run, counts = secrets.token_hex(8), Counts()
+    nowhere = isinstance(job.destination, Nowhere)
+    log: Log = NoLog() if nowhere else stack.enter_context(place.log(job, layout, run))
+    log.counts = counts
+    step = _step(job, model, layout, run=run, counts=counts)
+    example = _example(model, layout)
+    if example is not None and not isinstance(model, Stateful):
+        _warm_up(step, example)
+    return _Loaded(step, example, log, counts)
+
+
+def _begin(
+    server: Server, loaded: _Loaded, how: Serving, *, patience: Patience | None, keys: Keys | None
+) -> None:
+    """Give a server its desk and what answers over HTTP; nobody can connect yet."""
+    layout, counts = loaded.step.layout, loaded.counts
+    log = loaded.log if how.log_sample == 1 else Sampled(loaded.log, how.log_sample)
+    server.desk = Desk(
+        loaded.step, log, max_rows=MOST_ROWS, counts=counts, first=how.log == "before_reply", patience=patience
+    )  # fmt: skip
+    server.listener = Listener(
+        patience or Patience(), counts, server.desk.crowded, access if how.access_log else None, neighbours=how.workers - 1
+    )  # fmt: skip
+    server.listener.routes = _routes(server, layout, loaded.example, names=how.allowed_names, keys=keys)
 
 
 def _grpc(server: Server, layout: Layout) -> GrpcServer:
@@ -285,16 +299,3 @@ def _model(job: Job, stack: ExitStack) -> Model:
     child = ProcessModel(job.host, job.timeout)
     stack.callback(child.close)
     return child
-
-
-def _need_grpc() -> None:
-    if find_spec("grpc") is None:
-        msg = "grpc_bind: wanted grpcio, found not installed; pip install 'mlinfer[serve,grpc]'"
-        raise ConfigError(msg)
-
-
-def _need_extra() -> None:
-    missing = [name for name in ("httptools", "msgspec") if find_spec(name) is None]
-    if missing:
-        msg = f"serving: wanted {' and '.join(missing)}, found not installed; pip install 'mlinfer[serve]'"
-        raise ConfigError(msg)

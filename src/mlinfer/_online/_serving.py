@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from ipaddress import IPv4Address, ip_address
 from typing import Literal, TypedDict
 
@@ -123,6 +124,18 @@ class Serving:
         address, _ = self._address()
         here = {"localhost", "127.0.0.1"} if address.is_loopback else set()
         return {*here, str(address), *(name.lower() for name in self.names)}
+
+    def check(self) -> tuple[Keys | None, ssl.SSLContext | None]:
+        """What a server needs from files. Raises ConfigError: it is not what it should be, or an extra is not installed."""
+        needed = {"serving": (["httptools", "msgspec"], "serve")}
+        if self.grpc_bind is not None:
+            needed["grpc_bind"] = (["grpc"], "serve,grpc")
+        for what, (modules, extras) in needed.items():
+            missing = [name for name in modules if find_spec(name) is None]
+            if missing:
+                msg = f"{what}: wanted {' and '.join(missing)}, found not installed; pip install 'mlinfer[{extras}]'"
+                raise ConfigError(msg)
+        return self.open_keys(), self.open_tls()
 
     def open_keys(self) -> Keys | None:
         """The keys. Raises ConfigError."""
