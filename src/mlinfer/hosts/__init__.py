@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from mlinfer.hosts._chain import Chain
     from mlinfer.hosts._function import FunctionHost, host
     from mlinfer.hosts._onnx import OnnxHost
-    from mlinfer.hosts._package import Origin, manifest
+    from mlinfer.hosts._package import manifest
+    from mlinfer.hosts._package_writing import Origin
     from mlinfer.hosts._pictures import Pictures, Png
     from mlinfer.hosts._saving import save
     from mlinfer.hosts._selected import Selected
@@ -31,7 +32,7 @@ _WHERE = {
     "Chain": "mlinfer.hosts._chain",
     "FunctionHost": "mlinfer.hosts._function",
     "OnnxHost": "mlinfer.hosts._onnx",
-    "Origin": "mlinfer.hosts._package",
+    "Origin": "mlinfer.hosts._package_writing",
     "Pictures": "mlinfer.hosts._pictures",
     "Png": "mlinfer.hosts._pictures",
     "Selected": "mlinfer.hosts._selected",

@@ -1,33 +1,28 @@
-"""A model as a folder that anybody can open without running its author's code."""
+"""A model as a folder that anybody can open without running its author's code: what it holds, and how it is read."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-import math
 import os
-import platform
 import re
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer import ConfigError, Signature, batch_from_rows, durable, located
+from mlinfer import ConfigError, Signature, batch_from_rows, located
 from mlinfer.hosts import _skops_files
-from mlinfer.hosts._compiling import SKLEARN, Compiled, described
+from mlinfer.hosts._compiling import SKLEARN, described
 from mlinfer.hosts._feeding import Feed
 from mlinfer.hosts._forms import Form
 from mlinfer.hosts._manifest_shape import misfit
 from mlinfer.hosts._model_files import check_digest, read
-from mlinfer.hosts._pictures import TAKEN, Pictures
-from mlinfer.hosts._pillow import pillow
+from mlinfer.hosts._pictures import Pictures
 from mlinfer.hosts._scikit_learn import scikit_learn
 
 FORMAT = 2
@@ -60,75 +55,6 @@ class Package:
     form: Form | None = None
     runs: str = SKLEARN
     pictures: Pictures | None = None
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a model comes from: `training`, a JSON object for the manifest, and `files` to keep beside it.
-
-    The files are part of the package: their digests are compared whenever it is opened. `unseen`: inputs that it was not
-    fitted on; a compiled form must answer them as the estimator does. They are not kept.
-    """
-
-    training: Mapping[str, Any]
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    unseen: pa.Table | None = None
-
-
-def write(
-    path: Path,
-    package: Package,
-    content: bytes,
-    about: tuple[Compiled, Origin | None],
-    *,
-    replace: bool = False,
-) -> None:
-    """Write a package; `content` are the bytes of its skops file. It is there whole, or not at all.
-
-    With `replace` it takes the place of the package that is there, in one step. Raises ConfigError: there is something else
-    at that path, or the name is not one.
-    """
-    if not NAME.fullmatch(package.signature.model_id):
-        msg = f"name: wanted letters, digits, '.', '_' and '-' (at most 128), found {package.signature.model_id!r}"
-        raise ConfigError(msg)
-    check_free(path, replace=replace)
-    compiled, origin = about
-    files = {MODEL: content, **({} if compiled.form is None else {FORM: compiled.form.dump()})}
-    files |= origin.files if origin else {}
-    manifest = _manifest(package, files, *about)
-    if len(manifest) > LARGEST_MANIFEST:
-        msg = f"{path}: wanted a manifest of at most {LARGEST_MANIFEST:,} bytes, found {len(manifest):,}; give fewer features or groups"
-        raise ConfigError(msg)
-    durable.make_folder(path.parent)
-    scratch = durable.temporary(path)
-    try:
-        durable.make_folder(scratch)
-        for name, data in {**files, MANIFEST: manifest}.items():
-            with durable.create(scratch / name) as file:
-                file.write(data)
-        durable.flush_folder(scratch)
-        check_free(path, replace=replace)
-        if replace and path.exists():
-            durable.exchange(scratch, path)
-            shutil.rmtree(scratch)
-        else:
-            durable.rename(scratch, path)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-
-
-def check_free(path: Path, *, replace: bool = False) -> None:
-    """Raises ConfigError: there is something at that path; with `replace`, something that is no package."""
-    package = path.is_dir() and not path.is_symlink() and (path / MANIFEST).is_file()
-    if replace and package:
-        return
-    if os.path.lexists(path):
-        found, way = (
-            ("a package", "; mlinfer.save can replace it in one step") if package else ("something", "")
-        )
-        msg = f"{path}: wanted a new path for the package, found {found} there; remove it or choose another name{way}"
-        raise ConfigError(msg)
 
 
 def open_package(
@@ -271,40 +197,6 @@ def _check_version(facts: Mapping[str, Any], path: Path) -> None:
         raise ConfigError(_skops_files.other_version(str(path), fitted, here))
 
 
-def _manifest(
-    package: Package, files: Mapping[str, bytes], compiled: Compiled, origin: Origin | None
-) -> bytes:
-    import sklearn
-    import skops
-
-    signature, pictures = package.signature, package.pictures
-    taken = signature.inputs if pictures is None else pa.schema([TAKEN])
-    return sealed({
-        "format": FORMAT,
-        "model_id": signature.model_id,
-        "version": signature.version,
-        "digest": signature.digest,
-        "estimator": f"{type(package.estimator).__module__}.{type(package.estimator).__qualname__}",
-        "method": list(package.methods),
-        "expand": package.expand,
-        "feed": package.feed.to_json(),
-        "signature": {"inputs": _text(signature.inputs), "outputs": _text(signature.outputs)},
-        "fields": {"inputs": _readable(taken), "outputs": _readable(signature.outputs)},
-        "pictures": None if pictures is None else pictures.to_json(),
-        "example": _record(package.example),
-        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
-        "compiled": compiled.to_json(),
-        "training": None if origin is None else origin.training,
-        "libraries": {
-            "python": platform.python_version(),
-            "scikit-learn": sklearn.__version__,
-            "numpy": np.__version__,
-            "skops": skops.__version__,
-            **({} if pictures is None else {"pillow": pillow().__version__}),
-        },
-    })  # fmt: skip
-
-
 def sealed(facts: Mapping[str, Any]) -> bytes:
     """The bytes of a manifest, which end with the SHA-256 of themselves (64 zeros in its place)."""
     text = json.dumps({**facts, SEAL: UNSEALED}, indent=1, allow_nan=False, default=str)
@@ -339,26 +231,6 @@ def _as(kind: pa.DataType, column: pa.Array) -> pa.Array:
         if values.type == kind.value_type and len(values) == len(column) * kind.list_size:
             return pa.FixedSizeListArray.from_arrays(values, type=kind)
     return column.cast(kind)
-
-
-def _record(example: pa.RecordBatch) -> dict[str, Any]:
-    """The first record without gaps, else the first; JSON knows neither NaN nor infinity."""
-    records = [{name: _jsonable(value) for name, value in row.items()} for row in example.to_pylist()]
-    return next((record for record in records if None not in record.values()), records[0])
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_jsonable(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _readable(schema: pa.Schema) -> list[dict[str, Any]]:
-    return [{"name": field.name, "type": str(field.type), "nullable": field.nullable} for field in schema]
-
-
-def _text(schema: pa.Schema) -> str:
-    return base64.b64encode(schema.serialize().to_pybytes()).decode()
 
 
 def _schema(text: str) -> pa.Schema:

@@ -15,7 +15,8 @@ from mlinfer.hosts import _skops_files
 from mlinfer.hosts._answers_of import asked
 from mlinfer.hosts._compiling import Compiled, check_compile, form_of
 from mlinfer.hosts._opening import study_again
-from mlinfer.hosts._package import Origin, Package, check_free, write
+from mlinfer.hosts._package import Package
+from mlinfer.hosts._package_writing import Origin, check_free, write
 from mlinfer.hosts._pictures import Pictures
 from mlinfer.hosts._signature_of import Study, alike, fed_by, returned_by, study
 from mlinfer.hosts._skops_bytes import same_everywhere
