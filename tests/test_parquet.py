@@ -32,7 +32,7 @@ from mlinfer import (
     Scope,
 )
 from mlinfer.destinations import MemoryDestination, ParquetDestination
-from mlinfer.destinations import _parquet as writing
+from mlinfer.destinations import _parquet_writer as writing
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import ParquetSource
 from mlinfer.sources import _parquet_footer as footers

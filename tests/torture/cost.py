@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from mlinfer import Batch, DataDestination, DataSource, EndOfInput, InferencePipeline, RecordIds, _failpoints
 from mlinfer.destinations import JsonLinesDestination, ParquetDestination, SqlDestination
 from mlinfer.destinations._jsonl import json_lines
-from mlinfer.destinations._parquet import GROUP_ROWS
+from mlinfer.destinations._parquet_writer import GROUP_ROWS
 from mlinfer.hosts import FunctionHost
 from torture.figures import Figures
 
