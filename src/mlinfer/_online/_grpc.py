@@ -13,17 +13,16 @@ from google.protobuf.message import DecodeError
 
 from mlinfer._errors import ConfigError
 from mlinfer._online._access import tell
-from mlinfer._online._desk import Ask, Desk
-from mlinfer._online._grpc_messages import CLASSES, HEALTH, NOT_SERVING, SERVICE, SERVING
+from mlinfer._online._desk import Desk
+from mlinfer._online._grpc_calls import Answering, Call, Calls, metadatum
+from mlinfer._online._grpc_messages import CLASSES
 from mlinfer._online._grpc_reading import Messages
 from mlinfer._online._grpc_tensors import GrpcTensors
 from mlinfer._online._keys import Keys
 from mlinfer._online._listener import Listener
 from mlinfer._online._refusals import ENDS, refusal
-from mlinfer._online._routes import path_name
-from mlinfer._online._tensors import Kind
 from mlinfer._online._trace import trace_id
-from mlinfer._online._wire import JSON, Refused
+from mlinfer._online._wire import Refused
 
 MOST_BYTES = 4 * 2**20
 """Of a message; gRPC takes memory for it while it comes in, whatever its size will be, so this is less than over HTTP."""
@@ -54,49 +53,13 @@ OPTIONS = [
 ]
 _OPEN = {"Check", "ServerLive", "ServerReady"}
 """To anybody, without a key: probes."""
-Call = Callable[[Any, Any, "_Call"], Awaitable[Any]]
-
-
-class _Call:
-    """What becomes known of a call while it is answered."""
-
-    rows, key = 0, "-"
-
-
-class Waiting:
-    """A caller that waits for its answer."""
-
-    def __init__(self, context: Any) -> None:
-        self._context = context
-        self.answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-    @property
-    def alone(self) -> bool:
-        """Nobody knows."""
-        return False
-
-    @property
-    def trace(self) -> str | None:
-        """The trace to which the call belongs, if it says so."""
-        return trace_id(_said(self._context, "traceparent"))
-
-    def answer(self, data: bytes, kind: str = JSON, more: tuple[str, ...] = ()) -> None:
-        """Give the answer, a message as bytes."""
-        del kind, more
-        if not self.answered.done():
-            self.answered.set_result(data)
-
-    def refuse(self, refused: Refused) -> None:
-        """Say why there is no answer."""
-        if not self.answered.done():
-            self.answered.set_exception(refused.anew())
 
 
 class GrpcServer:
-    """The protocol's service for one model."""
+    """Listens, lets in who may ask, reads their messages and counts them; `Calls` answers."""
 
     def __init__(self, desk: Desk, form: GrpcTensors, listener: Listener, ready: Callable[[], bool]) -> None:
-        self._desk, self._form, self._listener, self._ready = desk, form, listener, ready
+        self._calls, self._listener = Calls(desk, form, listener.patience, ready), listener
         self.keys: Keys | None = None
         self._server: Any = None
         self._leaving = False
@@ -117,12 +80,7 @@ class GrpcServer:
             ("grpc.server_handshake_timeout_ms", int(1000 * patience.head)),
         ]
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MOST_CALLS)
-        calls: dict[str, Call] = {
-            "ServerLive": self._live, "ServerReady": self._server_ready, "ServerMetadata": self._about,
-            "ModelReady": self._model_ready, "ModelMetadata": self._describe, "ModelInfer": self._infer,
-        }  # fmt: skip
-        services: dict[str, dict[str, Call]] = {SERVICE: calls, HEALTH: {"Check": self._check}}
-        for service, named in services.items():
+        for service, named in self._calls.services().items():
             handlers = {
                 # on the wire the same as a single message, which here is not read before it is known who sends it
                 name: grpc.stream_unary_rpc_method_handler(self._guarded(f"/{service}/{name}", call))
@@ -151,7 +109,7 @@ class GrpcServer:
         asyncio.get_running_loop().call_later(patience.stop, self._messages.end)
         await self._server.stop(patience.stop + patience.answer)
 
-    def _guarded(self, path: str, call: Call) -> Callable[[Any, Any], Awaitable[bytes]]:
+    def _guarded(self, path: str, call: Answering) -> Callable[[Any, Any], Awaitable[bytes]]:
         """A call that looks who asks, then reads its message, tells refusals in our own words, and is counted."""
         name = path.rpartition("/")[2]
         message = CLASSES["HealthCheckRequest" if name == "Check" else f"{name}Request"]
@@ -161,7 +119,7 @@ class GrpcServer:
         async def handler(unread: Any, context: Any) -> bytes:
             del unread
             held = status = 0
-            begun, call_ = listener.now(), _Call()
+            begun, call_ = listener.now(), Call()
             try:
                 if not is_open:
                     self._let_in(context, call_)
@@ -187,92 +145,22 @@ class GrpcServer:
                         rows=call_.rows,
                         seconds=seconds,
                         key=call_.key,
-                        asked=_said(context, "x-request-id"),
-                        trace=trace_id(_said(context, "traceparent")),
+                        asked=metadatum(context, "x-request-id"),
+                        trace=trace_id(metadatum(context, "traceparent")),
                     )
 
         return handler
 
-    def _let_in(self, context: Any, call: _Call) -> None:
+    def _let_in(self, context: Any, call: Call) -> None:
         """Note whose key this is. Raises Refused: nobody's, or the server ends."""
         if self._leaving:
             raise ENDS.anew()
         if self.keys is not None:
-            call.key = self.keys.holder(_said(context, "authorization")).name
+            call.key = self.keys.holder(metadatum(context, "authorization")).name
 
-    def _sharing(self, call: _Call) -> str | None:
+    def _sharing(self, call: Call) -> str | None:
         """By which key, where several may ask."""
         return call.key if self.keys is not None and self.keys.several else None
-
-    # --- the protocol's calls ---------------------------------------------------------------------------------------
-
-    async def _check(self, request: Any, context: Any, call: _Call) -> bytes:
-        """Health: of the server as a whole, of the protocol's service, or of the model by its name."""
-        del context, call
-        if request.service not in {"", SERVICE, self._form.model}:
-            raise Refused(
-                404, f"there is no such service here; wanted {SERVICE}, {self._form.model}, or none"
-            )
-        return SERVING if self._ready() else NOT_SERVING
-
-    async def _live(self, request: Any, context: Any, call: _Call) -> bytes:
-        del request, context, call
-        return _written("ServerLiveResponse", live=True)
-
-    async def _server_ready(self, request: Any, context: Any, call: _Call) -> bytes:
-        del request, context, call
-        return _written("ServerReadyResponse", ready=self._ready())
-
-    async def _about(self, request: Any, context: Any, call: _Call) -> bytes:
-        del request, context, call
-        return _written("ServerMetadataResponse", name="mlinfer", version="2")
-
-    async def _model_ready(self, request: Any, context: Any, call: _Call) -> bytes:
-        del context, call
-        self._check_model(request.name, request.version)
-        return _written("ModelReadyResponse", ready=self._ready())
-
-    async def _describe(self, request: Any, context: Any, call: _Call) -> bytes:
-        del context, call
-        self._check_model(request.name, request.version)
-        signature = self._desk.signature
-        inputs = [Kind.of(field).described() for field in self._form.fields]
-        outputs = [Kind.of(field).described() for field in signature.outputs]
-        return _written(
-            "ModelMetadataResponse", name=self._form.model, versions=[path_name(signature.version)], platform="mlinfer",
-            inputs=inputs, outputs=outputs,
-        )  # fmt: skip
-
-    async def _infer(self, request: Any, context: Any, call: _Call) -> bytes:
-        self._check_model(request.model_name, request.model_version)
-        asked, rows = self._form.read(request)
-        caller = Waiting(context)
-        ask = Ask(self._form, asked, rows, caller)
-        call.rows = rows
-        seconds = self._time_for(context)
-        self._desk.put(ask, seconds)
-        try:
-            return await asyncio.wait_for(caller.answered, seconds)
-        except TimeoutError as error:
-            raise Refused(
-                504, "there was no answer in the time there is; give it more, or ask again in a moment"
-            ) from error
-        finally:
-            ask.abandoned = True  # once answered this means nothing
-
-    def _time_for(self, context: Any) -> float:
-        """Seconds until the caller's deadline, or until nobody should wait any longer."""
-        left = context.time_remaining()
-        most = self._listener.patience.answer
-        return most if left is None else min(left, most)
-
-    def _check_model(self, name: str, version: str) -> None:
-        """Raises Refused: it is another one."""
-        there = path_name(self._desk.signature.version)
-        if name != self._form.model or version not in {"", there}:
-            raise Refused(
-                404, f"there is no such model or version here; wanted {self._form.model}, version {there}"
-            )
 
 
 def _parsed(message: Any, data: bytes) -> Any:
@@ -282,17 +170,6 @@ def _parsed(message: Any, data: bytes) -> Any:
         raise Refused(
             400, "wanted a message of the Open Inference Protocol, found bytes that are none"
         ) from error
-
-
-def _written(message: str, **fields: Any) -> bytes:
-    found: bytes = CLASSES[message](**fields).SerializeToString()
-    return found
-
-
-def _said(context: Any, name: str) -> str | None:
-    """What the caller's metadata say under a name; None unless it is there exactly once."""
-    values = [value for key, value in context.invocation_metadata() or () if key == name]
-    return values[0] if len(values) == 1 and isinstance(values[0], str) else None
 
 
 def _details(refused: Refused) -> str:
