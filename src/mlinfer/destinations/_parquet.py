@@ -22,10 +22,10 @@ from mlinfer import (
     located,
 )
 from mlinfer.destinations._if_exists import IfExists, check_if_exists
+from mlinfer.destinations._parquet_making import check_writable
 from mlinfer.destinations._parquet_parts import (
     Owner,
     Part,
-    check_writable,
     differences,
     in_force,
     merged,

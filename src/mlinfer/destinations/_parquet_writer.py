@@ -10,13 +10,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from mlinfer import Batch, ComponentError, FencedError, Progress, Scope, durable, failpoint
+from mlinfer.destinations._parquet_making import PartFile, physical_schema
 from mlinfer.destinations._parquet_parts import (
     Mark,
     Owner,
-    PartFile,
     is_nobodys,
     numbers,
-    physical_schema,
     read_mark,
     remove,
     temporary_prefix,

@@ -10,13 +10,12 @@ from datetime import datetime
 from pathlib import Path
 
 from mlinfer import ConfigError, Scope, durable
+from mlinfer.destinations._parquet_making import PartFile, physical_schema
 from mlinfer.destinations._parquet_parts import (
     Part,
-    PartFile,
     in_force,
     merged,
     numbers,
-    physical_schema,
     remove,
     survey,
     temporary_prefix,
