@@ -150,9 +150,8 @@ def _cast_each(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarr
     """
     import pyarrow.compute as pc
 
-    if pt.is_decimal(
-        wanted
-    ):  # cast roughly, one with too many digits becomes another number, and comes back unchanged
+    # cast roughly, one with too many digits becomes another number, and comes back unchanged
+    if pt.is_decimal(wanted):
         return _cast_by_halves(array, wanted)
     if pt.is_floating(array.type):
         array = _without(array, _true(pc.is_nan(array)))

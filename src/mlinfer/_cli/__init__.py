@@ -13,7 +13,7 @@ from mlinfer._cli._ending import EXIT_CODES, ending, printing
 
 VERBS = {
     "demo": "_demo", "train": "_train", "run": "_pipelines", "check": "_pipelines", "explain": "_pipelines",
-    "preview": "_pipelines", "serve": "_serve", "keys": "_serve", "state": "_state", "rejects": "_rejects",
+    "preview": "_pipelines", "serve": "_serve", "keys": "_keys", "state": "_state", "rejects": "_rejects",
     "inspect": "_inspect", "plugins": "_plugins",
 }  # fmt: skip
 """Each verb's module: one that is not asked for is not imported, or a server would start later for it."""

@@ -1,4 +1,4 @@
-"""`mlinfer serve` and `mlinfer keys`."""
+"""`mlinfer serve`: a pipeline, or a saved model alone, behind HTTP."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlinfer._cli._ending import stopping
-from mlinfer._cli._loading import debug, pipeline_of, verb
+from mlinfer._cli._loading import pipeline_of, verb
 from mlinfer._cli._logging import logging_to_stderr
 from mlinfer._errors import ConfigError
 from mlinfer._pipeline import InferencePipeline
@@ -22,20 +22,7 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Any) -> None:
-    """Add the verbs."""
-    _add_serve(verbs)
-    keys = verbs.add_parser(
-        "keys", help="keys for those who may ask a server", description="Keys for a server."
-    )
-    actions = keys.add_subparsers(metavar="ACTION", required=True)
-    text = "make a key: print it once, with the line for the file of keys"
-    parser = actions.add_parser("new", help=text, description=text)
-    parser.set_defaults(act=new_key)
-    parser.add_argument("name", metavar="NAME", help="whose key it is")
-    debug(parser)
-
-
-def _add_serve(verbs: Any) -> None:
+    """Add the verb."""
     parser = verb(verbs, "serve", serve, "answer over HTTP; the destination becomes the log")
     parser.add_argument(
         "file", type=Path, metavar="pipeline.toml|model.mlinfer",
@@ -54,16 +41,11 @@ def _add_serve(verbs: Any) -> None:
         "--keys", metavar="FILE", help="answer those who show a key of this file; see `mlinfer keys`"
     )
     parser.add_argument(
-        "--name",
-        metavar="HOST",
-        action="append",
-        default=[],
-        help="a host name by which clients ask; may come again",
-    )
+        "--name", metavar="HOST", action="append", default=[], help="a host name by which clients ask; may come again"
+    )  # fmt: skip
     parser.add_argument(
         "--insecure-bind", action="store_true", help="listen where others can reach it without TLS or keys"
     )
-
     parser.add_argument(
         "--log", choices=["behind", "before_reply"], default="behind",
         help="before_reply: give an answer when the destination has made it durable",
@@ -149,19 +131,6 @@ def _options(asked: argparse.Namespace) -> ServingOptions:
         "log": asked.log, "log_sample": asked.log_sample, "access_log": asked.access_log, "grpc_bind": asked.grpc_bind,
         "workers": asked.workers,
     }  # fmt: skip
-
-
-def new_key(asked: argparse.Namespace) -> None:
-    """Print a fresh key, and what the file needs to know of it."""
-    from mlinfer._online import new_key
-
-    key, line = new_key(asked.name)
-    print("The key, for its holder; it is shown this once and stored nowhere:", file=sys.stderr)
-    print(key)
-    print(
-        "The line for the file of keys; `expires = 2027-01-01` may stand beside the digest:", file=sys.stderr
-    )
-    print(line)
 
 
 def _alone(package: Path) -> InferencePipeline:
