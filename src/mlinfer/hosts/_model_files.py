@@ -9,7 +9,6 @@ import stat
 from pathlib import Path
 
 from mlinfer import ConfigError
-from mlinfer import located as located  # noqa: PLC0414 - handed on, beside `read`, to what opens models
 
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlinfer import ConfigError, Signature
+from mlinfer import ConfigError, Signature, located
 from mlinfer.hosts import _code_formats, _skops_files
 from mlinfer.hosts._answers_of import METHODS, Answer, asked
 from mlinfer.hosts._compiling import SKLEARN, form_answers
 from mlinfer.hosts._feeding import feeder
-from mlinfer.hosts._model_files import check_digest, check_spelling, located, read
+from mlinfer.hosts._model_files import check_digest, check_spelling, read
 from mlinfer.hosts._package import Package, open_package
 from mlinfer.hosts._pictures import Pictures
 from mlinfer.hosts._signature_of import REFUSALS, Study, answers_of, fed_by, returned_by
