@@ -46,6 +46,7 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, StratifiedKFold
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
@@ -557,6 +558,15 @@ def test_a_column_that_is_there_twice_is_named(flights, tmp_path):
         )  # fmt: skip
 
 
+def test_two_columns_of_a_data_frame_with_one_name_are_named(flights, tmp_path):
+    frame = flights.select([*FEATURES, "late", "flight_id"]).to_pandas()
+    twice = pd.concat([frame, frame[["distance"]]], axis=1)
+    with pytest.raises(ConfigError, match=r"a name of its own for each column .* several called distance"):
+        mlinfer.train(
+            twice, LogisticRegression(), target="late", split=ByKey("flight_id"), to=tmp_path / "m.mlinfer"
+        )
+
+
 def test_an_estimator_that_cannot_be_fitted_says_why(train):
     with pytest.raises(ConfigError, match=r"put a step in front of it"):
         train(features=["dep_delay", "carrier"])
@@ -1001,6 +1011,15 @@ def test_a_share_that_is_all_has_a_margin_with_weights_too(asked):
     assert (score.value, score.low) == (1.0, pytest.approx(0.025 ** (1 / score.records)))
 
 
+def test_weights_of_any_size_count_by_their_ratios(asked, tmp_path):
+    ratios = np.tile([1.0, 2.0], 300)
+    usual, large = (
+        asked(wide(w=ratios * scale), GaussianNB(), sample_weight="w", features=["x"], to=tmp_path / f"{scale > 1}.mlinfer")
+        for scale in (1.0, 2.0**600)
+    )  # fmt: skip
+    assert usual.scores == large.scores
+
+
 def test_weights_that_are_zero_on_a_whole_side_are_refused(asked):
     for side, weights in (
         ("train", np.r_[np.zeros(480), np.ones(120)]),
@@ -1025,6 +1044,9 @@ def test_weights_that_are_zero_on_a_whole_side_are_refused(asked):
         ({"accept": {"roc_auc": np.float32("inf")}}, "accept: wanted a number"),
         ({"accept": {"roc_auc": np.True_}}, "accept: wanted a number"),
         ({"accept": ["roc_auc"]}, "accept: wanted bars by metric"),
+        ({"features": {"x"}}, r"features: wanted a list of names, found a set, .* write features=\['x'\]"),
+        ({"target": ["late"]}, "target: wanted the name of a column"),
+        ({"to": None}, "to: wanted the path of the package"),
     ],
 )
 def test_what_is_asked_for_is_looked_at_before_anything_is_read(asked, changes, why):

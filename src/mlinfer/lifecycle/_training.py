@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer import ConfigError, ConfirmationError
-from mlinfer.lifecycle._arguments import check_arguments
+from mlinfer.lifecycle._arguments import check_arguments, check_places
 from mlinfer.lifecycle._estimators import described
 from mlinfer.lifecycle._examples import Data, Plan, data_of
 from mlinfer.lifecycle._fitting import Feeding, answers, best_of, fitted, prepared
@@ -93,6 +93,7 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
     >>> found["accuracy"].low > 0.7
     True
     """
+    check_places(target, to)
     path, accept = Path(to), {} if accept is None else accept
     check_arguments(
         split,
@@ -186,7 +187,8 @@ def _scores(plan: Plan, unseen: tuple[pa.Table, np.ndarray], fit: Fit, yardstick
 def _draws(plan: Plan, data: Data) -> Draws:
     """How the unseen records are drawn. Raises ConfigError: they are too few to say how far off a measure of them is."""
     clusters = _codes(data.of(TEST)[0][plan.split.column]) if plan.split.groups_of_records else None
-    draws = Draws(data.weights[data.sides == TEST], clusters)
+    weights = data.weights[data.sides == TEST]
+    draws = Draws(weights / weights.max(), clusters)  # their squares must be numbers, and equal ones are none
     if draws.counting < FEWEST:
         kind = "records" if clusters is None else f"values of {plan.split.column!r}"
         msg = f"split: wanted {FEWEST} or more unseen {kind}, for fewer leave every margin open, found {draws.counting}; give more, or a larger share: test="
