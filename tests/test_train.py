@@ -1,5 +1,6 @@
 """Training: who is fitted on and who stays unseen, what holds and what is refused, and that a package tells how it was made."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -392,6 +393,17 @@ def test_intervals_hold_the_truth_as_often_as_they_say(simulation, kind, name, c
 def test_a_model_that_is_no_better_seldom_passes_for_better(simulation):
     for null in {null.metric: null for null in simulation.nulls()}.values():  # one for each metric
         assert simulation.taken_for_better(null, 100, 300, 1) <= 0.06, null
+
+
+def test_a_mean_of_shares_that_have_no_record_in_common_is_the_same_without_their_correlations():
+    dice = np.random.default_rng(3)
+    truth, weights = dice.integers(0, 5, 200), dice.uniform(1, 2, 200)
+    said = np.where(dice.random(200) < 0.7, truth, dice.integers(0, 5, 200))
+    short = METRICS["balanced_accuracy"].made(Answers(truth, said, np.arange(5)))
+    whole = dataclasses.replace(short, apart=False)
+    assert short.apart
+    for groups in (None, np.arange(200) // 10):
+        assert short.interval(Draws(weights, groups)) == pytest.approx(whole.interval(Draws(weights, groups)))
 
 
 def test_an_error_of_0_on_all_records_has_no_interval_but_is_compared():

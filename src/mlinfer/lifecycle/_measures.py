@@ -135,9 +135,10 @@ class Area:
 
 @dataclass(frozen=True, eq=False)
 class Mean:
-    """The mean of other measures."""
+    """The mean of other measures; `apart` says that no record counts in two of them."""
 
     parts: Sequence[Share | Area]
+    apart: bool = False
 
     def __call__(self, weights: np.ndarray) -> float:
         """Nan if one of them is."""
@@ -145,8 +146,10 @@ class Mean:
 
     def influence(self, weights: np.ndarray) -> np.ndarray:
         """The mean of what a record moves."""
-        found: np.ndarray = np.mean([part.influence(weights) for part in self.parts], axis=0)
-        return found
+        found = np.zeros(len(weights))
+        for part in self.parts:  # one by one, for there may be hundreds
+            found += part.influence(weights)
+        return found / len(self.parts)
 
     def interval(self, draws: Draws) -> Interval:
         """Of their own intervals and correlations, so that a part without an error has a margin, too.
@@ -155,14 +158,20 @@ class Mean:
         """
         values = np.array([part(draws.weights) for part in self.parts])
         ends = np.array([part.interval(draws) for part in self.parts])
-        moved = np.array([draws.moved(part.influence(draws.weights)) for part in self.parts])
-        lengths = np.sqrt((moved**2).sum(1))
-        lengths[~(lengths > NOTHING)] = math.inf
-        together = moved @ moved.T / np.outer(lengths, lengths)
-        np.fill_diagonal(together, 1.0)
+        together = self._correlations(draws)
         below, above = values - ends[:, 0], ends[:, 1] - values
         margins = [math.sqrt(one @ together @ one) / len(values) for one in (below, above)]
         return float(values.mean() - margins[0]), float(values.mean() + margins[1])
+
+    def _correlations(self, draws: Draws) -> np.ndarray:
+        if self.apart and draws.groups is None:
+            return np.eye(len(self.parts))
+        moved = np.array([draws.moved(part.influence(draws.weights)) for part in self.parts])
+        lengths = np.sqrt((moved**2).sum(1))
+        lengths[~(lengths > NOTHING)] = math.inf
+        together: np.ndarray = moved @ moved.T / np.outer(lengths, lengths)
+        np.fill_diagonal(together, 1.0)
+        return together
 
 
 @dataclass(frozen=True, eq=False)

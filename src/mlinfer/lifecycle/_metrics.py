@@ -96,7 +96,7 @@ def _f1(answers: Answers) -> Measure:
 def _balanced_accuracy(answers: Answers) -> Measure:
     of = [answers.truth == label for label in np.unique(answers.truth)]
     right = answers.truth == answers.predicted
-    return Mean([Share((right & mine).astype(float), mine.astype(float)) for mine in of])
+    return Mean([Share((right & mine).astype(float), mine.astype(float)) for mine in of], apart=True)
 
 
 def _roc_auc(answers: Answers) -> Measure:
