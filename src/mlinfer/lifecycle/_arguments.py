@@ -18,7 +18,7 @@ def check_places(target: Any, to: Any) -> None:
         msg = f"target: wanted the name of a column, found {target!r:.100}"
         raise ConfigError(msg)
     if not isinstance(to, str | os.PathLike):
-        msg = f"to: wanted the path of the package to write, found {to!r:.100}; write to='late.mlinfer'"
+        msg = f"to: wanted the path of the package to write, such as 'late.mlinfer', found {to!r:.100}"
         raise ConfigError(msg)
 
 
