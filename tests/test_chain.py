@@ -143,6 +143,20 @@ def test_a_model_with_a_memory_is_refused():
         ChainedModels([first, Remembering()])
 
 
+@pytest.mark.parametrize("other", [None, "model.mlinfer", SklearnHost])
+def test_what_is_no_host_is_refused_when_it_is_put_into_another(other):
+    with pytest.raises(ConfigError, match=r"Chain: wanted a host, found .*; .* is SklearnHost\("):
+        Chain(root, other)
+    with pytest.raises(ConfigError, match="Selected: wanted a host, found"):
+        Selected(other, {"a": "b"})
+
+
+@pytest.mark.parametrize("answers", ["y_pred", ["y_pred"], {3: "y_pred"}, {"y_pred": 3}, None])
+def test_answers_to_select_are_names_by_new_names(answers):
+    with pytest.raises(ConfigError, match=r"Selected: wanted the answers as \{new_name: name\}, found"):
+        Selected(root, answers)
+
+
 def test_every_model_counts_for_the_digest_and_the_plan_names_them_all():
     def signature(*hosts):
         with Chain(*hosts).open() as model:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sklearn.compose import make_column_transformer
+from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -362,8 +362,15 @@ def test_a_number_too_large_for_a_tree_of_float32_is_a_reject(packages, compile_
             make_pipeline(OneHotEncoder(max_categories=3, handle_unknown="ignore"), LogisticRegression()),
             "infrequent",
         ),
+        (
+            make_pipeline(
+                ColumnTransformer([("x", StandardScaler(), [0, 1])], transformer_weights={"x": 2.0}),
+                LogisticRegression(),
+            ),
+            "a ColumnTransformer with weights has no compiled form",
+        ),
     ],
-    ids=["neighbours", "function", "late filling", "infrequent"],
+    ids=["neighbours", "function", "late filling", "infrequent", "weighted columns"],
 )
 def test_an_estimator_without_a_form_runs_in_scikit_learn_and_says_why(tmp_path, model, why):
     records = np.round(X)

@@ -136,6 +136,10 @@ def _without_view(kind: pa.DataType) -> pa.DataType:
 
 
 def _from_pandas(data: Any) -> pa.Table:
+    if not data.columns.is_unique:
+        twice = sorted({str(name) for name in data.columns[data.columns.duplicated()]})
+        msg = f"wanted a name of its own for each column of the data frame, found several called {', '.join(twice)}; rename or drop them"
+        raise ConfigError(msg)
     try:
         return pa.Table.from_pandas(data, preserve_index=False).replace_schema_metadata(None)
     except pa.ArrowException as error:

@@ -22,6 +22,7 @@ from mlinfer import (
     Stateful,
     conform,
 )
+from mlinfer.hosts._selected import check_host
 
 
 class Chain(Host):
@@ -47,6 +48,8 @@ class Chain(Host):
 
     def __init__(self, first: Host, second: Host, *others: Host) -> None:
         self.hosts = (first, second, *others)
+        for host in self.hosts:
+            check_host("Chain", host)
 
     @property
     def shared(self) -> bool:  # type: ignore[override]  # the hosts', so it cannot be set

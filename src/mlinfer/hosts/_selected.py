@@ -13,6 +13,20 @@ import pyarrow as pa
 from mlinfer import ConfigError, Host, Model, Renews
 
 
+def check_host(around: str, host: Any) -> None:
+    """Raises ConfigError: this is no host, which another part was to stand around."""
+    if isinstance(host, type) or not hasattr(host, "open"):
+        msg = f"{around}: wanted a host, found {host!r:.100}; a model that was saved is SklearnHost('model.mlinfer')"
+        raise ConfigError(msg)
+
+
+def _check_named(answers: Any) -> None:
+    names = [name for pair in answers.items() for name in pair] if isinstance(answers, Mapping) else [None]
+    if not all(isinstance(name, str) for name in names):
+        msg = f"Selected: wanted the answers as {{new_name: name}}, found {answers!r:.100}; write {{'score': 'y_pred'}}"
+        raise ConfigError(msg)
+
+
 @dataclass(frozen=True)
 class Selected(Host):
     """Answers with some columns of another host: `Selected(host, {"score": "y_proba_1"})`.
@@ -32,6 +46,11 @@ class Selected(Host):
 
     host: Host
     answers: Mapping[str, str] = field(hash=False)
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for answers that are not named, and for what is no host."""
+        check_host("Selected", self.host)
+        _check_named(self.answers)
 
     @property
     def shared(self) -> bool:  # type: ignore[override]  # the inner host's, so it cannot be set

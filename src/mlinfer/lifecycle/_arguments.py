@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
 from mlinfer import ConfigError
 from mlinfer.lifecycle._splits import ByGroup, ByKey, ByTime
+
+
+def check_places(target: Any, to: Any) -> None:
+    """Raises ConfigError: one is not the name of a column, or not a path."""
+    if not isinstance(target, str):
+        msg = f"target: wanted the name of a column, found {target!r:.100}"
+        raise ConfigError(msg)
+    if not isinstance(to, str | os.PathLike):
+        msg = f"to: wanted the path of the package to write, such as 'late.mlinfer', found {to!r:.100}"
+        raise ConfigError(msg)
 
 
 def check_arguments(split: Any, accept: Any, seed: Any, lists: Mapping[str, Any]) -> None:
@@ -22,6 +33,9 @@ def check_arguments(split: Any, accept: Any, seed: Any, lists: Mapping[str, Any]
     for name, value in lists.items():
         if isinstance(value, str):
             msg = f"{name}: wanted a list of names, found the text {value!r}; write {name}=[{value!r}]"
+            raise ConfigError(msg)
+        if isinstance(value, set | frozenset):  # in another process its order is another, and so is the model
+            msg = f"{name}: wanted a list of names, found a set, which has no order; write {name}={sorted(map(str, value))}"
             raise ConfigError(msg)
     if not isinstance(accept, Mapping):
         msg = f"accept: wanted bars by metric, found {accept!r:.100}; write accept={{'roc_auc': 0.7}}"

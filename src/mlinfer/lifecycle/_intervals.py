@@ -1,33 +1,30 @@
 """Error margins of 95 %.
 
-A share of records (accuracy, precision, recall): the exact interval of Clopper and Pearson (1934), which covers at least
-95 %. The area under the ROC curve: the variance of DeLong, DeLong and Clarke-Pearson (1988), by midranks as Sun and Xu
-(2014) compute it. All else, and everything where records carry weights or come in groups: the percentile interval of the
-bootstrap (Efron and Tibshirani, 1993, chapter 13), drawing records, or groups where they come in groups.
+A share of records (accuracy, precision, recall, and F1, which is made of one): the exact interval of Clopper and Pearson
+(1934), which covers at least 95 %; where records carry weights or come in groups, that of as many records as tell as much
+(Korn and Graubard, 1998). All else stands on how much each record, or group, moves the metric (the infinitesimal jackknife:
+Efron and Tibshirani, 1993, chapter 21; for the area under the ROC curve DeLong, DeLong and Clarke-Pearson, 1988): from the
+error that these add up to, an interval of Student's on the scale of the logit, or of the logarithm for what has no upper end.
+Its degrees of freedom are what the error itself is known to, fewer where few records move the metric most (O'Neill, 2014).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
 LEVEL = 0.95
 TAIL = (1 - LEVEL) / 2
-RESAMPLES = 1000
-MOST_UNDEFINED = 0.05
-"""A percentile interval stands on the resamples that give a value; so many may give none."""
 FEWEST = 6
 """Of fewer independent draws even the largest and the smallest one enclose the middle in less than 95 % of all cases, for
 each lies on either side of it with an even chance: 1 - 2 / 2**5 is 0.94."""
-
-Measure = Callable[[np.ndarray], float]
-"""A metric on fixed records: the weight of each record (n,) to a number."""
+STEEPEST = 300.0
+"""A factor of so many powers of e is as good as any larger one, and still a float after it was multiplied."""
 
 Interval = tuple[float, float]
+UNKNOWN: Interval = (math.nan, math.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +32,7 @@ class Draws:
     """How often each record counts: its `weights` (n), and the group (n, from 0) that it is drawn with, if any."""
 
     weights: np.ndarray
-    groups: np.ndarray | None
-    seed: int
+    groups: np.ndarray | None = None
 
     @property
     def plain(self) -> bool:
@@ -46,85 +42,97 @@ class Draws:
     @property
     def counting(self) -> int:
         """How many are drawn that weigh anything."""
-        there = self.weights > 0
-        return int(there.sum()) if self.groups is None else len(np.unique(self.groups[there]))
-
-    def effective(self, among: np.ndarray) -> int:
-        """How many draws of equal weight tell as much about the records `among` (n, 0 or 1) as these (Kish, 1965)."""
-        weights = self.weights * among
-        drawn = weights if self.groups is None else np.bincount(self.groups, weights)
-        return round(float(drawn.sum() ** 2 / (drawn**2).sum())) if drawn.any() else 0
+        return int(np.count_nonzero(self.moved(self.weights)))
 
     @property
     def count(self) -> int:
         """How many are drawn: records, or groups of them."""
         return len(self.weights) if self.groups is None else int(self.groups.max()) + 1
 
+    def moved(self, influence: np.ndarray) -> np.ndarray:
+        """How much each draw moves a metric, of how much each record does."""
+        return influence if self.groups is None else np.bincount(self.groups, influence, self.count)
+
+    def effective(self, among: np.ndarray) -> int:
+        """How many draws of equal weight tell as much about the records `among` (n, 0 or 1) as these (Kish, 1965)."""
+        return round(kish(self.moved(self.weights * among)))
+
     def of(self, rows: np.ndarray) -> Draws:
         """The draws of some records (a mask)."""
         groups = None if self.groups is None else np.unique(self.groups[rows], return_inverse=True)[1]
-        return Draws(self.weights[rows], groups, self.seed)
+        return Draws(self.weights[rows], groups)
 
-    def resampled(self, measures: Sequence[Measure]) -> np.ndarray:
-        """The measures on each resample, all on the same ones: (RESAMPLES, measures); nan where there are too few draws."""
-        dice = np.random.default_rng(self.seed)
-        count = self.count
-        found = np.full((RESAMPLES, len(measures)), math.nan)
-        if self.counting < FEWEST:
-            return found
-        for number in range(RESAMPLES):
-            drawn = np.bincount(dice.integers(0, count, count), minlength=count)
-            weights = self.weights * (drawn if self.groups is None else drawn[self.groups])
-            found[number] = [measure(weights) for measure in measures]
-        return found
+    def error(self, influence: np.ndarray) -> tuple[float, float]:
+        """The standard error of a metric that each record has this influence on (n), and the degrees of freedom of it.
 
-
-def percentile(values: np.ndarray) -> Interval:
-    """The middle 95 % of resampled values; (nan, nan) if too many of them are undefined."""
-    defined = values[np.isfinite(values)]
-    if len(defined) < (1 - MOST_UNDEFINED) * len(values):
-        return math.nan, math.nan
-    low, high = np.quantile(defined, [TAIL, 1 - TAIL])
-    return float(low), float(high)
+        Undefined for fewer draws than tell a margin. O'Neill, The American Statistician 68 (2014): a variance of n draws
+        with this kurtosis is known as well as one of so many draws from a normal distribution.
+        """
+        count = self.counting
+        if count < FEWEST:
+            return math.nan, math.nan
+        moved = self.moved(influence)
+        squares = float((moved**2).sum())
+        if not squares > 0:
+            return squares, count - 1  # 0, or nan
+        kurtosis = count * float((moved**4).sum()) / squares**2
+        free = 2 * count / (kurtosis - (count - 3) / (count - 1))
+        return math.sqrt(squares * count / (count - 1)), min(free, count - 1)
 
 
-def clopper_pearson(hits: int, tries: int) -> Interval:
+def kish(weights: np.ndarray) -> float:
+    """How many draws of equal weight tell as much as those of these `weights` (n)."""
+    squares = float((weights**2).sum())
+    return float(weights.sum()) ** 2 / squares if squares else 0.0
+
+
+def student(free: float) -> float:
+    """How many standard errors a margin is wide."""
+    from scipy.stats import t
+
+    return float(t.ppf(1 - TAIL, free))
+
+
+def around(value: float, error: float, free: float) -> Interval:
+    """The interval of something that may be any number."""
+    margin = student(free) * error
+    return value - margin, value + margin
+
+
+def around_positive(value: float, error: float, free: float) -> Interval:
+    """The interval of something above 0, by its logarithm; unknown where nothing moves it, for then nothing is known of it."""
+    if not (value > 0 and error > 0):
+        return UNKNOWN
+    factor = math.exp(min(student(free) * error / value, STEEPEST))
+    return value / factor, value * factor
+
+
+def around_share(value: float, error: float, free: float) -> Interval:
+    """The interval of something between 0 and 1, by its logit; unknown at either end, and where nothing moves it."""
+    if not (0 < value < 1 and error > 0):
+        return UNKNOWN
+    low, high = around_positive(value / (1 - value), error / (1 - value) ** 2, free)
+    return low / (1 + low), high / (1 + high)
+
+
+def clopper_pearson(hits: float, tries: float) -> Interval:
     """The exact interval for a probability of which `hits` of `tries` were seen."""
     from scipy.stats import beta
 
     if tries == 0:
-        return math.nan, math.nan
+        return UNKNOWN
     low = 0.0 if hits == 0 else float(beta.ppf(TAIL, hits, tries - hits + 1))
     high = 1.0 if hits == tries else float(beta.ppf(1 - TAIL, hits + 1, tries - hits))
     return low, high
 
 
-def delong(positive: np.ndarray, scores: np.ndarray) -> Interval:
-    """The interval of the area under the ROC curve for `scores` (n) of records of which some are `positive` (n, bool).
+def korn_graubard(value: float, error: float, tries: int, free: int) -> Interval:
+    """The interval of a share that `tries` records with weights or in groups show with this `error`.
 
-    An area of 0 or 1 has no variance; then that of the pairs which share no record is taken: min(positives, negatives)
-    independent tries, all with the same outcome, by Clopper and Pearson.
+    Korn and Graubard, Survey Methodology 24 (1998): that of Clopper and Pearson for as many records drawn one by one as have
+    this error, fewer where it is known from few draws only (`free`), and never more than there are.
     """
-    area, error = delong_error(positive, scores)
-    if not 0 < area < 1:
-        pairs = int(min(positive.sum(), (~positive).sum()))
-        return clopper_pearson(pairs if area == 1 else 0, pairs)
-    margin = NormalDist().inv_cdf(1 - TAIL) * error
-    return max(0.0, area - margin), min(1.0, area + margin)
-
-
-def delong_error(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
-    """The area under the ROC curve and its standard error; nan without positives and negatives, at least two for an error."""
-    from scipy.stats import rankdata
-
-    ahead, behind = scores[positive], scores[~positive]
-    m, n = len(ahead), len(behind)
-    if not (m and n):
-        return math.nan, math.nan
-    together = rankdata(np.concatenate([ahead, behind]))
-    of_positives = (together[:m] - rankdata(ahead)) / n
-    of_negatives = 1 - (together[m:] - rankdata(behind)) / m
-    area = float(of_positives.mean())
-    if min(m, n) < 2:  # noqa: PLR2004 - a variance needs two
-        return area, math.nan
-    return area, math.sqrt(of_positives.var(ddof=1) / m + of_negatives.var(ddof=1) / n)
+    as_many = value * (1 - value) / error**2 if error > 0 else math.inf
+    known = (student(max(tries - 1, 1)) / student(max(free, 1))) ** 2
+    as_many = min(as_many * known, tries)
+    return clopper_pearson(value * as_many, as_many)

@@ -1,24 +1,17 @@
-"""What a model is measured by: each metric is a function of the weights of the records, so that all are resampled alike."""
+"""What a model is measured by: each metric is made of the answers of a model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from mlinfer import ConfigError
-from mlinfer.lifecycle._intervals import (
-    FEWEST,
-    Draws,
-    Interval,
-    Measure,
-    clopper_pearson,
-    delong,
-    percentile,
-)
+from mlinfer.lifecycle._intervals import UNKNOWN, Draws
+from mlinfer.lifecycle._measures import Area, Mean, Measure, Ratio, Share, Shown, Spread, difference
 
 TINY = np.finfo(float).eps
 """The smallest probability that a logarithm is taken of."""
@@ -63,51 +56,12 @@ class Answers:
         return found
 
 
-@dataclass(frozen=True, eq=False)
-class Ratio:
-    """A sum over records by another one; `share` says that both count records."""
-
-    above: np.ndarray
-    below: np.ndarray
-    share: bool = False
-
-    def __call__(self, weights: np.ndarray) -> float:
-        """The ratio; nan if there is nothing to divide by."""
-        below = float(weights @ self.below)
-        return float(weights @ self.above) / below if below else math.nan
-
-
-class Area:
-    """The area under the ROC curve."""
-
-    def __init__(self, positive: np.ndarray, score: np.ndarray) -> None:
-        self.positive, self.score = positive, score
-        self._order = np.argsort(score, kind="stable")
-        self._ahead = positive[self._order]
-        ordered = score[self._order]
-        self._starts = (
-            np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(score) else np.zeros(0, int)
-        )
-
-    def __call__(self, weights: np.ndarray) -> float:
-        """The share of pairs of a positive and a negative record that are in order; ties count half."""
-        if not len(self._starts):
-            return math.nan
-        ordered = weights[self._order]
-        positive = np.add.reduceat(ordered * self._ahead, self._starts)
-        negative = np.add.reduceat(ordered * ~self._ahead, self._starts)
-        pairs = positive.sum() * negative.sum()
-        if not pairs:
-            return math.nan
-        return float(positive @ (np.cumsum(negative) - negative / 2)) / float(pairs)
-
-
 def _ones(answers: Answers) -> np.ndarray:
     return np.ones(len(answers.truth))
 
 
 def _accuracy(answers: Answers) -> Measure:
-    return Ratio((answers.truth == answers.predicted).astype(float), _ones(answers), share=True)
+    return Share((answers.truth == answers.predicted).astype(float), _ones(answers))
 
 
 def _hits(answers: Answers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -123,26 +77,26 @@ def _hits(answers: Answers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _precision(answers: Answers) -> Measure:
     _, said, both = _hits(answers)
-    return Ratio(both, said, share=True)
+    return Share(both, said)
 
 
 def _recall(answers: Answers) -> Measure:
     actual, _, both = _hits(answers)
-    return Ratio(both, actual, share=True)
+    return Share(both, actual)
 
 
 def _f1(answers: Answers) -> Measure:
+    """Of the share of hits among all that are positive or said to be: twice it by 1 more than it."""
     actual, said, both = _hits(answers)
-    return Ratio(2 * both, actual + said)
+    return Shown(
+        Share(both, actual + said - both), lambda hit: 2 * hit / (1 + hit), lambda hit: 2 / (1 + hit) ** 2
+    )
 
 
 def _balanced_accuracy(answers: Answers) -> Measure:
+    of = [answers.truth == label for label in np.unique(answers.truth)]
     right = answers.truth == answers.predicted
-    recalls = [
-        Ratio((right & (answers.truth == label)).astype(float), (answers.truth == label).astype(float))
-        for label in np.unique(answers.truth)
-    ]
-    return lambda weights: float(np.mean([recall(weights) for recall in recalls]))
+    return Mean([Share((right & mine).astype(float), mine.astype(float)) for mine in of], apart=True)
 
 
 def _roc_auc(answers: Answers) -> Measure:
@@ -152,7 +106,7 @@ def _roc_auc(answers: Answers) -> Measure:
             Area(answers.truth == label, answers.probabilities[:, place])
             for place, label in enumerate(answers.classes)
         ]
-        return lambda weights: float(np.mean([area(weights) for area in areas]))
+        return Mean(areas)
     if answers.score is None:
         msg = "roc_auc: wanted an estimator with predict_proba, or two classes and one with decision_function, found neither"
         raise ConfigError(msg)
@@ -176,19 +130,11 @@ def _mae(answers: Answers) -> Measure:
 
 def _rmse(answers: Answers) -> Measure:
     squares = Ratio((answers.truth - answers.predicted) ** 2, _ones(answers))
-    return lambda weights: math.sqrt(squares(weights))
+    return Shown(squares, math.sqrt, lambda square: 0.5 / math.sqrt(square) if square else 0.0)
 
 
 def _r2(answers: Answers) -> Measure:
-    truth = answers.truth - answers.truth.mean()  # far from zero, squares would cancel
-    wrong = (answers.truth - answers.predicted) ** 2
-
-    def measure(weights: np.ndarray) -> float:
-        total = weights.sum()
-        spread = float(weights @ truth**2 - (weights @ truth) ** 2 / total) if total else 0.0
-        return 1 - float(weights @ wrong) / spread if spread > 0 else math.nan
-
-    return measure
+    return Shown(Spread(answers.truth, answers.predicted), lambda left: 1 - left, lambda _: -1.0)
 
 
 @dataclass(frozen=True)
@@ -199,28 +145,6 @@ class Metric:
     more_is_better: bool
     of_classes: bool
     made: Callable[[Answers], Measure]
-
-    def interval(self, measure: Measure, answers: Answers, draws: Draws) -> Interval | None:
-        """The exact interval, or DeLong's, where there is one; None: it is left to the bootstrap.
-
-        All of the records, or none, are the same share in every resample: then the exact interval of as many draws as count.
-        """
-        if not draws.plain:
-            return _of_all_or_none(measure, draws) if isinstance(measure, Ratio) and measure.share else None
-        if isinstance(measure, Area):
-            return delong(answers.positive, measure.score)
-        if isinstance(measure, Ratio) and measure.share:
-            return clopper_pearson(int(measure.above.sum()), int(measure.below.sum()))
-        return None
-
-
-def _of_all_or_none(share: Ratio, draws: Draws) -> Interval | None:
-    there = draws.weights * share.below > 0
-    hits = share.above[there] > 0
-    if draws.counting < FEWEST or not (hits.all() or not hits.any()):
-        return None
-    tries = draws.effective(share.below)
-    return clopper_pearson(tries if hits.any() else 0, tries)
 
 
 METRICS = {
@@ -303,40 +227,33 @@ def scored(
     group: Any = None,
     baseline: Answers | None = None,
 ) -> list[Score]:
-    """The metrics of the answers with their intervals; with a `baseline`, the paired comparison on the same resamples."""
-    measures = [metric.made(answers) for metric in metrics]
-    beside = [metric.made(baseline) for metric in metrics] if baseline is not None else []
-    exact = [metric.interval(one, answers, draws) for metric, one in zip(metrics, measures, strict=True)]
-    resampled = draws.resampled([*measures, *beside]) if beside or None in exact else None
+    """The metrics of the answers with their intervals; with a `baseline`, the comparison on the same records."""
     found = []
-    for place, (metric, measure, known) in enumerate(zip(metrics, measures, exact, strict=True)):
-        interval = known if known is not None or resampled is None else percentile(resampled[:, place])
-        low, high = interval or (math.nan, math.nan)
-        compared: Mapping[str, float] = {}
-        if beside and resampled is not None:
-            compared = _compared(
-                metric, measure, (beside[place], resampled[:, [place, place + len(measures)]]), draws
-            )
-        method = _method(measure, draws, known)
+    for metric in metrics:
+        measure = metric.made(answers)
         value = measure(draws.weights)
-        found.append(Score(metric.name, value, low, high, method, len(answers.truth), group, **compared))
+        low, high = measure.interval(draws) if math.isfinite(value) else UNKNOWN
+        compared = {} if baseline is None else _compared(metric, measure, metric.made(baseline), draws)
+        found.append(
+            Score(
+                metric.name, value, low, high, _method(measure, draws), len(answers.truth), group, **compared
+            )
+        )
     return found
 
 
-def _compared(
-    metric: Metric, measure: Measure, beside: tuple[Measure, np.ndarray], draws: Draws
-) -> dict[str, float]:
+def _compared(metric: Metric, measure: Measure, baseline: Measure, draws: Draws) -> dict[str, float]:
     """How much better than the baseline, on the same records, and the interval of that."""
-    baseline, resampled = beside
     sign = 1 if metric.more_is_better else -1
-    value = baseline(draws.weights)
-    low, high = percentile(sign * (resampled[:, 0] - resampled[:, 1]))
-    return {
-        "baseline": value, "better_by": sign * (measure(draws.weights) - value), "better_low": low, "better_high": high,
-    }  # fmt: skip
+    value, beside = measure(draws.weights), baseline(draws.weights)
+    comparable = math.isfinite(value) and math.isfinite(beside)
+    low, high = difference(measure, baseline, draws, sign) if comparable else UNKNOWN
+    return {"baseline": beside, "better_by": sign * (value - beside), "better_low": low, "better_high": high}
 
 
-def _method(measure: Measure, draws: Draws, known: Interval | None) -> str:
-    if known is None:
-        return "bootstrap" if draws.groups is None else f"bootstrap of {draws.count:,} groups"
-    return "DeLong" if isinstance(measure, Area) else "exact"
+def _method(measure: Measure, draws: Draws) -> str:
+    inner = measure.measure if isinstance(measure, Shown) else measure
+    if draws.plain and isinstance(inner, Share | Area):
+        return "exact" if isinstance(inner, Share) else "DeLong"
+    name = "Korn-Graubard" if isinstance(inner, Share) else "Student"
+    return name if draws.groups is None else f"{name}, {draws.count:,} groups"

@@ -12,7 +12,7 @@ import pyarrow as pa
 from mlinfer.lifecycle._examples import Data, Plan
 from mlinfer.lifecycle._fitting import Feeding, answers
 from mlinfer.lifecycle._histograms import histograms
-from mlinfer.lifecycle._intervals import LEVEL, RESAMPLES
+from mlinfer.lifecycle._intervals import LEVEL
 from mlinfer.lifecycle._records import digest_of
 from mlinfer.lifecycle._report import Training
 from mlinfer.lifecycle._splits import CALIBRATION, TEST, TRAIN, ByTime, Split
@@ -58,7 +58,7 @@ def write(plan: Plan, data: Data, fit: Fit, training: Training) -> None:
             "reproducible": not fit.lost, "why": list(fit.lost),
         },
         "confirmed": {
-            "level": LEVEL, "resamples": RESAMPLES, "baseline": "prior" if classes is not None else "mean",
+            "level": LEVEL, "baseline": "prior" if classes is not None else "mean",
             "accept": dict(plan.accept), "groups": plan.groups, "perfect": list(plan.perfect),
             "scores": [score.to_json() for score in training.scores],
         },

@@ -61,6 +61,8 @@ def missed(training: Training) -> list[str]:
         worst = score.low if more else score.high
         if not (worst >= bar if more else worst <= bar):
             margin = f"{_number(score.value)} ({_range(score.low, score.high)})"
+            if not math.isfinite(worst):
+                margin += ": all records are off alike, or are too few, to say by how much others are"
             found.append(
                 f"{name}: wanted {'at least' if more else 'at most'} {bar:g} over its whole interval of 95%, found {margin}"
             )

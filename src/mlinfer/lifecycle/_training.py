@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer import ConfigError, ConfirmationError, located
-from mlinfer.lifecycle._arguments import check_arguments
+from mlinfer.lifecycle._arguments import check_arguments, check_places
 from mlinfer.lifecycle._estimators import described
 from mlinfer.lifecycle._examples import Data, Plan, data_of
 from mlinfer.lifecycle._fitting import Feeding, answers, best_of, fitted, prepared
@@ -30,7 +30,7 @@ NEEDS_PROBABILITIES = ("log_loss", "brier")
 
 @dataclass(frozen=True, slots=True)
 class Yardstick:
-    """What answers for the unseen records are measured with: the metrics, the resamples, and what a baseline says."""
+    """What answers for the unseen records are measured with: the metrics, how records count, and what a baseline says."""
 
     metrics: list[Metric]
     draws: Draws
@@ -70,13 +70,13 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
         groups: a column whose values are measured one by one, too.
         sample_weight: a column of weights for fitting and measuring.
         perfect: features that are known to tell the outcome by themselves and that are no leak.
-        seed: where all random choices come from that the estimator leaves open, and the resamples.
+        seed: where all random choices come from that the estimator leaves open.
         trusted: names of the types in the estimator that are neither scikit-learn's nor numpy's nor scipy's; whoever opens
             the package must name them too.
 
     Returns what was found; `print` shows it as a table. The first metric must beat a baseline that knows only the outcomes
-    of training (`DummyClassifier`, `DummyRegressor`) by more than the margin: the interval of the difference, over resamples
-    of the same records, must lie above 0.
+    of training (`DummyClassifier`, `DummyRegressor`) by more than the margin: the interval of the difference, on the
+    same records, must lie above 0.
 
     Raises ConfirmationError: a bar or the baseline is not reached; nothing is written. ConfigError: a leak, an empty side,
     records that cannot be read, an estimator that cannot be fitted.
@@ -92,6 +92,7 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
     >>> found["accuracy"].low > 0.7
     True
     """
+    check_places(target, to)
     path, accept = located(to), {} if accept is None else accept
     check_arguments(
         split,
@@ -185,7 +186,8 @@ def _scores(plan: Plan, unseen: tuple[pa.Table, np.ndarray], fit: Fit, yardstick
 def _draws(plan: Plan, data: Data) -> Draws:
     """How the unseen records are drawn. Raises ConfigError: they are too few to say how far off a measure of them is."""
     clusters = _codes(data.of(TEST)[0][plan.split.column]) if plan.split.groups_of_records else None
-    draws = Draws(data.weights[data.sides == TEST], clusters, plan.seed)
+    weights = data.weights[data.sides == TEST]
+    draws = Draws(weights / weights.max(), clusters)  # their squares must be numbers, and equal ones are none
     if draws.counting < FEWEST:
         kind = "records" if clusters is None else f"values of {plan.split.column!r}"
         msg = f"split: wanted {FEWEST} or more unseen {kind}, for fewer leave every margin open, found {draws.counting}; give more, or a larger share: test="

@@ -38,6 +38,9 @@ def _pipeline(pipeline: Any, columns: Sequence[Any]) -> list[Any]:
 
 
 def _column_transformer(many: Any, columns: Sequence[Any]) -> list[Any]:
+    if many.transformer_weights:
+        msg = "a ColumnTransformer with weights has no compiled form"
+        raise NotCompiled(msg)
     found: list[Any] = []
     for name, transformer, _ in many.transformers_:
         if isinstance(transformer, str) and transformer == "drop":
