@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORE := .venv-core
 AUDIT := .venv-audit
+LOWEST := .venv-lowest
 # make test WHEELS= builds what has no wheel for a Python that is newer than the lock, from sources that are locked, too.
 WHEELS := --only-binary :all:
 LOCKED := -m pip install --quiet --require-hashes $(WHEELS)
@@ -19,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# Three environments. What runs tests and linters is what requirements/ says, byte by byte, and nothing is built for it.
+# What runs tests and linters is what requirements/ says, byte by byte, and nothing is built for it.
 %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "mlinfer needs Python 3.11 or newer; found: $$($(PYTHON) --version 2>/dev/null || echo "no '$(PYTHON)'")." >&2; \
@@ -87,6 +88,18 @@ lock: $(AUDIT)/.installed ## lock what pyproject.toml has newly asked for in req
 	$(LOCK) --group kserve --no-deps --output-file requirements/kserve.txt
 	$(LOCK) --group audit --output-file requirements/audit.txt
 
+EXTRAS := pandas polars json metrics onnx images serve grpc postgres
+
+$(LOWEST)/.installed: pyproject.toml $(AUDIT)/.installed | $(LOWEST)/bin/python
+	$(AUDIT)/bin/uv pip compile --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --upgrade --no-deps --only-binary :all: \
+	  $(addprefix --extra ,$(EXTRAS)) --output-file $(LOWEST)/lowest.txt pyproject.toml
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/lowest.txt --editable '.[test]'
+	touch $@
+
+.PHONY: lowest
+lowest: $(LOWEST)/.installed ## run the tests on the lowest versions that pyproject.toml allows (with PYTHON=python3.11)
+	$(LOWEST)/bin/python -m pytest $(ARGS)
+
 # Strictly, or it would pass over every package of which the service knows nothing, and find nothing at all.
 .PHONY: audit
 audit: $(AUDIT)/.installed ## compare what is locked with the advisories that PyPI knows; needs that service
@@ -134,5 +147,5 @@ bench-online: $(VENV)/.test ## measure the server beside its peers; needs wrk (A
 
 .PHONY: clean
 clean: ## remove everything that can be made again
-	rm -rf $(VENV) $(CORE) $(AUDIT) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CORE) $(AUDIT) $(LOWEST) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
