@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORE := .venv-core
 AUDIT := .venv-audit
-PIP := $(BIN)/python -m pip install --quiet
+LOWEST := .venv-lowest
+# make test WHEELS= builds what has no wheel for a Python that is newer than the lock, from sources that are locked, too.
+WHEELS := --only-binary :all:
+LOCKED := -m pip install --quiet --require-hashes $(WHEELS)
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,45 +20,44 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# One environment, filled in steps: each stamp is renewed when pyproject.toml changes.
-$(BIN)/python:
+# What runs tests and linters is what requirements/ says, byte by byte, and nothing is built for it.
+%/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "mlinfer needs Python 3.11 or newer; found: $$($(PYTHON) --version 2>/dev/null || echo "no '$(PYTHON)'")." >&2; \
 	  echo "Name another interpreter: make $(or $(MAKECMDGOALS),venv) PYTHON=/path/to/python3.12" >&2; \
 	  exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $*
 
-$(VENV)/.core: pyproject.toml | $(BIN)/python
-	$(PIP) --editable .
+$(VENV)/.test: requirements/test.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python $(LOCKED) --requirement $<
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-$(VENV)/.test: $(VENV)/.core
-	$(PIP) --editable '.[test]'
+# pyproject.toml says why this lies apart.
+$(VENV)/.kserve: requirements/kserve.txt | $(BIN)/python
+	$(BIN)/python $(LOCKED) --no-deps --upgrade --target $(VENV)/kserve --requirement $<
 	touch $@
 
-# kserve asks for pandas before 3 and for psutil before 6, and brings Kubernetes: what its clients import, and nothing else,
-# lies in a folder of its own, where one test looks for it.
-$(VENV)/.kserve: | $(VENV)/.test
-	$(PIP) --no-deps --upgrade --target $(VENV)/kserve 'kserve>=0.21' annotated-doc 'cloudevents<2' deprecation fastapi opentelemetry-api starlette
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.test
+	$(BIN)/python $(LOCKED) --requirement $<
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.test
-	$(PIP) --editable '.[test,dev]'
-	touch $@
-
-# What `pip install mlinfer` gives, and nothing more: the README's first example has to run there. Python compiles the
-# little that it needs; all of scikit-learn and SciPy would take longer than the rest.
-$(CORE)/.installed: pyproject.toml README.md $(shell find src -name __pycache__ -prune -o -type f -print) | $(BIN)/python
-	$(BIN)/python -m venv $(CORE)
+# What `pip install mlinfer` gives today, and nothing more: the demo and the README's first example have to run there. Python
+# compiles the little that they need; all of scikit-learn and SciPy would take longer than the rest.
+$(CORE)/.installed: pyproject.toml README.md $(shell find src -name __pycache__ -prune -o -type f -print) | $(CORE)/bin/python
 	$(CORE)/bin/python -m pip install --quiet --no-compile .
+	touch $@
+
+$(AUDIT)/.installed: requirements/audit.txt | $(AUDIT)/bin/python
+	$(AUDIT)/bin/python $(LOCKED) --requirement $<
 	touch $@
 
 .PHONY: venv
 venv: $(VENV)/.test $(VENV)/.kserve ## set up .venv with mlinfer and what its tests need
 
 .PHONY: demo
-demo: $(VENV)/.core ## run the demo; installs the core dependencies only
-	$(BIN)/mlinfer demo
+demo: $(CORE)/.installed ## run the demo; installs the core dependencies only
+	$(CORE)/bin/mlinfer demo
 
 .PHONY: test
 test: $(VENV)/.test $(VENV)/.kserve $(if $(ARGS),,$(CORE)/.installed) ## run every test and every example in a docstring (ARGS="-k name" picks)
@@ -75,17 +77,33 @@ test-browser: $(VENV)/.dev ## test the console in headless Chromium, which is in
 torture: $(VENV)/.test ## kill, stop, race and cut pipelines thousands of times, and judge what they delivered (ARGS="--lane 'kill sqlite' --seed 1")
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)
 
-# An environment of their own: what looks at the dependencies is none of them.
-$(AUDIT)/.installed: | $(BIN)/python
-	$(BIN)/python -m venv $(AUDIT)
-	$(AUDIT)/bin/python -m pip install --quiet 'pip-audit>=2.9' 'cyclonedx-bom>=7'
+# Markers let one file do for every Python from 3.11 on, and for every system. What is locked stays until ARGS=--upgrade.
+LOCK := $(AUDIT)/bin/uv pip compile --quiet --python $(AUDIT)/bin/python --universal --python-version 3.11 --only-binary :all: \
+  --generate-hashes --custom-compile-command 'make lock' $(ARGS)
+
+.PHONY: lock
+lock: $(AUDIT)/.installed ## lock what pyproject.toml has newly asked for in requirements/ (ARGS=--upgrade: the newest of everything)
+	$(LOCK) --extra test --output-file requirements/test.txt pyproject.toml
+	$(LOCK) --group dev --constraint requirements/test.txt --output-file requirements/dev.txt
+	$(LOCK) --group kserve --no-deps --output-file requirements/kserve.txt
+	$(LOCK) --group audit --output-file requirements/audit.txt
+
+EXTRAS := pandas polars json metrics onnx images serve grpc postgres
+
+$(LOWEST)/.installed: pyproject.toml $(AUDIT)/.installed | $(LOWEST)/bin/python
+	$(AUDIT)/bin/uv pip compile --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --upgrade --no-deps --only-binary :all: \
+	  $(addprefix --extra ,$(EXTRAS)) --output-file $(LOWEST)/lowest.txt pyproject.toml
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/lowest.txt --editable '.[test]'
 	touch $@
+
+.PHONY: lowest
+lowest: $(LOWEST)/.installed ## run the tests on the lowest versions that pyproject.toml allows (with PYTHON=python3.11)
+	$(LOWEST)/bin/python -m pytest $(ARGS)
 
 # Strictly, or it would pass over every package of which the service knows nothing, and find nothing at all.
 .PHONY: audit
-audit: $(VENV)/.dev $(AUDIT)/.installed ## compare what is installed with the advisories that PyPI knows; needs that service
-	$(BIN)/python -m pip freeze --exclude-editable > $(AUDIT)/installed.txt
-	@$(AUDIT)/bin/pip-audit --requirement $(AUDIT)/installed.txt --no-deps --disable-pip --strict --progress-spinner off || { \
+audit: $(AUDIT)/.installed ## compare what is locked with the advisories that PyPI knows; needs that service
+	@$(AUDIT)/bin/pip-audit $(addprefix --requirement ,$(wildcard requirements/*.txt)) --no-deps --disable-pip --strict --progress-spinner off || { \
 	  echo "wanted every package audited and none with an advisory; see above. 'not found on PyPI': the service that knows" >&2; \
 	  echo "the advisories is not reached from here (a mirror has none): run this where it is." >&2; exit 1; }
 
@@ -120,7 +138,7 @@ format: $(VENV)/.dev ## rewrite the code the way lint wants it
 	$(BIN)/ruff format .
 
 .PHONY: bench
-bench: $(VENV)/.core ## measure throughput and latency
+bench: $(VENV)/.test ## measure throughput and latency
 	$(BIN)/python benchmarks/run.py
 
 .PHONY: bench-online
@@ -129,5 +147,5 @@ bench-online: $(VENV)/.test ## measure the server beside its peers; needs wrk (A
 
 .PHONY: clean
 clean: ## remove everything that can be made again
-	rm -rf $(VENV) $(CORE) $(AUDIT) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CORE) $(AUDIT) $(LOWEST) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

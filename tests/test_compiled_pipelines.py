@@ -145,7 +145,7 @@ def test_what_stands_in_for_a_missing_number_beside_texts_still_does(tmp_path, l
     corner = (records["shop"] == "s7") & (records["a"].abs() < 0.3)
     outcome = ((records["a"] > 0) ^ (corner & (records["b"] > 50))).astype(int)
     records.loc[dice.random(len(records)) < 0.3, "b"] = np.nan
-    records.loc[dice.random(len(records)) < 0.05, "shop"] = None
+    records.loc[dice.random(len(records)) < 0.05, "shop"] = np.nan  # which pandas 3 would make of None
     chosen = records[["shop", "a", "b"]]
     model = make_pipeline(
         SimpleImputer(strategy="most_frequent"),
@@ -221,7 +221,7 @@ def test_an_estimator_that_cannot_be_compiled_is_saved_as_it_is(tmp_path, monkey
 
 def test_ordinal_codes_may_be_nan(tmp_path):
     records, outcome = frame(600)
-    records.loc[::7, "shop"] = None
+    records.loc[::7, "shop"] = np.nan  # which pandas 3 would make of None
     last = HistGradientBoostingClassifier(max_iter=5, random_state=0)
     for encoder in (
         OrdinalEncoder(),

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tritonclient.grpc as triton
+from google.protobuf.descriptor_pb2 import DescriptorProto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
@@ -211,13 +212,15 @@ def test_our_messages_are_the_protocols():
         theirs = service_pb2.DESCRIPTOR.message_types_by_name[names.get(name, name).partition(".")[0]]
         if name in names:
             theirs = theirs.nested_types_by_name[names[name].partition(".")[2]]
-        ours = CLASSES[name].DESCRIPTOR
-        for field in fields:
-            one, other = ours.fields_by_name[field], theirs.fields_by_name[field]
-            assert (one.number, one.type, one.is_repeated) == (other.number, other.type, other.is_repeated), (
-                name,
-                field,
-            )
+        ours, theirs = laid_out(CLASSES[name].DESCRIPTOR), laid_out(theirs)
+        assert {field: ours[field] for field in fields} == {field: theirs[field] for field in fields}, name
+
+
+def laid_out(message):
+    """What decides how each field lies in the bytes, said alike by every version of protobuf."""
+    proto = DescriptorProto()
+    message.CopyToProto(proto)
+    return {field.name: (field.number, field.type, field.label) for field in proto.field}
 
 
 def test_the_health_protocol_is_answered_without_a_key(tmp_path):

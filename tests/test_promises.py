@@ -111,7 +111,8 @@ HOLES = {
     "skops": "0.13",  # CVE-2025-54412, -54413, -54886
     "scikit-learn": "1.5",  # CVE-2024-5206
     "orjson": "3.9.15",  # CVE-2024-27454
-    "protobuf": "5.29.5",  # CVE-2025-4565; two later ones have it again, and are left out by name
+    "grpcio": "1.84",  # older ones keep the place of a refused call, until they refuse all
+    "protobuf": "6.31.1",  # CVE-2025-4565
 }
 """The first version without a hole that matters here."""
 

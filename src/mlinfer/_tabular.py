@@ -35,6 +35,8 @@ def to_arrow(data: Any) -> pa.Table:
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(data, pandas.DataFrame):
         return _from_pandas(data)
+    if pandas is not None and isinstance(data, pandas.Series):  # which speaks the interface from pandas 3 on
+        raise _single(data)
     if hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__"):
         return _without_views(_from_capsule(data))
     if isinstance(data, np.ndarray):
@@ -103,8 +105,13 @@ def _from_capsule(data: Any) -> pa.Table:
     try:
         return pa.table(data)
     except pa.ArrowException as error:
-        msg = f"wanted columns by name, found a single {type(data).__name__}; write {{'name': ...}} around it"
-        raise ConfigError(msg) from error
+        raise _single(data) from error
+
+
+def _single(data: Any) -> ConfigError:
+    return ConfigError(
+        f"wanted columns by name, found a single {type(data).__name__}; write {{'name': ...}} around it"
+    )
 
 
 def _without_views(table: pa.Table) -> pa.Table:
