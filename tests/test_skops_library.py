@@ -47,4 +47,5 @@ print(_skops_files.load(_skops_files.dump(model), (), "here").predict([[1.0]]), 
 def test_the_estimators_on_our_list_are_scikit_learns_own():
     known = {f"{kind.__module__}.{kind.__name__}" for _, kind in all_estimators()}
     listed = {f"{module}.{name}" for module, names in _trusted.ESTIMATORS.items() for name in names.split()}
-    assert listed == known
+    assert known <= listed
+    assert [one for one in listed - known if not one.startswith("sklearn.")] == []  # of a newer scikit-learn
