@@ -416,6 +416,38 @@ def test_an_error_of_0_on_all_records_has_no_interval_but_is_compared():
         assert (np.isfinite(score.low), score.better_low > 0) == (False, True), score
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_error_of_a_mean_is_that_of_leaving_each_draw_out(grouped):
+    """Records with weights, or groups, of which one is most of all: its own error must not vanish in the mean that it is."""
+    dice = np.random.default_rng(9)
+    wrong, weights = dice.exponential(size=40), dice.uniform(1, 2, 40)
+    weights[0] = 1e4
+    groups = np.arange(40) % 8 if grouped else None
+    draws = Draws(weights, groups)
+    left_out = [
+        np.average(wrong[rest], weights=weights[rest])
+        for rest in (np.arange(40) != one if groups is None else groups != one for one in range(draws.count))
+    ]
+    mean, count = np.average(wrong, weights=weights), len(left_out)
+    error, free = draws.error(METRICS["mae"].made(Answers(wrong, np.zeros(40))).influence(weights))
+    assert error == pytest.approx(np.sqrt((count - 1) / count * ((left_out - mean) ** 2).sum()))
+    assert free < 3
+    assert np.isnan(Draws(np.r_[1.0, np.full(39, 1e-30)]).error(wrong)[0])
+
+
+def test_a_share_that_one_group_shows_is_not_known_as_that_of_its_records():
+    """Yes is said in one group alone, which differs from nothing: no error is seen, and next to nothing is known."""
+    groups = np.arange(400) // 20
+    said = groups == 3
+    truth = np.arange(400) % 2 == 0
+    low, high = (
+        METRICS["precision"]
+        .made(Answers(truth, said, np.array([False, True])))
+        .interval(Draws(np.ones(400), groups))
+    )
+    assert low < 0.025 < 0.975 < high
+
+
 def test_intervals_of_groups_cover_where_those_of_records_do_not():
     """Forty groups of twenty records whose errors are equal within a group."""
     dice = np.random.default_rng(7)

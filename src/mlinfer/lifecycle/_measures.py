@@ -11,6 +11,7 @@ import numpy as np
 
 from mlinfer.lifecycle._intervals import (
     FEWEST,
+    NOTHING,
     UNKNOWN,
     Draws,
     Interval,
@@ -21,9 +22,6 @@ from mlinfer.lifecycle._intervals import (
     kish,
     korn_graubard,
 )
-
-NOTHING = 1e-12
-"""What is but rounding in an area, and in the influence of a record."""
 
 
 class Measure(Protocol):
