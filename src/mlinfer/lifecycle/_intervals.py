@@ -21,7 +21,7 @@ FEWEST = 6
 """Of fewer independent draws even the largest and the smallest one enclose the middle in less than 95 % of all cases, for
 each lies on either side of it with an even chance: 1 - 2 / 2**5 is 0.94."""
 NOTHING = 1e-12
-"""What is but rounding: in an area, in the influence of a record, in its weight beside the largest one."""
+"""What is but rounding: in an area, in influences beside the value, in a weight beside the largest one."""
 STEEPEST = 300.0
 """A factor of so many powers of e is as good as any larger one, and still a float after it was multiplied."""
 
