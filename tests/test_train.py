@@ -1129,6 +1129,14 @@ def test_weights_that_are_zero_on_a_whole_side_are_refused(asked):
         ({"accept": {"roc_auc": np.float32("inf")}}, "accept: wanted a number"),
         ({"accept": {"roc_auc": np.True_}}, "accept: wanted a number"),
         ({"accept": ["roc_auc"]}, "accept: wanted bars by metric"),
+        (
+            {"accept": {"roc_auc": 90}},
+            r"accept: wanted a bar that 'roc_auc' can reach, at most 1 \(0.9 for 90 %\), found 90",
+        ),
+        (
+            {"accept": {"log_loss": -0.5}},
+            "accept: wanted a bar that 'log_loss' can reach, 0 or more, found -0.5",
+        ),
         ({"features": {"x"}}, r"features: wanted a list of names, found a set, .* write features=\['x'\]"),
         ({"target": ["late"]}, "target: wanted the name of a column"),
         ({"to": None}, "to: wanted the path of the package"),
