@@ -33,7 +33,7 @@ class Setting:
     name: str
     answers: Callable[[Dice, np.ndarray], Answers]
     metrics: tuple[str, ...]
-    weighted: bool = False
+    weights: float = 0.0  # the spread of their logarithm
     group_effect: float = 0.0
 
     def drawn(self, dice: Dice, count: int) -> tuple[Answers, Draws]:
@@ -43,8 +43,8 @@ class Setting:
         )
         effect = np.zeros(count) if groups is None else dice.normal(0, self.group_effect, count)[groups]
         answers = self.answers(dice, effect)
-        weights = dice.lognormal(0, 0.5, len(effect)) if self.weighted else np.ones(len(effect))
-        if self.weighted:  # those that the model errs about count more
+        weights = dice.lognormal(0, self.weights, len(effect)) if self.weights else np.ones(len(effect))
+        if self.weights:  # those that the model errs about count more
             far = np.abs(answers.truth.astype(float) - answers.predicted)
             weights *= 1 + (far > 0.5)
         return answers, Draws(weights, groups)
@@ -94,8 +94,10 @@ SETTINGS = (
     Setting("normal errors", partial(numbers, law="normal"), OF_NUMBERS),
     Setting("exponential errors", partial(numbers, law="exponential"), OF_NUMBERS),
     Setting("errors of Student's t, 5", partial(numbers, law="t"), OF_NUMBERS),
-    Setting("weights, two classes", partial(two_classes, share=0.3), OF_CLASSES, weighted=True),
-    Setting("weights, normal errors", partial(numbers, law="normal"), OF_NUMBERS, weighted=True),
+    Setting("weights, two classes", partial(two_classes, share=0.3), OF_CLASSES, weights=0.5),
+    Setting("weights, normal errors", partial(numbers, law="normal"), OF_NUMBERS, weights=0.5),
+    Setting("a few large weights, two classes", partial(two_classes, share=0.3), OF_CLASSES, weights=1.5),
+    Setting("a few large weights, normal errors", partial(numbers, law="normal"), OF_NUMBERS, weights=1.5),
 )
 GROUPED = (
     Setting("two classes", partial(two_classes, share=0.3), OF_CLASSES, group_effect=1.0),

@@ -406,6 +406,46 @@ def test_a_mean_of_shares_that_have_no_record_in_common_is_the_same_without_thei
         assert short.interval(Draws(weights, groups)) == pytest.approx(whole.interval(Draws(weights, groups)))
 
 
+@pytest.mark.parametrize("name", ["r2", "mae", "rmse"])
+def test_the_unit_of_the_target_does_not_change_what_is_found(name):
+    """Charges in coulombs are far below rounding of 1; a power of two keeps every digit."""
+    dice = np.random.default_rng(4)
+    truth = dice.normal(size=50)
+    said, unit = truth + dice.normal(size=50), 2.0**-60
+    usual, small = (
+        scored(
+            [METRICS[name]], Answers(truth * scale, said * scale), Draws(np.ones(50)),
+            baseline=Answers(truth * scale, np.full(50, 0.1 * scale)),
+        )[0]
+        for scale in (1.0, unit)
+    )  # fmt: skip
+    by = 1 if name == "r2" else unit
+    for field in ("value", "low", "high", "better_by", "better_low", "better_high"):
+        assert getattr(small, field) == pytest.approx(getattr(usual, field) * by, rel=1e-9, abs=0), field
+
+
+def test_small_errors_are_printed_in_digits_that_tell_them_apart(asked):
+    frame = wide(y=np.random.default_rng(1).normal(size=600) * 1e-5).drop(columns="late")
+    with pytest.raises(ConfirmationError) as caught:
+        asked(frame, LinearRegression(), target="y", metrics=["mae"], accept={"mae": 7e-6})
+    score = caught.value.training["mae"]
+    assert f"found {score.value:.2g} ({score.low:.2g} to {score.high:.2g})" in caught.value.message
+    assert f"{score.low:.2g} to {score.high:.2g}" in str(caught.value.training)
+    assert "-0.000" not in str(caught.value.training)
+
+
+def test_a_comparison_that_nothing_is_known_of_says_why(asked):
+    """Perfect on all unseen records, beside a baseline that is off by the same for each."""
+    frame = wide(w=1.0)
+    frame["late"] = np.arange(600) % 2 == 0
+    frame["x"] = np.where(frame.late, 9.0, -9.0)
+    with pytest.raises(ConfirmationError, match=r"undefined\): all records are off alike, or are too few"):
+        asked(
+            frame, RandomForestClassifier(3), metrics=["brier"], perfect=["x"], features=["x"],
+            split=ByTime("time", test=0.5, calibration=0),
+        )  # fmt: skip
+
+
 def test_an_error_of_0_on_all_records_has_no_interval_but_is_compared():
     truth = np.random.default_rng(2).normal(size=50)
     found = scored(
@@ -414,6 +454,39 @@ def test_an_error_of_0_on_all_records_has_no_interval_but_is_compared():
     )  # fmt: skip
     for score in found:
         assert (np.isfinite(score.low), score.better_low > 0) == (False, True), score
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_error_of_a_mean_is_that_of_leaving_each_draw_out(grouped):
+    """Records with weights, or groups, of which one is most of all: its own error must not vanish in the mean that it is."""
+    dice = np.random.default_rng(9)
+    wrong, weights = dice.exponential(size=40), dice.uniform(1, 2, 40)
+    weights[0] = 1e4
+    groups = np.arange(40) % 8 if grouped else None
+    draws = Draws(weights, groups)
+    left_out = [
+        np.average(wrong[rest], weights=weights[rest])
+        for rest in (np.arange(40) != one if groups is None else groups != one for one in range(draws.count))
+    ]
+    mean, count = np.average(wrong, weights=weights), len(left_out)
+    error, free = draws.error(METRICS["mae"].made(Answers(wrong, np.zeros(40))).influence(weights))
+    assert error == pytest.approx(np.sqrt((count - 1) / count * ((left_out - mean) ** 2).sum()))
+    assert free < 3
+    assert np.isnan(Draws(np.r_[1.0, np.full(39, 1e-30)]).error(wrong)[0])
+
+
+def test_a_share_that_one_group_shows_is_not_known_as_that_of_its_records():
+    """Yes is said in one group alone, which differs from nothing: no error is seen, and next to nothing is known."""
+    groups = np.arange(400) // 20
+    said = groups == 3
+    truth = np.arange(400) % 2 == 0
+    low, high = (
+        METRICS["precision"]
+        .made(Answers(truth, said, np.array([False, True])))
+        .interval(Draws(np.ones(400), groups))
+    )
+    assert low < 0.025
+    assert high > 0.975
 
 
 def test_intervals_of_groups_cover_where_those_of_records_do_not():
@@ -1056,6 +1129,14 @@ def test_weights_that_are_zero_on_a_whole_side_are_refused(asked):
         ({"accept": {"roc_auc": np.float32("inf")}}, "accept: wanted a number"),
         ({"accept": {"roc_auc": np.True_}}, "accept: wanted a number"),
         ({"accept": ["roc_auc"]}, "accept: wanted bars by metric"),
+        (
+            {"accept": {"roc_auc": 90}},
+            r"accept: wanted a bar that 'roc_auc' can reach, at most 1 \(0.9 for 90 %\), found 90",
+        ),
+        (
+            {"accept": {"log_loss": -0.5}},
+            "accept: wanted a bar that 'log_loss' can reach, 0 or more, found -0.5",
+        ),
         ({"features": {"x"}}, r"features: wanted a list of names, found a set, .* write features=\['x'\]"),
         ({"target": ["late"]}, "target: wanted the name of a column"),
         ({"to": None}, "to: wanted the path of the package"),

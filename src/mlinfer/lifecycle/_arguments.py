@@ -9,6 +9,7 @@ from numbers import Real
 from typing import Any
 
 from mlinfer import ConfigError
+from mlinfer.lifecycle._metrics import METRICS
 from mlinfer.lifecycle._splits import ByGroup, ByKey, ByTime
 
 
@@ -43,4 +44,9 @@ def check_arguments(split: Any, accept: Any, seed: Any, lists: Mapping[str, Any]
     for name, bar in accept.items():
         if isinstance(bar, bool) or not isinstance(bar, Real) or not math.isfinite(bar):  # Real: numpy's, too
             msg = f"accept: wanted a number as the bar of {name!r}, found {bar!r:.100}"
+            raise ConfigError(msg)
+        metric = METRICS.get(name)  # an unknown one is told with those that fit the target
+        if metric is not None and (float(bar) > 1 if metric.more_is_better else float(bar) < 0):
+            most = "at most 1 (0.9 for 90 %)" if metric.more_is_better else "0 or more"
+            msg = f"accept: wanted a bar that {name!r} can reach, {most}, found {float(bar):g}"
             raise ConfigError(msg)

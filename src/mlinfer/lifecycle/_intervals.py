@@ -2,8 +2,8 @@
 
 A share of records (accuracy, precision, recall, and F1, which is made of one): the exact interval of Clopper and Pearson
 (1934), which covers at least 95 %; where records carry weights or come in groups, that of as many records as tell as much
-(Korn and Graubard, 1998). All else stands on how much each record, or group, moves the metric (the infinitesimal jackknife:
-Efron and Tibshirani, 1993, chapter 21; for the area under the ROC curve DeLong, DeLong and Clarke-Pearson, 1988): from the
+(Korn and Graubard, 1998). All else stands on how much each record, or group, moves the metric (the jackknife: Efron and
+Tibshirani, 1993, chapters 11 and 21; for the area under the ROC curve DeLong, DeLong and Clarke-Pearson, 1988): from the
 error that these add up to, an interval of Student's on the scale of the logit, or of the logarithm for what has no upper end.
 Its degrees of freedom are what the error itself is known to, fewer where few records move the metric most (O'Neill, 2014).
 """
@@ -20,6 +20,8 @@ TAIL = (1 - LEVEL) / 2
 FEWEST = 6
 """Of fewer independent draws even the largest and the smallest one enclose the middle in less than 95 % of all cases, for
 each lies on either side of it with an even chance: 1 - 2 / 2**5 is 0.94."""
+NOTHING = 1e-12
+"""What is but rounding: in an area, in influences beside the value, in a weight beside the largest one."""
 STEEPEST = 300.0
 """A factor of so many powers of e is as good as any larger one, and still a float after it was multiplied."""
 
@@ -42,7 +44,8 @@ class Draws:
     @property
     def counting(self) -> int:
         """How many are drawn that weigh anything."""
-        return int(np.count_nonzero(self.moved(self.weights)))
+        weighing = self.moved(self.weights)
+        return int(np.count_nonzero(weighing > NOTHING * weighing.max(initial=0)))
 
     @property
     def count(self) -> int:
@@ -65,19 +68,22 @@ class Draws:
     def error(self, influence: np.ndarray) -> tuple[float, float]:
         """The standard error of a metric that each record has this influence on (n), and the degrees of freedom of it.
 
-        Undefined for fewer draws than tell a margin. O'Neill, The American Statistician 68 (2014): a variance of n draws
-        with this kurtosis is known as well as one of so many draws from a normal distribution.
+        Undefined for fewer draws than tell a margin. Each draw is left out in turn, for one that holds much of the weight pulls
+        the metric towards itself: without it the metric is farther off than its influence shows. O'Neill, The American
+        Statistician 68 (2014): a variance of n draws with this kurtosis is known as well as one of so many draws from a normal
+        distribution.
         """
         count = self.counting
         if count < FEWEST:
             return math.nan, math.nan
-        moved = self.moved(influence)
+        weighing = self.moved(self.weights)
+        moved = self.moved(influence) / np.maximum(1 - weighing / weighing.sum(), NOTHING)
         squares = float((moved**2).sum())
         if not squares > 0:
             return squares, count - 1  # 0, or nan
         kurtosis = count * float((moved**4).sum()) / squares**2
         free = 2 * count / (kurtosis - (count - 3) / (count - 1))
-        return math.sqrt(squares * count / (count - 1)), min(free, count - 1)
+        return math.sqrt(squares * (count - 1) / count), min(free, count - 1)
 
 
 def kish(weights: np.ndarray) -> float:
@@ -130,9 +136,10 @@ def korn_graubard(value: float, error: float, tries: int, free: int) -> Interval
     """The interval of a share that `tries` records with weights or in groups show with this `error`.
 
     Korn and Graubard, Survey Methodology 24 (1998): that of Clopper and Pearson for as many records drawn one by one as have
-    this error, fewer where it is known from few draws only (`free`), and never more than there are.
+    this error, never more than there are, and fewer where it is known from few draws only (`free`): last, for few that are
+    equal by chance, or the only one, show no error.
     """
     as_many = value * (1 - value) / error**2 if error > 0 else math.inf
     known = (student(max(tries - 1, 1)) / student(max(free, 1))) ** 2
-    as_many = min(as_many * known, tries)
+    as_many = min(as_many, tries) * known
     return clopper_pearson(value * as_many, as_many)

@@ -11,6 +11,7 @@ import numpy as np
 
 from mlinfer.lifecycle._intervals import (
     FEWEST,
+    NOTHING,
     UNKNOWN,
     Draws,
     Interval,
@@ -21,9 +22,6 @@ from mlinfer.lifecycle._intervals import (
     kish,
     korn_graubard,
 )
-
-NOTHING = 1e-12
-"""What is but rounding in an area, and in the influence of a record."""
 
 
 class Measure(Protocol):
@@ -245,10 +243,11 @@ def difference(measure: Measure, baseline: Measure, draws: Draws, sign: int) -> 
     """
     weights = draws.weights
     moved = baseline.influence(weights)
-    if np.all(np.abs(moved) <= NOTHING):
-        low, high = sorted(sign * (end - baseline(weights)) for end in measure.interval(draws))
+    beside = baseline(weights)
+    if np.abs(moved).sum() <= NOTHING * abs(beside):  # of the value, for a target may be in any unit
+        low, high = sorted(sign * (end - beside) for end in measure.interval(draws))
         return low, high
-    value = sign * (measure(weights) - baseline(weights))
+    value = sign * (measure(weights) - beside)
     return around(value, *draws.error(_influence_beyond(measure, baseline, weights)))
 
 

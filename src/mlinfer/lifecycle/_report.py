@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mlinfer import ConfigError
+from mlinfer.lifecycle._intervals import NOTHING
 from mlinfer.lifecycle._metrics import METRICS, Score
+
+UNTOLD = ": all records are off alike, or are too few, to say by how much others are"
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,15 @@ def missed(training: Training) -> list[str]:
         if not (worst >= bar if more else worst <= bar):
             margin = f"{_number(score.value)} ({_range(score.low, score.high)})"
             if not math.isfinite(worst):
-                margin += ": all records are off alike, or are too few, to say by how much others are"
+                margin += UNTOLD
             found.append(
                 f"{name}: wanted {'at least' if more else 'at most'} {bar:g} over its whole interval of 95%, found {margin}"
             )
     first = training.scores[0]
     if first.better_low is None or not first.better_low > 0:
         better = f"{_number(first.better_by)} ({_range(first.better_low, first.better_high)})"
+        if first.better_low is None or not math.isfinite(first.better_low):
+            better += UNTOLD
         found.append(
             f"{first.metric}: wanted more than a baseline ({_number(first.baseline)}) by more than the margin, found better by {better}"
         )
@@ -101,4 +106,6 @@ def _range(low: float | None, high: float | None) -> str:
 def _number(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "undefined"
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.1f}"  # noqa: PLR2004 - enough digits either way
+    if NOTHING < abs(value) < 0.001:  # noqa: PLR2004 - an error in a large unit, which three places would show as none
+        return f"{value:.2g}"
+    return f"{value:z.3f}" if abs(value) < 100 else f"{value:,.1f}"  # noqa: PLR2004 - enough digits either way
