@@ -436,8 +436,10 @@ def test_so_many_messages_come_in_at_once_and_for_the_next_one_the_oldest_makes_
         found = client.infer("duck", [tensor("v", np.array([3]), "INT64")]).as_numpy("o").tolist()
         assert found == [3]
         assert 0.9 < time.perf_counter() - begun < 5  # one of the others had its second
-        assert [one.done() for one in stuck].count(True) == 1
-        assert next(one for one in stuck if one.done()).details() == "wanted the whole message within 1 s"
+        latest = time.perf_counter() + 5  # its client hears of it a moment later
+        while not any(one.done() for one in stuck) and time.perf_counter() < latest:
+            time.sleep(0.01)
+        assert [one.details() for one in stuck if one.done()] == ["wanted the whole message within 1 s"]
 
 
 def test_of_many_who_send_nothing_none_keeps_out_a_probe():
