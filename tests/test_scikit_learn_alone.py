@@ -76,6 +76,28 @@ with SklearnHost("model.mlinfer", compile="never").open() as model:
     thread.join()
 print(sorted(set(errors)), type(pandas).__name__, type(pandas.__loader__).__name__)
 """
+IN_HAND = """
+import threading
+from mlinfer import ConfigError
+from mlinfer._tabular import to_arrow
+begun, ended, errors = threading.Event(), threading.Event(), []
+def ask():
+    while not ended.is_set():
+        try:
+            to_arrow(1)
+        except ConfigError:
+            pass
+        except Exception as error:
+            errors.append(repr(error))
+        begun.set()
+thread = threading.Thread(target=ask)
+thread.start()
+begun.wait()
+import pandas
+ended.set()
+thread.join()
+print(sorted(set(errors)))
+"""
 
 
 @pytest.fixture
@@ -108,3 +130,7 @@ def test_a_thread_that_imports_pandas_meanwhile_gets_it(folder):
 
 def test_a_model_answers_while_another_thread_imports_pandas(folder):
     assert printed(folder, LATER) == ["False", "[] module SourceFileLoader"]
+
+
+def test_data_in_hand_are_looked_at_while_another_thread_imports_pandas(tmp_path):
+    assert printed(tmp_path, IN_HAND) == ["[]"]
