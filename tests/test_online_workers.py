@@ -124,6 +124,21 @@ def test_a_server_asks_its_source_for_the_types_that_keep_does_not_tell(tmp_path
         pass
 
 
+@pytest.mark.parametrize(
+    ("keep", "told"),
+    [
+        ("id", r"^keep: .* the text 'id'; write keep=\['id'\]$"),
+        ({"id"}, r"no\.csv.*keep=\{'id': pa\.string\(\)\}$"),
+    ],
+)
+def test_a_text_or_a_set_as_keep_is_told_in_words_where_the_source_is_not_there(tmp_path, keep, told):
+    with (
+        pytest.raises(ConfigError, match=told),
+        reading(CsvSource(tmp_path / "no.csv"), tmp_path, keep).serving(),
+    ):
+        pass
+
+
 # --- one address ----------------------------------------------------------------------------------------------------
 
 

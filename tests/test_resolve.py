@@ -15,7 +15,7 @@ from mlinfer.destinations import (
     Tee,
 )
 from mlinfer.hosts import OnnxHost, SklearnHost, manifest
-from mlinfer.sources import MemorySource
+from mlinfer.sources import CsvSource, MemorySource
 
 
 def test_a_text_without_references_is_itself():
@@ -139,3 +139,9 @@ def test_a_home_folder_that_nobody_has_is_named():
         ConfigError, match=r"~nobody-here/x: wanted a home folder for ~nobody-here, found none"
     ):
         mlinfer.located("~nobody-here/x")
+
+
+@pytest.mark.parametrize("path", [b"in.csv", None, 3])
+def test_what_is_no_path_is_told_in_words_when_a_part_opens(path):
+    with pytest.raises(ConfigError, match=rf"wanted a path as text or Path, found {path!r}; write it as"):
+        CsvSource(path).partitions()

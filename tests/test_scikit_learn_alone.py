@@ -52,6 +52,52 @@ thread.join()
 import pandas
 print(found == [pandas.DataFrame])
 """
+LATER = """
+import sys, threading
+import numpy as np, pyarrow as pa
+from mlinfer.hosts import SklearnHost
+begun, ended, errors = threading.Event(), threading.Event(), []
+with SklearnHost("model.mlinfer", compile="never").open() as model:
+    numbers = pa.Array.from_buffers(pa.float64(), 2, [None, pa.py_buffer(np.array([9.0, 9.0]))])  # pa.array imports pandas
+    records = pa.record_batch([pa.FixedSizeListArray.from_arrays(numbers, 2)], schema=model.signature.inputs)
+    def ask():
+        while not ended.is_set():
+            try:
+                model.infer(records)
+            except Exception as error:
+                errors.append(repr(error))
+            begun.set()
+    print("pandas" in sys.modules)
+    thread = threading.Thread(target=ask)
+    thread.start()
+    begun.wait()
+    import pandas
+    ended.set()
+    thread.join()
+print(sorted(set(errors)), type(pandas).__name__, type(pandas.__loader__).__name__)
+"""
+IN_HAND = """
+import threading
+from mlinfer import ConfigError
+from mlinfer._tabular import to_arrow
+begun, ended, errors = threading.Event(), threading.Event(), []
+def ask():
+    while not ended.is_set():
+        try:
+            to_arrow(1)
+        except ConfigError:
+            pass
+        except Exception as error:
+            errors.append(repr(error))
+        begun.set()
+thread = threading.Thread(target=ask)
+thread.start()
+begun.wait()
+import pandas
+ended.set()
+thread.join()
+print(sorted(set(errors)))
+"""
 
 
 @pytest.fixture
@@ -80,3 +126,11 @@ def test_scikit_learn_finds_pandas_when_it_is_given_a_data_frame(folder):
 
 def test_a_thread_that_imports_pandas_meanwhile_gets_it(folder):
     assert printed(folder, MEANWHILE) == ["True"]
+
+
+def test_a_model_answers_while_another_thread_imports_pandas(folder):
+    assert printed(folder, LATER) == ["False", "[] module SourceFileLoader"]
+
+
+def test_data_in_hand_are_looked_at_while_another_thread_imports_pandas(tmp_path):
+    assert printed(tmp_path, IN_HAND) == ["[]"]

@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -104,6 +106,15 @@ def test_a_tee_promises_no_more_than_its_parts_together_can(tmp_path):
 def test_one_place_twice_is_refused(twice):
     with pytest.raises(ConfigError, match=r"Tee: wanted destinations that differ, found .* twice"):
         Tee(JsonLinesDestination("a"), *twice)
+
+
+def test_destinations_of_somebody_else_that_cannot_be_compared_are_taken():
+    @dataclass(frozen=True)
+    class Weighing(JsonLinesDestination):
+        weights: object = None
+
+    tee = Tee(Weighing("a", weights=np.zeros(2)), Weighing("a", weights=np.ones(2)))
+    assert [one.weights[0] for one in tee.destinations] == [0.0, 1.0]
 
 
 @pytest.mark.parametrize("when", ["write", "commit"])

@@ -34,18 +34,22 @@ def located(path: str | os.PathLike[str]) -> Path:
     Every part that takes a path calls this when it opens, so that a path means the same wherever it is written. What is
     relative stays so.
 
-    Raises ConfigError: what `resolve` raises; or there is no such home folder.
+    Raises ConfigError: what `resolve` raises; or it is no path, or there is no such home folder.
 
     >>> import os
     >>> os.environ["MONTH"] = "2024-05"
     >>> print(located("scores/${MONTH}.csv").as_posix())
     scores/2024-05.csv
     """
-    found = Path(resolve(os.fspath(path)))
+    text: object = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        msg = f"wanted a path as text or Path, found {text!r:.100}; write it as 'folder/name'"
+        raise ConfigError(msg)
+    found = Path(resolve(text))
     try:
         return found.expanduser()
     except RuntimeError as error:
-        msg = f"{os.fspath(path)}: wanted a home folder for {found.parts[0]}, found none; write the path in full"
+        msg = f"{text}: wanted a home folder for {found.parts[0]}, found none; write the path in full"
         raise ConfigError(msg) from error
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Collection
 from decimal import Decimal
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def to_arrow(data: Any) -> pa.Table:
         return _without_views(data)
     if isinstance(data, pa.RecordBatch):
         return _without_views(pa.Table.from_batches([data]))
-    pandas = sys.modules.get("pandas")
+    pandas = _pandas()
     if pandas is not None and isinstance(data, pandas.DataFrame):
         return _from_pandas(data)
     if pandas is not None and isinstance(data, pandas.Series):  # which speaks the interface from pandas 3 on
@@ -68,7 +69,7 @@ def narrowed(data: Any, needed: Collection[str], more: Collection[str]) -> Any:
         if len(data) == len(needed) or any(name not in data for name in needed):
             return data
         return {name: values for name, values in data.items() if name in needed or name in more}
-    pandas = sys.modules.get("pandas")
+    pandas = _pandas()
     if pandas is None or not isinstance(data, pandas.DataFrame) or any(name not in data for name in needed):
         return data
     asked = [name in needed or name in more for name in data.columns]
@@ -140,6 +141,11 @@ def _without_view(kind: pa.DataType) -> pa.DataType:
     if pt.is_list(kind):
         return pa.list_(kind.value_field.with_type(_without_view(kind.value_type)))
     return kind
+
+
+def _pandas() -> Any:
+    """The module, if it is imported already; whoever is just importing it is waited for, as half of it has no DataFrame."""
+    return None if sys.modules.get("pandas") is None else import_module("pandas")
 
 
 def _from_pandas(data: Any) -> pa.Table:

@@ -27,9 +27,9 @@ def _typed(job: Job) -> Keep:
     if not job.keep:
         return ()
     try:
-        known = job.source.schema()
+        known = None if isinstance(job.keep, str) else job.source.schema()
     except ConfigError as error:
-        msg = f"{error}; or give the types of kept columns, which are all that a server asks of a source: keep={{{job.keep[0]!r}: pa.string()}}"
+        msg = f"{error}; or give the types of kept columns, which are all that a server asks of a source: keep={{{next(iter(job.keep))!r}: pa.string()}}"
         raise ConfigError(msg) from error
     fields = kept_fields(known, job.keep, repr(job.source))
     return dict(zip(fields.names, fields.types, strict=True))

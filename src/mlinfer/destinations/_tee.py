@@ -41,7 +41,7 @@ class Tee(DataDestination):
             msg = "Tee: wanted two destinations or more, found one; use it without Tee"
             raise ConfigError(msg)
         for one, other in combinations(self.destinations, 2):
-            if one == other:
+            if _same(one, other):
                 msg = f"Tee: wanted destinations that differ, found {one!r} twice, where every record would come twice; leave one out"
                 raise ConfigError(msg)
 
@@ -127,6 +127,13 @@ class _Refused:
     def errors(self) -> RecordErrors:
         rows = sorted(self.found)
         return RecordErrors(rows, [self.found[row][0] for row in rows], [self.found[row][1] for row in rows])
+
+
+def _same(one: DataDestination, other: DataDestination) -> bool:
+    try:
+        return one is other or bool(one == other)
+    except Exception:  # noqa: BLE001 - a stranger's: fields that are arrays are neither equal nor not
+        return False
 
 
 def _part(batch: Batch, rows: list[int]) -> Batch:
