@@ -4,6 +4,7 @@ import csv
 import json
 import sqlite3
 from contextlib import closing, suppress
+from threading import Lock
 
 import polars as pl
 import pytest
@@ -143,13 +144,14 @@ class Look:
 def test_who_reads_while_a_restart_goes_on_sees_the_answers_of_one_model(tmp_path, make, read, monkeypatch):
     """Old answers become fewer, then new ones more: never both, and never old ones again."""
     pipeline(tmp_path, make, host("1")).run()
-    seen = []
+    seen, one_after_the_other = [], Lock()  # two lanes look, and what was seen first is to be said first
 
     def look():
-        found = read(tmp_path)
-        versions = {int(y // 1000) for _, y in found}
-        assert len(versions) <= 1, f"a reader saw answers of the models {versions}"
-        seen.append((*versions, len(found)) if found else ())
+        with one_after_the_other:
+            found = read(tmp_path)
+            versions = {int(y // 1000) for _, y in found}
+            assert len(versions) <= 1, f"a reader saw answers of the models {versions}"
+            seen.append((*versions, len(found)) if found else ())
 
     monkeypatch.setattr(failpoints, "_active", dict.fromkeys(PLACES, Look(look)))
     pipeline(tmp_path, make, host("2"), on_change="restart", workers=1).run()
