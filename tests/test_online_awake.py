@@ -3,6 +3,7 @@
 import asyncio
 import selectors
 import time
+from contextlib import ExitStack
 
 import httpx
 import pyarrow as pa
@@ -28,9 +29,16 @@ def stays(monkeypatch):
     return found
 
 
-def asked(times):
+def asked(times, others=0):
+    """Ask so often beside so many other connections; gives what the next half second costs the processor."""
     pipeline = InferencePipeline(MemorySource({"x": [0.0]}), HOST, MemoryDestination())
-    with pipeline.serving() as server, httpx.Client(base_url=server.url) as client:
+    with ExitStack() as stack:
+        server = stack.enter_context(pipeline.serving())
+        client, *more = [
+            stack.enter_context(httpx.Client(base_url=server.url, timeout=30)) for _ in range(1 + others)
+        ]
+        for one in more:
+            assert one.get("/v2/health/live").status_code == 200
         for x in range(times):
             assert client.post("/predict", json={"x": x}).json() == {"y": 2.0 * x}
         begun = time.process_time()
@@ -73,4 +81,10 @@ def test_a_client_that_asks_at_once_keeps_the_loop_awake_until_it_stops_asking(m
 def test_a_client_that_takes_its_time_lets_the_loop_sleep(monkeypatch, stays):
     monkeypatch.setattr(_connection, "AT_ONCE", 0.0)
     asked(20)
+    assert not stays
+
+
+def test_the_requests_of_several_clients_meet_in_a_batch_while_the_loop_sleeps(monkeypatch, stays):
+    monkeypatch.setattr(_connection, "AT_ONCE", LONG)
+    asked(20, others=1)
     assert not stays

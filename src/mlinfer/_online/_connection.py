@@ -219,7 +219,7 @@ class Connection(asyncio.Protocol):
             self._part()
         elif not self._stuck:
             self._enter("idle")
-            if self._hasty:
+            if self._hasty and self.alone:  # the requests of several would else no longer meet
                 self._listener.awake.stay()
             if self._buffer or self._ended:
                 self._in_turn = True
