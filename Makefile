@@ -58,6 +58,7 @@ venv: $(VENV)/.test $(VENV)/.kserve ## set up .venv with mlinfer and what its te
 .PHONY: demo
 demo: $(CORE)/.installed ## run the demo; installs the core dependencies only
 	$(CORE)/bin/mlinfer demo
+	@command -v mlinfer >/dev/null || printf '\n   Here mlinfer is $(CORE)/bin/mlinfer; after `source $(CORE)/bin/activate` it is just mlinfer.\n'
 
 .PHONY: test
 test: $(VENV)/.test $(VENV)/.kserve $(if $(ARGS),,$(CORE)/.installed) ## run every test and every example in a docstring (ARGS="-k name" picks)
