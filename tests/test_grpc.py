@@ -529,7 +529,9 @@ def test_a_key_that_floods_grpc_leaves_time_for_another(two):  # noqa: F811 - th
             return found
 
         with ThreadPoolExecutor(40) as pool, grpc.insecure_channel(server.grpc_address) as channel:
-            known = [ask(channel, bob) for _ in range(5)]  # by which the server knows how long the model takes
+            known = [
+                ask(channel, bob) for _ in range(5)
+            ]  # by which the server knows how long the model takes
             floods = [pool.submit(flood) for _ in range(40)]
             try:
                 while server.waiting < 5:

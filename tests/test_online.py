@@ -83,6 +83,25 @@ def test_a_record_gets_an_answer_and_a_list_gets_a_list_in_order():
     assert [(one["whose"], one["y"]) for one in many] == [(str(n), 2.0 * n) for n in range(500)]
 
 
+def test_a_server_does_not_wait_for_what_only_answers_of_many_records_need():
+    code = """
+import sys, threading
+asked = []
+sys.addaudithook(
+    lambda event, given: event == "import" and given[0] == "pyarrow.compute" and asked.append(threading.current_thread().name)
+)
+from mlinfer import InferencePipeline
+from mlinfer.destinations import MemoryDestination
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import MemorySource
+host = FunctionHost(lambda r: {"o": r["v"]}, {"v": "int64"}, {"o": "int64"}, version="1")
+with InferencePipeline(MemorySource({"v": [1]}), host, MemoryDestination(), name="p").serving():
+    print(set(asked))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout in {"set()\n", "{'mlinfer-import'}\n"}
+
+
 def test_nobody_gets_a_neighbours_answer_while_requests_share_batches():
     sizes = []
 

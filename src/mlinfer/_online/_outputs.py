@@ -13,7 +13,6 @@ import pyarrow.types as pt
 
 from mlinfer._arrays import elements, to_numpy, with_gaps
 from mlinfer._casts import is_bytes, is_list, is_text, lengths_of
-from mlinfer._json_text import json_texts, quoted_texts
 from mlinfer._online._tensors import DTYPES, Kind
 from mlinfer._online._wire import Refused
 from mlinfer._text import shown
@@ -114,6 +113,11 @@ def _texts(array: pa.Array) -> list[Any]:
     if is_text(array.type) or is_bytes(array.type):
         values: list[Any] = array.to_pylist()
         return values
+    from mlinfer._json_text import (
+        json_texts,
+        quoted_texts,
+    )  # pyarrow.compute, a tenth of the time a server starts in
+
     if pt.is_primitive(array.type) or pt.is_decimal(array.type):
         return list(quoted_texts(array).to_pylist())
     return [None if text == "null" else text for text in json_texts(array).to_pylist()]

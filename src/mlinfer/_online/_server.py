@@ -160,7 +160,8 @@ def serving_here(
         thread.do(open_all)
         stack.callback(server.desk.close)
         # what answers of many records need: too slow to import for the start, and for the first who asks for them
-        threading.Thread(target=import_module, args=("pyarrow.compute",), daemon=True).start()
+        name, needed = "mlinfer-import", "pyarrow.compute"
+        threading.Thread(target=import_module, args=(needed,), name=name, daemon=True).start()
         try:
             yield server
         finally:
