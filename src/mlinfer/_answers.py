@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -59,12 +59,12 @@ class Usable:
         self._checks = [(place, *_asked_of(field)) for place, field in enumerate(outputs)]
         self._names = outputs.names
 
-    def __call__(self, answers: pa.RecordBatch) -> RecordErrors | None:
-        """The bad ones of a batch; None: there are none."""
+    def __call__(self, columns: Sequence[pa.Array]) -> RecordErrors | None:
+        """The bad ones of a batch, one column for each output; None: there are none."""
         bad: np.ndarray | None = None
         names = []
         for place, required, odd in self._checks:
-            mask = _unusable(answers.column(place), required=required, odd=odd)
+            mask = _unusable(columns[place], required=required, odd=odd)
             if mask is not None and mask.any():
                 bad = mask if bad is None else bad | mask
                 names.append(self._names[place])

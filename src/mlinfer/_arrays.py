@@ -129,17 +129,17 @@ def flattened(values: np.ndarray) -> tuple[pa.Array, int]:
 
 def from_numpy(values: np.ndarray) -> pa.Array:
     """What `pa.array` makes of an array of shape (n,), without a copy where it holds numbers in one piece."""
+    kind = _NUMBERS.get(values.dtype)
+    if kind is not None and values.flags.c_contiguous and not is_masked(values):
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)], 0)
     if is_masked(values):
         return pa.array(values)
-    if values.dtype == bool:
+    if values.dtype.kind == "b":
         bits = pa.py_buffer(np.packbits(values, bitorder="little"))
         return pa.Array.from_buffers(pa.bool_(), len(values), [None, bits], null_count=0)
-    kind = _NUMBERS.get(values.dtype)
     if values.dtype.kind in "OU" and len(values) <= FEW_TEXTS:
         return _from_objects(values)
-    if kind is None or not values.flags.c_contiguous:
-        return pa.array(values)
-    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)], 0)
+    return pa.array(values)
 
 
 def _from_objects(values: np.ndarray) -> pa.Array:
@@ -276,10 +276,10 @@ def as_column(values: Any, field: pa.Field) -> pa.Array:
         return values
     if isinstance(values, np.ndarray):
         values = native(values)
-    if isinstance(values, np.ndarray) and values.ndim > 1:
-        return pa.FixedSizeListArray.from_arrays(*flattened(values))
-    if isinstance(values, np.ndarray) and values.dtype != object:
-        return from_numpy(values)
+        if values.ndim > 1:
+            return pa.FixedSizeListArray.from_arrays(*flattened(values))
+        if values.dtype.kind != "O":
+            return from_numpy(values)
     if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
         msg = f"wanted answers {field.name!r}, one per record, found a single value ({type(values).__name__})"
         raise ComponentError(msg)

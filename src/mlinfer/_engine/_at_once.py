@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mlinfer._layout import Layout
     from mlinfer._protocols import Model
 
+_DOUBLE = np.dtype(np.float64)
+
 
 class AtOnce:
     """Asks a model with arrays of float64 and takes its answers, if every number in both is finite.
@@ -27,30 +29,33 @@ class AtOnce:
 
     def __init__(self, model: InfersArrays, layout: Layout) -> None:
         self._model = model
-        self._sizes = [
-            (name, _size(kind)) for name, kind in zip(layout.wanted.names, layout.wanted.types, strict=True)
-        ]
+        self._names = layout.wanted.names
+        self._widths = [_width(kind) for kind in layout.wanted.types]
         self._output, self._usable = layout.output, Usable(layout.output)
         self._fields = list(layout.output)
+        self._types = layout.output.types
 
     def __call__(self, columns: Mapping[str, np.ndarray], rows: int) -> pa.RecordBatch | None:
         """The answers to so many records, one array for each column; None: ask in the usual way."""
-        if not rows or list(columns) != [name for name, _ in self._sizes]:
+        if not rows or list(columns) != self._names:
             return None
-        for (_, size), values in zip(self._sizes, columns.values(), strict=True):
-            shape = (rows,) if size is None else (rows, size)
-            if values.dtype != np.float64 or values.shape != shape or not finite_in_all(values.reshape(-1)):
+        for width, values in zip(self._widths, columns.values(), strict=True):
+            if (
+                values.dtype != _DOUBLE
+                or values.shape != (rows, *width)
+                or not finite_in_all(values.reshape(-1))
+            ):
                 return None
         try:
             found = self._model.infer_arrays({name: _read_only(values) for name, values in columns.items()})
             arrays = [as_column(found[field.name], field) for field in self._fields]
         except (Exception, SystemExit):  # noqa: BLE001 - the usual way asks again, and says what is wrong
             return None
-        for array, field in zip(arrays, self._fields, strict=True):
-            if len(array) != rows or array.type != field.type:
-                return None
-        answers = pa.RecordBatch.from_arrays(arrays, schema=self._output)
-        return answers if self._usable(answers) is None else None
+        if [array.type for array in arrays] != self._types or any(len(array) != rows for array in arrays):
+            return None
+        if self._usable(arrays) is not None:
+            return None
+        return pa.RecordBatch.from_arrays(arrays, schema=self._output)
 
 
 def at_once(model: Model, layout: Layout) -> AtOnce | None:
@@ -67,11 +72,14 @@ def at_once(model: Model, layout: Layout) -> AtOnce | None:
     return AtOnce(model, layout) if plain else None
 
 
-def _size(kind: pa.DataType) -> int | None:
-    return kind.list_size if pt.is_fixed_size_list(kind) else None
+def _width(kind: pa.DataType) -> tuple[int, ...]:
+    """The shape of one value."""
+    return (kind.list_size,) if pt.is_fixed_size_list(kind) else ()
 
 
 def _read_only(values: np.ndarray) -> np.ndarray:
+    if not values.flags.writeable:
+        return values
     view = values.view()
     view.flags.writeable = False
     return view

@@ -137,7 +137,7 @@ class Step:
         if errors is not None:
             rejects.append(left.reject("infer", errors))
             kept = chosen_of(kept, _but_for(errors.rows, kept.num_rows))
-        errors = self._usable(answers)
+        errors = self._usable(answers.columns)
         if errors is not None:
             rejects.append(left.reject("answer", errors))
             good = _but_for(errors.rows, answers.num_rows)

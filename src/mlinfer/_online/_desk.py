@@ -185,11 +185,11 @@ class Desk:
             return
         failpoint("server.dequeue")
         if not self._elsewhere and self._pace.quick(self._inside):
-            self._done(self._inferred(asks))
+            self._done(*self._inferred(asks))
             return
         if self._thread is None:
             self._thread = Thread("mlinfer-desk")
-        self._thread.do(lambda: self._loop.call_soon_threadsafe(self._done, self._inferred(asks)))
+        self._thread.do(lambda: self._loop.call_soon_threadsafe(self._done, *self._inferred(asks)))
 
     def _take(self) -> list[Ask]:
         taken: list[Ask] = []
@@ -202,23 +202,17 @@ class Desk:
                 rows += ask.rows
                 self._counts.queue.add(now - ask.since)
         self._inside, self._entered = rows, now
-        if taken:
-            self._counts.batch.add(rows)
         return taken
 
-    def _inferred(self, asks: list[Ask]) -> list[tuple[list[Ask], Answers | Exception]]:
-        """What becomes of these requests, those of one form together."""
+    def _inferred(self, asks: list[Ask]) -> tuple[list[tuple[list[Ask], Answers | Exception]], float]:
+        """What becomes of these requests, those of one form together; and the seconds that it took."""
         begin = time.perf_counter()
-        asks.sort(key=lambda ask: id(ask.form))
-        found = [
-            one
-            for _, group in groupby(asks, key=lambda ask: id(ask.form))
-            for one in self._answers(list(group))
-        ]
-        seconds = time.perf_counter() - begin
-        self._pace.took(sum(ask.rows for ask in asks), seconds)
-        self._counts.infer.add(seconds)
-        return found
+        groups = [asks]
+        if len(asks) > 1:
+            asks.sort(key=lambda ask: id(ask.form))
+            groups = [list(group) for _, group in groupby(asks, key=lambda ask: id(ask.form))]
+        found = [one for group in groups for one in self._answers(group)]
+        return found, time.perf_counter() - begin
 
     def _answers(self, asks: list[Ask]) -> Iterator[tuple[list[Ask], Answers | Exception]]:
         try:
@@ -233,13 +227,16 @@ class Desk:
             for ask in asks:  # one of them may be the reason, the others must not pay for it
                 yield from self._answers([ask])
 
-    def _done(self, found: list[tuple[list[Ask], Answers | Exception]]) -> None:
-        self._inside = 0
+    def _done(self, found: list[tuple[list[Ask], Answers | Exception]], seconds: float) -> None:
+        rows, self._inside = self._inside, 0
         for some, answers in found:
             if isinstance(answers, Exception):
                 some[0].caller.refuse(refusal(answers))
             else:
                 self._hand_out(some, answers)
+        self._pace.took(rows, seconds)  # only now: nobody should wait for what is noted
+        self._counts.infer.add(seconds)
+        self._counts.batch.add(rows)
         if self._waiting:
             self._loop.call_soon(self._next)
         else:

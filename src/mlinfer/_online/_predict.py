@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import chain
 from operator import attrgetter
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -64,8 +63,7 @@ class Predict:
         return row if row.keys() <= self._names else {name: row[name] for name in row if name in self._names}
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """The records of a request, dicts or structs; whether it is `single`, without a list around it; numbers taken out of them."""
 
     structs: list[Any]
@@ -129,13 +127,13 @@ class Columns(Rows):
             if lifted is None:
                 found = _given(self._typed(body))
                 lists = map(attrgetter(f"f{self._vector}"), found.structs)
-                return replace(found, numbers=_flat(lists))
+                return found._replace(numbers=_flat(lists))
             found = _given(self._bare(lifted.text))
         except (ValueError, RecursionError):  # whatever it is, the thorough way says it better
             return None
         if lifted.lists != len(found.structs) or lifted.length != self._size:
             return None
-        return replace(found, numbers=lifted.numbers)
+        return Given(found.structs, found.single, lifted.numbers)
 
     def arrays(self, asks: Sequence[Ask]) -> Mapping[str, np.ndarray] | None:
         """The numbers, where there is nothing else in a record."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ class Linear:
             numbers, fills = numbers - self._shifts, fills - self._shifts
         scores: np.ndarray = numbers @ self._weights
         # a number is missing somewhere; finding out beforehand would cost more than the product
-        if np.isnan(scores.sum()):
+        if math.isnan(np.add.reduce(scores, axis=None)):
             scores = np.where(np.isnan(numbers), fills, numbers) @ self._weights
         scores = scores + self._bias
         for lookup, values in self._tables:
