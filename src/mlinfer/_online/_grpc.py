@@ -17,6 +17,7 @@ from mlinfer._online._desk import Desk
 from mlinfer._online._grpc_calls import Answering, Call, Calls, metadatum
 from mlinfer._online._grpc_messages import CLASSES
 from mlinfer._online._grpc_reading import Messages
+from mlinfer._online._grpc_taking import Taking
 from mlinfer._online._grpc_tensors import GrpcTensors
 from mlinfer._online._keys import Keys
 from mlinfer._online._listener import Listener
@@ -65,6 +66,7 @@ class GrpcServer:
         self._leaving = False
         self._messages = Messages(MOST_READING, listener.patience.body)
         self._probes = Messages(MOST_PROBES, PROBE_SECONDS)
+        self._taking = Taking(listener, MOST_CALLS // 2)
 
     async def open(
         self, address: str, tls: tuple[Any, Any] | None, keys: Keys | None, *, shared: bool = False
@@ -97,6 +99,7 @@ class GrpcServer:
             await self._server.stop(None)
             msg = f"grpc_bind: wanted to listen at {address}, found that this is not possible; take another port"
             raise ConfigError(msg) from error
+        self._taking.port = port
         await self._server.start()
         return f"{address.rpartition(':')[0]}:{port}"
 
@@ -133,6 +136,7 @@ class GrpcServer:
                 return await context.abort(CODES.get(status, grpc.StatusCode.INTERNAL), _details(refused))  # type: ignore[no-any-return]
             else:
                 status = 200
+                self._taking.give(context, len(found))
                 return found
             finally:
                 listener.hold(-held, call_.key)

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 from mlinfer._online._awake import Awake
 from mlinfer._online._connection import Connection
@@ -29,6 +29,13 @@ LAST_SECONDS = 0.2
 BACKLOG = 1024
 SHARE = 4
 """Handshakes may take room beside connections: a quarter of theirs."""
+
+
+class Untaken(Protocol):
+    """Whose answers wait to be taken."""
+
+    def give_up(self) -> None:
+        """Forget them, and the connection on which they wait."""
 
 
 Access = Callable[[Order | None, int, float], str]
@@ -53,7 +60,8 @@ class Listener:
         self.room = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._held = 0
         self._shares: Counter[str] = Counter()  # of that, by the name of a key
-        self._untaken: dict[Connection, int] = {}  # bytes of answers, those that have waited longest first
+        self._untaken: dict[Untaken, int] = {}  # bytes of answers, those that have waited longest first
+        self._untaken_bytes = 0
         self._crowded = crowded
         limit = memory_limit()
         self._soft = None if limit is None else SOFT * limit / (1 + neighbours)  # who share it
@@ -110,7 +118,7 @@ class Listener:
     def forget(self, connection: Connection) -> None:
         """It has ended."""
         self._connections.discard(connection)
-        self._untaken.pop(connection, None)
+        self.untaken(connection, 0)
 
     def hold(self, size: int, key: str | None = None) -> int:
         """Take room for so many bytes of a request, or give it back (negative). Raises Refused: there is not enough."""
@@ -123,14 +131,14 @@ class Listener:
             self._shares[key] += size
         return size
 
-    def untaken(self, connection: Connection, size: int) -> None:
+    def untaken(self, one: Untaken, size: int) -> None:
         """So many bytes wait for a client to take them (0: none do). Together too many: whoever has let them wait longest goes."""
-        self._untaken.pop(connection, None)
+        self._untaken_bytes += size - self._untaken.pop(one, 0)
         if size:
-            self._untaken[connection] = size
-        while len(self._untaken) > 1 and sum(self._untaken.values()) > MOST_BYTES_AT_ONCE:
+            self._untaken[one] = size
+        while len(self._untaken) > 1 and self._untaken_bytes > MOST_BYTES_AT_ONCE:
             oldest = next(iter(self._untaken))
-            del self._untaken[oldest]
+            self._untaken_bytes -= self._untaken.pop(oldest)
             oldest.give_up()
 
     def _has_its_share(self, key: str | None) -> bool:
