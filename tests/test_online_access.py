@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import grpc
 import httpx
 import pyarrow as pa
 import pytest
@@ -437,6 +438,41 @@ def _until(true):
     while not true():
         assert time.monotonic() < end, "it did not come true"
         time.sleep(0.01)
+
+
+def test_paths_of_keys_and_certificates_mean_what_other_paths_mean(tls, keys, monkeypatch):
+    path, key = keys
+    monkeypatch.setenv("HOME", str(tls[0].parent))
+    monkeypatch.setenv("SECRETS", str(path.parent))
+    trust = ssl.create_default_context(cafile=tls[0])
+    ways = [("~/cert.pem", "${HOME}/key.pem"), (Path("~") / "cert.pem", f"file:{tls[1]}")]
+    for files, where in zip(ways, ("${SECRETS}/keys.toml", Path("${SECRETS}") / "keys.toml"), strict=True):
+        with made().serving(tls=files, keys=where, grpc_bind="127.0.0.1:0") as server:
+            asked = httpx.post(f"{server.url}/predict", headers=shows(key), json={"x": 1.0}, verify=trust)
+            assert asked.json() == {"y": 2.0}
+            credentials = grpc.ssl_channel_credentials(tls[0].read_bytes())
+            with grpc.secure_channel(server.grpc_address, credentials) as channel:
+                live = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=10)
+            assert live == b"\x08\x01"
+
+
+@pytest.mark.parametrize("given", ["cert.pem", ("cert.pem",), ("cert.pem", b"key.pem"), 7])
+def test_what_are_no_two_files_is_told_in_words(given):
+    with (
+        pytest.raises(ConfigError, match=r"tls: wanted two files|wanted a path as text"),
+        made().serving(tls=given),
+    ):
+        pass
+
+
+def test_a_key_in_a_variable_that_should_name_its_file_is_not_shown(tls, monkeypatch):
+    monkeypatch.setenv("TLS_KEY", tls[1].read_text())
+    with (
+        pytest.raises(ConfigError, match="tls: wanted a certificate") as raised,
+        made().serving(tls=(tls[0], "${TLS_KEY}")),
+    ):
+        pass
+    assert "PRIVATE" not in str(raised.value)
 
 
 def test_keys_may_come_from_the_environment_or_a_secret_file(keys, monkeypatch):

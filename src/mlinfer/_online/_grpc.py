@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -69,7 +69,7 @@ class GrpcServer:
         self._taking = Taking(listener, MOST_CALLS // 2)
 
     async def open(
-        self, address: str, tls: tuple[Any, Any] | None, keys: Keys | None, *, shared: bool = False
+        self, address: str, tls: tuple[Path, Path] | None, keys: Keys | None, *, shared: bool = False
     ) -> str:
         """Listen, `shared`: beside others; gives HOST:PORT. Raises ConfigError: the address is taken."""
         self.keys = keys
@@ -93,7 +93,7 @@ class GrpcServer:
             if tls is None:
                 port = self._server.add_insecure_port(address)
             else:
-                chain, key = (_content(file) for file in tls)
+                chain, key = (file.read_bytes() for file in tls)
                 port = self._server.add_secure_port(address, grpc.ssl_server_credentials([(key, chain)]))
         except RuntimeError as error:
             await self._server.stop(None)
@@ -182,8 +182,3 @@ def _details(refused: Refused) -> str:
     words = [said["error"], *(f"row {one['row']}: {one['message']}" for one in said.get("records", [])[:5])]
     text = "; ".join(words)[:LONGEST_DETAILS]
     return f"{text} (error {said['id']})" if "id" in said else text
-
-
-def _content(file: str | os.PathLike[str]) -> bytes:
-    with open(file, "rb") as opened:  # noqa: PTH123 - a path of any kind
-        return opened.read()

@@ -11,16 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from ipaddress import IPv4Address, ip_address
+from pathlib import Path
 from typing import Literal, TypedDict
 
 from mlinfer._errors import ConfigError
 from mlinfer._online._keys import Keys
-from mlinfer._resolve import resolve
+from mlinfer._resolve import located, resolve
 from mlinfer._text import shown
 
 HIGHEST_PORT = 65_535
 _HOST_NAME = re.compile("[A-Za-z0-9._-]{1,253}")
 _VARIABLE = re.compile(r"\$\{[^}]*\}")
+_PEM = ("cert.pem", "key.pem")
 _logger = logging.getLogger("mlinfer")
 File = str | os.PathLike[str]
 
@@ -141,26 +143,37 @@ class Serving:
         """The keys. Raises ConfigError."""
         if self.keys is None:
             return None
-        keys = os.fspath(self.keys)
-        if _VARIABLE.fullmatch(keys):
-            return Keys(None, resolve(keys))
-        return Keys(resolve(keys.removeprefix("file:")) if keys.startswith("file:") else keys)
+        if isinstance(self.keys, str) and _VARIABLE.fullmatch(self.keys):
+            return Keys(None, resolve(self.keys))
+        return Keys(_file(self.keys))
 
     def open_tls(self) -> ssl.SSLContext | None:
         """TLS 1.2 or newer with this certificate. Raises ConfigError: the files are not what they should be."""
-        if self.tls is None:
+        if (files := self.tls_files()) is None:
             return None
-        certificate, key = (os.fspath(file) for file in self.tls)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         try:
-            context.load_cert_chain(certificate, key, password=_no_password)
+            context.load_cert_chain(*files, password=_no_password)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             found = getattr(error, "strerror", None) or error
-            msg = f"tls: wanted a certificate and its key (PEM, without a password), found {certificate} and {key}: {found}"
+            # as they were written: a variable may hold the key itself
+            written = " and ".join(str(file) for file in self.tls or ())
+            msg = f"tls: wanted a certificate and its key (PEM, without a password), found {written}: {found}"
             raise ConfigError(msg) from error
         return context
+
+    def tls_files(self) -> tuple[Path, Path] | None:
+        """Where the certificate and its key are. Raises ConfigError: these are not two paths."""
+        given: object = self.tls
+        if given is None:
+            return None
+        if not isinstance(given, tuple | list) or len(given) != len(_PEM):
+            msg = f"tls: wanted two files, {_PEM}, found {shown(given)}"
+            raise ConfigError(msg)
+        certificate, key = given
+        return _file(certificate), _file(key)
 
     def grpc_address(self) -> str | None:
         """HOST:PORT as gRPC takes it; None: it is not spoken."""
@@ -198,6 +211,11 @@ class Serving:
 
     def _address(self) -> tuple[IPv4Address, int]:
         return _address_of(self.bind, "bind")
+
+
+def _file(written: File) -> Path:
+    """Where a file is; `file:/path`, which elsewhere stands for what the file holds, is the file."""
+    return located(written.removeprefix("file:") if isinstance(written, str) else written)
 
 
 def _not_possible(option: str, bind: str, error: OSError) -> str:
