@@ -669,12 +669,52 @@ def taken(client):
 def test_there_are_so_many_connections_and_no_more(monkeypatch):
     room = 100
     monkeypatch.setattr(resource, "getrlimit", lambda _: (2 * room, 2 * room))
+    monkeypatch.setattr("mlinfer._online._listener.SILENT_SECONDS", 60)
     with made().serving() as server, ExitStack() as stack:
         for _ in range(room):
             connection = stack.enter_context(connected(server))
             connection.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert connection.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
         assert "too many connections" in refused(server, b"", 503, end=False)
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"GET /live HTTP/1.1\r\n", b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"]
+)
+def test_of_many_who_say_nothing_none_keeps_out_those_who_ask(monkeypatch, said):
+    """Whoever has said nothing for longest makes room, whatever he said before; whoever has a request under way does not."""
+    room = 10
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2 * room, 2 * room))
+    monkeypatch.setattr("mlinfer._online._listener.SILENT_SECONDS", 0.2)
+    with made().serving() as server, ExitStack() as stack:
+        busy = stack.enter_context(connected(server))
+        busy.sendall(HEAD + b"Content-Length: 8\r\n\r\n")
+        silent = []
+        for _ in range(room - 1):
+            silent.append(stack.enter_context(connected(server)))
+            silent[-1].sendall(said)
+            time.sleep(0.02)
+        time.sleep(0.3)
+        for _ in range(3):
+            one = stack.enter_context(connected(server))
+            one.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert one.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+        busy.sendall(GOOD)
+        assert busy.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+        assert [parted(one) for one in silent] == [True] * 3 + [False] * (room - 4)
+
+
+def parted(client):
+    """Whether the server has ended the connection."""
+    client.settimeout(0.1)
+    try:
+        while client.recv(4096):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        pass
+    return True
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,10 @@ LOOK_SECONDS = 0.05
 KEYS_SECONDS = 1.0
 LAST_SECONDS = 0.2
 """A request may be under way on a connection that looks idle: for so long, whoever asks is answered and told to part."""
+SILENT_SECONDS = 1.0
+"""So long a connection may have no request under way before it may have to make room for others."""
 BACKLOG = 1024
+MANY = 32
 SHARE = 4
 """Handshakes may take room beside connections: a quarter of theirs."""
 
@@ -58,6 +61,7 @@ class Listener:
         self._connections: set[Connection] = set()
         # half of the files this process may open: handshakes, gRPC, the model and the log need some, too
         self.room = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        self._search = 0.0  # when it may help to look for silent ones again
         self._held = 0
         self._shares: Counter[str] = Counter()  # of that, by the name of a key
         self._untaken: dict[Untaken, int] = {}  # bytes of answers, those that have waited longest first
@@ -109,11 +113,24 @@ class Listener:
     # --- what connections ask ---------------------------------------------------------------------------------------
 
     def take_in(self, connection: Connection) -> bool:
-        """Whether there is room for one more."""
-        if len(self._connections) >= self.room:
+        """Whether there is room for one more; where there is none, those who have said nothing for longest make it."""
+        if len(self._connections) >= self.room and not self._make_room():
             return False
         self._connections.add(connection)
         return True
+
+    def _make_room(self) -> bool:
+        """Part from some at once, for to look at all of them takes time."""
+        now = self.now()
+        if now < self._search:
+            return False
+        silent = [one for one in self._connections if now - one.silent_since >= SILENT_SECONDS]
+        silent.sort(key=lambda one: one.silent_since)
+        for one in silent[: max(self.room // MANY, 1)]:
+            self.forget(one)
+            one.give_up()
+        self._search = now if silent else now + LOOK_SECONDS
+        return bool(silent)
 
     def forget(self, connection: Connection) -> None:
         """It has ended."""
