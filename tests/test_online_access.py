@@ -382,6 +382,19 @@ def test_what_is_no_host_name_is_refused(names):
         Serving(names=names)
 
 
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [
+        ("bind", 8080), ("bind", None), ("bind", b"127.0.0.1:0"), ("bind", ("127.0.0.1", 0)), ("grpc_bind", 8081),
+        ("workers", "2"), ("workers", 1.5), ("workers", None), ("log_sample", "0.5"), ("log_sample", None),
+        ("log", ["behind"]), ("log", None), ("names", None), ("names", [1]), ("names", 7), ("insecure", "no"), ("access_log", 1),
+    ],
+)  # fmt: skip
+def test_an_option_of_another_type_is_told_in_words(option, given):
+    with pytest.raises(ConfigError, match=f"{option}: wanted .* found "):
+        Serving(**{option: given})
+
+
 def test_no_answer_lets_a_page_from_elsewhere_read_it():
     with made().serving() as server:
         for found in (

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from ipaddress import IPv4Address, ip_address
@@ -78,18 +78,22 @@ class Serving:
         addresses = {"bind": self._address()[0]}
         if self.grpc_bind is not None:
             addresses["grpc_bind"] = _address_of(self.grpc_bind, "grpc_bind")[0]
-        if isinstance(self.names, str) or not all(map(_HOST_NAME.fullmatch, self.names)):
+        if not _are_names(self.names):
             msg = f"names: wanted a list of host names without ports, such as ['scores.example'], found {shown(self.names)}"
             raise ConfigError(msg)
-        if self.log not in {"behind", "before_reply"}:
+        if self.log not in ("behind", "before_reply"):
             msg = f"log: wanted 'behind' or 'before_reply', found {shown(self.log)}"
             raise ConfigError(msg)
-        if not 0 < self.log_sample <= 1:
+        if not (_is(self.log_sample, int, float) and 0 < self.log_sample <= 1):
             msg = f"log_sample: wanted a share above 0 and at most 1, such as 0.01, found {shown(self.log_sample)}"
             raise ConfigError(msg)
-        if self.workers < 1:
+        if not (_is(self.workers, int) and self.workers >= 1):
             msg = f"workers: wanted a number of processes of 1 or more, found {shown(self.workers)}"
             raise ConfigError(msg)
+        for option in ("insecure", "access_log"):
+            if not _is(found := getattr(self, option), bool):  # "no" would mean yes
+                msg = f"{option}: wanted True or False, found {shown(found)}"
+                raise ConfigError(msg)
         for option, address in addresses.items():
             if not address.is_loopback:
                 self._check_reachable(option, getattr(self, option))
@@ -213,6 +217,19 @@ class Serving:
         return _address_of(self.bind, "bind")
 
 
+def _is(given: object, *kinds: type) -> bool:
+    """Whether it is of one of these types, which the annotation promises and the caller may not have read."""
+    return isinstance(given, kinds)
+
+
+def _are_names(given: object) -> bool:
+    return (
+        isinstance(given, Collection)
+        and not isinstance(given, str)
+        and all(isinstance(name, str) and _HOST_NAME.fullmatch(name) for name in given)
+    )
+
+
 def _file(written: File) -> Path:
     """Where a file is; `file:/path`, which elsewhere stands for what the file holds, is the file."""
     return located(written.removeprefix("file:") if isinstance(written, str) else written)
@@ -224,7 +241,7 @@ def _not_possible(option: str, bind: str, error: OSError) -> str:
 
 def _address_of(bind: str, option: str) -> tuple[IPv4Address, int]:
     """The parts of HOST:PORT. Raises ConfigError: it is none."""
-    host, _, port = bind.rpartition(":")
+    host, _, port = bind.rpartition(":") if _is(bind, str) else ("", "", "")
     msg = (
         f"{option}: wanted HOST:PORT with a numeric IPv4 address, such as 127.0.0.1:8080, found {shown(bind)}"
     )
