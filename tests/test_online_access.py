@@ -2,6 +2,7 @@
 
 import datetime as dt
 import hashlib
+import hmac
 import ipaddress
 import logging
 import os
@@ -15,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -34,7 +35,7 @@ from mlinfer._cli import main
 from mlinfer._online import new_key, serving
 from mlinfer._online._keys import Keys
 from mlinfer._online._serving import Serving
-from mlinfer._online._wire import MOST_BYTES, MOST_BYTES_AT_ONCE, Patience
+from mlinfer._online._wire import MOST_BYTES, MOST_BYTES_AT_ONCE, Patience, Refused
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
@@ -179,6 +180,22 @@ def test_a_short_key_does_not_get_in_whatever_the_file_says(tmp_path):
         with made().serving(keys=path) as server:
             found = httpx.post(f"{server.url}/predict", json={"x": 1}, headers=shows(key))
         assert found.status_code == status
+
+
+def test_whatever_is_shown_is_compared_with_every_digest_in_constant_time(two, monkeypatch):
+    """How long it takes says neither how much of a key was right, nor whose it was."""
+    path, ann, bob = two
+    compared, compare = [], hmac.compare_digest
+    monkeypatch.setattr(
+        "mlinfer._online._keys.hmac.compare_digest", lambda *both: compared.append(both) or compare(*both)
+    )
+    keys, lengths = Keys(path), []
+    for shown in (ann, bob, "x" * len(ann)):
+        with suppress(Refused):
+            keys.holder(f"Bearer {shown}")
+        lengths.append(len(compared))
+    assert lengths == [2, 4, 6]
+    assert {len(one) for both in compared for one in both} == {hashlib.sha256().digest_size}
 
 
 def test_a_date_ends_a_key_with_its_beginning_and_a_time_without_a_zone_is_utc(tmp_path):
