@@ -299,6 +299,16 @@ def test_the_console_says_of_a_model_that_is_served_alone_that_nothing_is_kept()
     assert said(pipeline(), "before_reply")[::2] == ("MemoryDestination", "before the reply")
 
 
+def test_the_console_shows_both_ways_on_which_requests_come():
+    console = Console(pipeline(), why_not="asked elsewhere", log="behind")
+    assert json.loads(console.get("/pipeline")[2])["flow"][0]["name"] == "HTTP"
+    with pipeline().serving(grpc_bind="127.0.0.1:0") as server:
+        console.url, console.grpc_address = server.url, server.grpc_address
+        shown = json.loads(console.get("/pipeline")[2])["flow"][0]
+    detail = f"{server.url}, {server.grpc_address}"
+    assert shown == {"role": "Requests", "name": "HTTP, gRPC", "detail": detail}
+
+
 # --- the access log -------------------------------------------------------------------------------------------------
 
 
