@@ -28,6 +28,8 @@ from mlinfer._online._wire import Refused
 MOST_BYTES = 4 * 2**20
 """Of a message; gRPC takes memory for it while it comes in, whatever its size will be, so this is less than over HTTP."""
 MOST_CALLS = 2048
+MOST_PENDING = 4 * MOST_CALLS
+"""Calls that come while the loop is at work; beyond that gRPC cancels them, as if their callers had given up."""
 MOST_READING = 32
 """Messages that come in at once; further ones wait in their senders, but for a window of 64 KiB."""
 MOST_PROBES, PROBE_SECONDS = 4, 1.0
@@ -50,6 +52,8 @@ OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 16 * 2**10),
     ("grpc.max_concurrent_streams", MOST_CALLS // 8),  # of one connection: further ones wait in their client
+    ("grpc.server.max_pending_requests", MOST_PENDING),
+    ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 ]
 _OPEN = {"Check", "ServerLive", "ServerReady"}

@@ -30,6 +30,7 @@ SILENT_SECONDS = 1.0
 """So long a connection may have no request under way before it may have to make room for others."""
 BACKLOG = 1024
 MANY = 32
+"""Such a part of the room is made at once."""
 SHARE = 4
 """Handshakes may take room beside connections: a quarter of theirs."""
 
