@@ -529,7 +529,9 @@ def test_a_key_that_floods_grpc_leaves_time_for_another(two):  # noqa: F811 - th
             return found
 
         with ThreadPoolExecutor(40) as pool, grpc.insecure_channel(server.grpc_address) as channel:
-            known = [ask(channel, bob) for _ in range(5)]  # by which the server knows how long the model takes
+            known = [
+                ask(channel, bob) for _ in range(5)
+            ]  # by which the server knows how long the model takes
             floods = [pool.submit(flood) for _ in range(40)]
             try:
                 while server.waiting < 5:
@@ -727,18 +729,14 @@ def test_calls_that_come_while_the_server_is_at_work_are_not_cancelled():
     apart, check = [("grpc.use_local_subchannel_pool", 1)], "/grpc.health.v1.Health/Check"
     pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
     with pipeline.serving(**HERE) as server, ExitStack() as stack:
-        channels = [
-            stack.enter_context(grpc.insecure_channel(server.grpc_address, apart)) for _ in range(8)
-        ]
+        channels = [stack.enter_context(grpc.insecure_channel(server.grpc_address, apart)) for _ in range(8)]
         for channel in channels:
             assert channel.unary_unary(check)(b"", timeout=20)
         go = threading.Event()
         server.listener._loop.call_soon_threadsafe(go.wait, 20)
         try:
             calls = [
-                channel.unary_unary(check).future(b"", timeout=60)
-                for channel in channels
-                for _ in range(250)
+                channel.unary_unary(check).future(b"", timeout=60) for channel in channels for _ in range(250)
             ]
             time.sleep(1)  # until they are there
         finally:
