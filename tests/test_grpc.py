@@ -724,6 +724,26 @@ def test_there_are_so_many_connections_and_no_more(monkeypatch):
         assert opened == 10
 
 
+def test_calls_that_come_while_the_server_is_at_work_are_not_cancelled():
+    """Clients do not ask again for CANCELLED, which is what a caller gets who gave up."""
+    apart, check = [("grpc.use_local_subchannel_pool", 1)], "/grpc.health.v1.Health/Check"
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+    with pipeline.serving(**HERE) as server, ExitStack() as stack:
+        channels = [stack.enter_context(grpc.insecure_channel(server.grpc_address, apart)) for _ in range(8)]
+        for channel in channels:
+            assert channel.unary_unary(check)(b"", timeout=20)
+        go = threading.Event()
+        server.listener._loop.call_soon_threadsafe(go.wait, 20)
+        try:
+            calls = [
+                channel.unary_unary(check).future(b"", timeout=60) for channel in channels for _ in range(250)
+            ]
+            time.sleep(1)  # until they are there
+        finally:
+            go.set()
+        assert Counter(one.code().name for one in calls) == {"OK": 2000}
+
+
 def test_one_connection_holds_an_eighth_of_the_calls_at_most(server):
     with (
         socket.create_connection(server.grpc_address.split(":"), timeout=20) as one,

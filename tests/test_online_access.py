@@ -2,6 +2,7 @@
 
 import datetime as dt
 import hashlib
+import hmac
 import ipaddress
 import logging
 import os
@@ -15,9 +16,10 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import grpc
 import httpx
 import pyarrow as pa
 import pytest
@@ -33,7 +35,7 @@ from mlinfer._cli import main
 from mlinfer._online import new_key, serving
 from mlinfer._online._keys import Keys
 from mlinfer._online._serving import Serving
-from mlinfer._online._wire import MOST_BYTES, MOST_BYTES_AT_ONCE, Patience
+from mlinfer._online._wire import MOST_BYTES, MOST_BYTES_AT_ONCE, Patience, Refused
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
@@ -178,6 +180,22 @@ def test_a_short_key_does_not_get_in_whatever_the_file_says(tmp_path):
         with made().serving(keys=path) as server:
             found = httpx.post(f"{server.url}/predict", json={"x": 1}, headers=shows(key))
         assert found.status_code == status
+
+
+def test_whatever_is_shown_is_compared_with_every_digest_in_constant_time(two, monkeypatch):
+    """How long it takes says neither how much of a key was right, nor whose it was."""
+    path, ann, bob = two
+    compared, compare = [], hmac.compare_digest
+    monkeypatch.setattr(
+        "mlinfer._online._keys.hmac.compare_digest", lambda *both: compared.append(both) or compare(*both)
+    )
+    keys, lengths = Keys(path), []
+    for shown in (ann, bob, "x" * len(ann)):
+        with suppress(Refused):
+            keys.holder(f"Bearer {shown}")
+        lengths.append(len(compared))
+    assert lengths == [2, 4, 6]
+    assert {len(one) for both in compared for one in both} == {hashlib.sha256().digest_size}
 
 
 def test_a_date_ends_a_key_with_its_beginning_and_a_time_without_a_zone_is_utc(tmp_path):
@@ -381,6 +399,19 @@ def test_what_is_no_host_name_is_refused(names):
         Serving(names=names)
 
 
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [
+        ("bind", 8080), ("bind", None), ("bind", b"127.0.0.1:0"), ("bind", ("127.0.0.1", 0)), ("grpc_bind", 8081),
+        ("workers", "2"), ("workers", 1.5), ("workers", None), ("log_sample", "0.5"), ("log_sample", None),
+        ("log", ["behind"]), ("log", None), ("names", None), ("names", [1]), ("names", 7), ("insecure", "no"), ("access_log", 1),
+    ],
+)  # fmt: skip
+def test_an_option_of_another_type_is_told_in_words(option, given):
+    with pytest.raises(ConfigError, match=f"{option}: wanted .* found "):
+        Serving(**{option: given})
+
+
 def test_no_answer_lets_a_page_from_elsewhere_read_it():
     with made().serving() as server:
         for found in (
@@ -437,6 +468,41 @@ def _until(true):
     while not true():
         assert time.monotonic() < end, "it did not come true"
         time.sleep(0.01)
+
+
+def test_paths_of_keys_and_certificates_mean_what_other_paths_mean(tls, keys, monkeypatch):
+    path, key = keys
+    monkeypatch.setenv("HOME", str(tls[0].parent))
+    monkeypatch.setenv("SECRETS", str(path.parent))
+    trust = ssl.create_default_context(cafile=tls[0])
+    ways = [("~/cert.pem", "${HOME}/key.pem"), (Path("~") / "cert.pem", f"file:{tls[1]}")]
+    for files, where in zip(ways, ("${SECRETS}/keys.toml", Path("${SECRETS}") / "keys.toml"), strict=True):
+        with made().serving(tls=files, keys=where, grpc_bind="127.0.0.1:0") as server:
+            asked = httpx.post(f"{server.url}/predict", headers=shows(key), json={"x": 1.0}, verify=trust)
+            assert asked.json() == {"y": 2.0}
+            credentials = grpc.ssl_channel_credentials(tls[0].read_bytes())
+            with grpc.secure_channel(server.grpc_address, credentials) as channel:
+                live = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=10)
+            assert live == b"\x08\x01"
+
+
+@pytest.mark.parametrize("given", ["cert.pem", ("cert.pem",), ("cert.pem", b"key.pem"), 7])
+def test_what_are_no_two_files_is_told_in_words(given):
+    with (
+        pytest.raises(ConfigError, match=r"tls: wanted two files|wanted a path as text"),
+        made().serving(tls=given),
+    ):
+        pass
+
+
+def test_a_key_in_a_variable_that_should_name_its_file_is_not_shown(tls, monkeypatch):
+    monkeypatch.setenv("TLS_KEY", tls[1].read_text())
+    with (
+        pytest.raises(ConfigError, match="tls: wanted a certificate") as raised,
+        made().serving(tls=(tls[0], "${TLS_KEY}")),
+    ):
+        pass
+    assert "PRIVATE" not in str(raised.value)
 
 
 def test_keys_may_come_from_the_environment_or_a_secret_file(keys, monkeypatch):

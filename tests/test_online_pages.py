@@ -98,6 +98,27 @@ def test_the_document_is_openapi_and_true(server):
             jsonschema.validate(bad, schema_of(document, "Record"))
 
 
+def test_the_margins_of_a_host_are_named_columns_of_its_answers_and_of_the_document():
+    """A host has them as further columns; nothing on the way makes less of them."""
+
+    def ridge(x):
+        return {"y_pred": 2 * x, "y_lower": 2 * x - 1, "y_upper": 2 * x + 1}
+
+    names = ["y_pred", "y_lower", "y_upper"]
+    host = FunctionHost(
+        ridge, {"x": pa.float64()}, dict.fromkeys(names, pa.float64()), takes="numpy", version="1"
+    )
+    made = InferencePipeline(MemorySource({"x": [0.0]}), host, MemoryDestination())
+    with made.serving() as server, httpx.Client(base_url=server.url) as client:
+        document = client.get("/openapi.json").json()
+        answer = client.post("/predict", json={"x": 3}).json()
+        assert answer == {"y_pred": 6.0, "y_lower": 5.0, "y_upper": 7.0}
+        assert list(document["components"]["schemas"]["Answer"]["properties"]) == names
+        jsonschema.validate(answer, schema_of(document, "Answer"))
+        outputs = client.get("/v2/models/ridge").json()["outputs"]
+        assert [one["name"] for one in outputs] == names
+
+
 def test_a_package_shows_its_example_and_can_answer_it(package):
     with alone(package).serving() as server, httpx.Client(base_url=server.url) as client:
         document = client.get("/openapi.json").json()
@@ -276,6 +297,16 @@ def test_the_console_says_of_a_model_that_is_served_alone_that_nothing_is_kept()
     assert said(unlogged, "behind") == ("none", "answers are not kept", "nowhere")
     assert said(pipeline(), "behind")[::2] == ("MemoryDestination", "behind the reply")
     assert said(pipeline(), "before_reply")[::2] == ("MemoryDestination", "before the reply")
+
+
+def test_the_console_shows_both_ways_on_which_requests_come():
+    console = Console(pipeline(), why_not="asked elsewhere", log="behind")
+    assert json.loads(console.get("/pipeline")[2])["flow"][0]["name"] == "HTTP"
+    with pipeline().serving(grpc_bind="127.0.0.1:0") as server:
+        console.url, console.grpc_address = server.url, server.grpc_address
+        shown = json.loads(console.get("/pipeline")[2])["flow"][0]
+    detail = f"{server.url}, {server.grpc_address}"
+    assert shown == {"role": "Requests", "name": "HTTP, gRPC", "detail": detail}
 
 
 # --- the access log -------------------------------------------------------------------------------------------------

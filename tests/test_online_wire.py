@@ -242,6 +242,25 @@ def test_headers_that_two_parsers_could_read_differently_are_refused(server, cli
 
 
 @pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        (b"Content-Length: 8\r\nContent-Length: 8\r\n", "one Content-Length at most"),
+        (b"Content-Length: 0x8\r\n", "one Content-Length at most, a number"),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 8\r\n", "no Transfer-Encoding beside it"),
+        (b"Transfer-Encoding: chunked\r\n", "not in chunks"),
+        (b"Content-Type: application/json\r\nContent-Length: 8\r\n", "application/json, found several"),
+    ],
+)
+def test_what_is_wrong_with_a_head_is_said(server, headers, words):
+    assert words in refused(server, HEAD + headers + b"\r\n" + GOOD, 415 if b"Type" in headers else 400)
+
+
+def test_a_line_that_is_none_is_said_to_be_none(server):
+    sent = HEAD.replace(b"/predict", b"predict") + b"Content-Length: 8\r\n\r\n" + GOOD
+    assert refused(server, sent, 400) == "wanted an HTTP/1.1 request, such as POST /predict HTTP/1.1"
+
+
+@pytest.mark.parametrize(
     "host",
     [b"", b"Host: evil.example\r\n", b"Host: evil.example:80\r\n", b"Host: localhost.evil.example\r\n", b"Host:\r\n",
      b"Host: localhost:x\r\n", b"Host: localhost:\xb2\r\n", b"Host: localhost:123456\r\n", b"Host: localhost@evil\r\n", b"Host: localhost\r\nHost: evil.example\r\n"],
@@ -271,6 +290,7 @@ def test_a_client_that_speaks_tls_where_there_is_none_is_told_at_once(server, cl
         (b"GET /\xff HTTP/1.1\r\n\r\n", 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         (b"GET /live HTTP/0.9\r\n\r\n", 505),
+        (b"GET /live HTTP/1.2\r\nHost: localhost\r\n\r\n", 505),
         (b"\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
         (b"\x00" * 70_000, 414),
@@ -669,12 +689,52 @@ def taken(client):
 def test_there_are_so_many_connections_and_no_more(monkeypatch):
     room = 100
     monkeypatch.setattr(resource, "getrlimit", lambda _: (2 * room, 2 * room))
+    monkeypatch.setattr("mlinfer._online._listener.SILENT_SECONDS", 60)
     with made().serving() as server, ExitStack() as stack:
         for _ in range(room):
             connection = stack.enter_context(connected(server))
             connection.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert connection.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
         assert "too many connections" in refused(server, b"", 503, end=False)
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"GET /live HTTP/1.1\r\n", b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"]
+)
+def test_of_many_who_say_nothing_none_keeps_out_those_who_ask(monkeypatch, said):
+    """Whoever has said nothing for longest makes room, whatever he said before; whoever has a request under way does not."""
+    room = 10
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2 * room, 2 * room))
+    monkeypatch.setattr("mlinfer._online._listener.SILENT_SECONDS", 0.2)
+    with made().serving() as server, ExitStack() as stack:
+        busy = stack.enter_context(connected(server))
+        busy.sendall(HEAD + b"Content-Length: 8\r\n\r\n")
+        silent = []
+        for _ in range(room - 1):
+            silent.append(stack.enter_context(connected(server)))
+            silent[-1].sendall(said)
+            time.sleep(0.02)
+        time.sleep(0.3)
+        for _ in range(3):
+            one = stack.enter_context(connected(server))
+            one.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert one.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+        busy.sendall(GOOD)
+        assert busy.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+        assert [parted(one) for one in silent] == [True] * 3 + [False] * (room - 4)
+
+
+def parted(client):
+    """Whether the server has ended the connection."""
+    client.settimeout(0.1)
+    try:
+        while client.recv(4096):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        pass
+    return True
 
 
 @pytest.mark.parametrize(

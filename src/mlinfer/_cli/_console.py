@@ -40,6 +40,8 @@ class Console:
         self._pipeline, self._why_not, self._log = pipeline, why_not, log
         self.url: str | None = None
         """Of the server, once it listens."""
+        self.grpc_address: str | None = None
+        """Where it speaks gRPC, too."""
 
     def get(self, path: str) -> Reply | None:
         """A page, or what it asks for; None: there is no such thing."""
@@ -79,8 +81,11 @@ class Console:
         job = self._pipeline.job
         kept = not isinstance(job.destination, Nowhere)
         place = "not yet serving" if self.url is None else self.url
+        ways, places = ["HTTP"], [place]
+        if self.grpc_address is not None:
+            ways, places = [*ways, "gRPC"], [*places, self.grpc_address]
         flow = [
-            {"role": "Requests", "name": "HTTP", "detail": place},
+            {"role": "Requests", "name": ", ".join(ways), "detail": ", ".join(places)},
             {"role": "Host", **_part(job.host)},
             {"role": "Prediction log", **(_part(job.destination) if kept else NONE)},
         ]

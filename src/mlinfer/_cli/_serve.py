@@ -89,7 +89,7 @@ def serve(asked: argparse.Namespace) -> None:
         stop = stack.enter_context(stopping())
         online.server = stack.enter_context(pipeline.serving(asked.bind, **options))
         if console is not None:
-            console.url = online.server.url
+            console.url, console.grpc_address = online.server.url, online.server.grpc_address
         if online.server.grpc_address:
             also = f" and, over gRPC, at {online.server.grpc_address}{also}"
         print(f"serving at {online.server.url}/predict{also}; Ctrl-C ends it", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 from mlinfer._failpoints import failpoint
@@ -174,6 +175,11 @@ class Connection(asyncio.Protocol):
     def alone(self) -> bool:
         """Whether this is the only connection."""
         return self._listener.connections == 1
+
+    @property
+    def silent_since(self) -> float:
+        """When its client was heard or answered last, if it has no whole request under way now; else infinity."""
+        return self._since if self.phase in {"idle", "head"} else math.inf
 
     # --- answers ---------------------------------------------------------------------------------------------------
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,6 +17,7 @@ from mlinfer._online._desk import Desk
 from mlinfer._online._grpc_calls import Answering, Call, Calls, metadatum
 from mlinfer._online._grpc_messages import CLASSES
 from mlinfer._online._grpc_reading import Messages
+from mlinfer._online._grpc_taking import Taking
 from mlinfer._online._grpc_tensors import GrpcTensors
 from mlinfer._online._keys import Keys
 from mlinfer._online._listener import Listener
@@ -27,6 +28,8 @@ from mlinfer._online._wire import Refused
 MOST_BYTES = 4 * 2**20
 """Of a message; gRPC takes memory for it while it comes in, whatever its size will be, so this is less than over HTTP."""
 MOST_CALLS = 2048
+MOST_PENDING = 4 * MOST_CALLS
+"""Calls that come while the loop is at work; beyond that gRPC cancels them, as if their callers had given up."""
 MOST_READING = 32
 """Messages that come in at once; further ones wait in their senders, but for a window of 64 KiB."""
 MOST_PROBES, PROBE_SECONDS = 4, 1.0
@@ -49,6 +52,8 @@ OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 16 * 2**10),
     ("grpc.max_concurrent_streams", MOST_CALLS // 8),  # of one connection: further ones wait in their client
+    ("grpc.server.max_pending_requests", MOST_PENDING),
+    ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 ]
 _OPEN = {"Check", "ServerLive", "ServerReady"}
@@ -65,9 +70,10 @@ class GrpcServer:
         self._leaving = False
         self._messages = Messages(MOST_READING, listener.patience.body)
         self._probes = Messages(MOST_PROBES, PROBE_SECONDS)
+        self._taking = Taking(listener, MOST_CALLS // 2)
 
     async def open(
-        self, address: str, tls: tuple[Any, Any] | None, keys: Keys | None, *, shared: bool = False
+        self, address: str, tls: tuple[Path, Path] | None, keys: Keys | None, *, shared: bool = False
     ) -> str:
         """Listen, `shared`: beside others; gives HOST:PORT. Raises ConfigError: the address is taken."""
         self.keys = keys
@@ -91,12 +97,13 @@ class GrpcServer:
             if tls is None:
                 port = self._server.add_insecure_port(address)
             else:
-                chain, key = (_content(file) for file in tls)
+                chain, key = (file.read_bytes() for file in tls)
                 port = self._server.add_secure_port(address, grpc.ssl_server_credentials([(key, chain)]))
         except RuntimeError as error:
             await self._server.stop(None)
             msg = f"grpc_bind: wanted to listen at {address}, found that this is not possible; take another port"
             raise ConfigError(msg) from error
+        self._taking.port = port
         await self._server.start()
         return f"{address.rpartition(':')[0]}:{port}"
 
@@ -133,6 +140,7 @@ class GrpcServer:
                 return await context.abort(CODES.get(status, grpc.StatusCode.INTERNAL), _details(refused))  # type: ignore[no-any-return]
             else:
                 status = 200
+                self._taking.give(context, len(found))
                 return found
             finally:
                 listener.hold(-held, call_.key)
@@ -178,8 +186,3 @@ def _details(refused: Refused) -> str:
     words = [said["error"], *(f"row {one['row']}: {one['message']}" for one in said.get("records", [])[:5])]
     text = "; ".join(words)[:LONGEST_DETAILS]
     return f"{text} (error {said['id']})" if "id" in said else text
-
-
-def _content(file: str | os.PathLike[str]) -> bytes:
-    with open(file, "rb") as opened:  # noqa: PTH123 - a path of any kind
-        return opened.read()

@@ -14,10 +14,13 @@ from mlinfer._online._wire import LONGEST_REQUEST_LINE, MOST_BYTES, MOST_HEADER_
 END = b"\r\n\r\n"
 _TLS = b"\x16"
 """How a handshake begins; there need be no end of a line in it."""
-_REQUEST_LINE = re.compile(rb"[A-Z]+ [!-~]+ HTTP/(\d)\.\d\r\n")
+_REQUEST_LINE = re.compile(rb"[A-Z]+ [!-~]+ HTTP/(\d\.\d)\r\n")
 _HEADERS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n")
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 """Those that a path may refuse to take; all others are unknown here, also where a parser knows them."""
+_LINE = "wanted an HTTP/1.1 request, such as POST /predict HTTP/1.1"
+_LENGTH = "wanted one Content-Length at most, a number of bytes, and no Transfer-Encoding beside it"
+"""All that may be wrong with a head whose lines are of the right form."""
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
@@ -79,7 +82,7 @@ def read(raw: bytes) -> Head:
     except HttpParserUpgrade:
         pass  # an offer that need not be taken
     except HttpParserError as error:
-        raise Refused(400, "wanted an HTTP/1.1 request") from error
+        raise Refused(400, _LENGTH if path.startswith("/") else _LINE) from error
     return Head(method, path, raw[start - 3 : start - 2] == b"1" and not found.parts, found.headers)
 
 
@@ -134,8 +137,8 @@ class _Found:
 def _judge_line(line: bytes) -> None:
     found = _REQUEST_LINE.fullmatch(line)
     if found is None:
-        raise Refused(400, "wanted an HTTP/1.1 request, such as POST /predict HTTP/1.1")
-    if found[1] != b"1":
+        raise Refused(400, _LINE)
+    if found[1] not in {b"1.1", b"1.0"}:
         raise Refused(505, "wanted HTTP/1.1")
 
 

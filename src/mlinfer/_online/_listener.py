@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 from mlinfer._online._awake import Awake
 from mlinfer._online._connection import Connection
@@ -26,9 +26,20 @@ LOOK_SECONDS = 0.05
 KEYS_SECONDS = 1.0
 LAST_SECONDS = 0.2
 """A request may be under way on a connection that looks idle: for so long, whoever asks is answered and told to part."""
+SILENT_SECONDS = 1.0
+"""So long a connection may have no request under way before it may have to make room for others."""
 BACKLOG = 1024
+MANY = 32
+"""Such a part of the room is made at once."""
 SHARE = 4
 """Handshakes may take room beside connections: a quarter of theirs."""
+
+
+class Untaken(Protocol):
+    """Whose answers wait to be taken."""
+
+    def give_up(self) -> None:
+        """Forget them, and the connection on which they wait."""
 
 
 Access = Callable[[Order | None, int, float], str]
@@ -51,9 +62,11 @@ class Listener:
         self._connections: set[Connection] = set()
         # half of the files this process may open: handshakes, gRPC, the model and the log need some, too
         self.room = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        self._search = 0.0  # when it may help to look for silent ones again
         self._held = 0
         self._shares: Counter[str] = Counter()  # of that, by the name of a key
-        self._untaken: dict[Connection, int] = {}  # bytes of answers, those that have waited longest first
+        self._untaken: dict[Untaken, int] = {}  # bytes of answers, those that have waited longest first
+        self._untaken_bytes = 0
         self._crowded = crowded
         limit = memory_limit()
         self._soft = None if limit is None else SOFT * limit / (1 + neighbours)  # who share it
@@ -101,16 +114,29 @@ class Listener:
     # --- what connections ask ---------------------------------------------------------------------------------------
 
     def take_in(self, connection: Connection) -> bool:
-        """Whether there is room for one more."""
-        if len(self._connections) >= self.room:
+        """Whether there is room for one more; where there is none, those who have said nothing for longest make it."""
+        if len(self._connections) >= self.room and not self._make_room():
             return False
         self._connections.add(connection)
         return True
 
+    def _make_room(self) -> bool:
+        """Part from some at once, for to look at all of them takes time."""
+        now = self.now()
+        if now < self._search:
+            return False
+        silent = [one for one in self._connections if now - one.silent_since >= SILENT_SECONDS]
+        silent.sort(key=lambda one: one.silent_since)
+        for one in silent[: max(self.room // MANY, 1)]:
+            self.forget(one)
+            one.give_up()
+        self._search = now if silent else now + LOOK_SECONDS
+        return bool(silent)
+
     def forget(self, connection: Connection) -> None:
         """It has ended."""
         self._connections.discard(connection)
-        self._untaken.pop(connection, None)
+        self.untaken(connection, 0)
 
     def hold(self, size: int, key: str | None = None) -> int:
         """Take room for so many bytes of a request, or give it back (negative). Raises Refused: there is not enough."""
@@ -123,14 +149,14 @@ class Listener:
             self._shares[key] += size
         return size
 
-    def untaken(self, connection: Connection, size: int) -> None:
+    def untaken(self, one: Untaken, size: int) -> None:
         """So many bytes wait for a client to take them (0: none do). Together too many: whoever has let them wait longest goes."""
-        self._untaken.pop(connection, None)
+        self._untaken_bytes += size - self._untaken.pop(one, 0)
         if size:
-            self._untaken[connection] = size
-        while len(self._untaken) > 1 and sum(self._untaken.values()) > MOST_BYTES_AT_ONCE:
+            self._untaken[one] = size
+        while len(self._untaken) > 1 and self._untaken_bytes > MOST_BYTES_AT_ONCE:
             oldest = next(iter(self._untaken))
-            del self._untaken[oldest]
+            self._untaken_bytes -= self._untaken.pop(oldest)
             oldest.give_up()
 
     def _has_its_share(self, key: str | None) -> bool:

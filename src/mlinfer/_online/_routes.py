@@ -204,7 +204,8 @@ def _check_kind(head: Head, kinds: tuple[str, ...]) -> None:
     kind, *parameters = (head.one("content-type") or "").lower().split(";")
     unsaid = "content-type" not in head.headers and "" in kinds and not _from_a_browser(head)
     if kind.strip() not in kinds or not (kind or unsaid):
-        found = repr(kind.strip()[:100]) if kind.strip() else "none"
+        several = len(head.headers.get("content-type", ())) > 1
+        found = repr(kind.strip()[:100]) if kind.strip() else "several" if several else "none"
         raise Refused(415, f"wanted Content-Type: {' or '.join(filter(None, kinds))}, found {found}")
     charset = [one.strip() for one in parameters if one.strip()]
     if charset not in ([], ["charset=utf-8"], ['charset="utf-8"']) or "content-encoding" in head.headers:

@@ -147,7 +147,9 @@ def serving_here(
             _begin(server, loaded, how, patience=patience, keys=keys)
             if address is not None:  # first: it is the one that may find its address taken
                 server.grpc = _grpc(server, loaded.step.layout)
-                server.grpc_address = await server.grpc.open(address, how.tls, keys, shared=place.shared)
+                server.grpc_address = await server.grpc.open(
+                    address, how.tls_files(), keys, shared=place.shared
+                )
             try:
                 how.listen(listening, BACKLOG)  # last: whoever can connect finds all of it there
             except ConfigError:

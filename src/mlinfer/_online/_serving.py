@@ -7,20 +7,22 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from ipaddress import IPv4Address, ip_address
+from pathlib import Path
 from typing import Literal, TypedDict
 
 from mlinfer._errors import ConfigError
 from mlinfer._online._keys import Keys
-from mlinfer._resolve import resolve
+from mlinfer._resolve import located, resolve
 from mlinfer._text import shown
 
 HIGHEST_PORT = 65_535
 _HOST_NAME = re.compile("[A-Za-z0-9._-]{1,253}")
 _VARIABLE = re.compile(r"\$\{[^}]*\}")
+_PEM = ("cert.pem", "key.pem")
 _logger = logging.getLogger("mlinfer")
 File = str | os.PathLike[str]
 
@@ -76,18 +78,22 @@ class Serving:
         addresses = {"bind": self._address()[0]}
         if self.grpc_bind is not None:
             addresses["grpc_bind"] = _address_of(self.grpc_bind, "grpc_bind")[0]
-        if isinstance(self.names, str) or not all(map(_HOST_NAME.fullmatch, self.names)):
+        if not _are_names(self.names):
             msg = f"names: wanted a list of host names without ports, such as ['scores.example'], found {shown(self.names)}"
             raise ConfigError(msg)
-        if self.log not in {"behind", "before_reply"}:
+        if self.log not in ("behind", "before_reply"):
             msg = f"log: wanted 'behind' or 'before_reply', found {shown(self.log)}"
             raise ConfigError(msg)
-        if not 0 < self.log_sample <= 1:
+        if not (_is(self.log_sample, int, float) and 0 < self.log_sample <= 1):
             msg = f"log_sample: wanted a share above 0 and at most 1, such as 0.01, found {shown(self.log_sample)}"
             raise ConfigError(msg)
-        if self.workers < 1:
+        if not (_is(self.workers, int) and self.workers >= 1):
             msg = f"workers: wanted a number of processes of 1 or more, found {shown(self.workers)}"
             raise ConfigError(msg)
+        for option in ("insecure", "access_log"):
+            if not _is(found := getattr(self, option), bool):  # "no" would mean yes
+                msg = f"{option}: wanted True or False, found {shown(found)}"
+                raise ConfigError(msg)
         for option, address in addresses.items():
             if not address.is_loopback:
                 self._check_reachable(option, getattr(self, option))
@@ -141,26 +147,37 @@ class Serving:
         """The keys. Raises ConfigError."""
         if self.keys is None:
             return None
-        keys = os.fspath(self.keys)
-        if _VARIABLE.fullmatch(keys):
-            return Keys(None, resolve(keys))
-        return Keys(resolve(keys.removeprefix("file:")) if keys.startswith("file:") else keys)
+        if isinstance(self.keys, str) and _VARIABLE.fullmatch(self.keys):
+            return Keys(None, resolve(self.keys))
+        return Keys(_file(self.keys))
 
     def open_tls(self) -> ssl.SSLContext | None:
         """TLS 1.2 or newer with this certificate. Raises ConfigError: the files are not what they should be."""
-        if self.tls is None:
+        if (files := self.tls_files()) is None:
             return None
-        certificate, key = (os.fspath(file) for file in self.tls)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         try:
-            context.load_cert_chain(certificate, key, password=_no_password)
+            context.load_cert_chain(*files, password=_no_password)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             found = getattr(error, "strerror", None) or error
-            msg = f"tls: wanted a certificate and its key (PEM, without a password), found {certificate} and {key}: {found}"
+            # as they were written: a variable may hold the key itself
+            written = " and ".join(str(file) for file in self.tls or ())
+            msg = f"tls: wanted a certificate and its key (PEM, without a password), found {written}: {found}"
             raise ConfigError(msg) from error
         return context
+
+    def tls_files(self) -> tuple[Path, Path] | None:
+        """Where the certificate and its key are. Raises ConfigError: these are not two paths."""
+        given: object = self.tls
+        if given is None:
+            return None
+        if not isinstance(given, tuple | list) or len(given) != len(_PEM):
+            msg = f"tls: wanted two files, {_PEM}, found {shown(given)}"
+            raise ConfigError(msg)
+        certificate, key = given
+        return _file(certificate), _file(key)
 
     def grpc_address(self) -> str | None:
         """HOST:PORT as gRPC takes it; None: it is not spoken."""
@@ -200,13 +217,31 @@ class Serving:
         return _address_of(self.bind, "bind")
 
 
+def _is(given: object, *kinds: type) -> bool:
+    """Whether it is of one of these types, which the annotation promises and the caller may not have read."""
+    return isinstance(given, kinds)
+
+
+def _are_names(given: object) -> bool:
+    return (
+        isinstance(given, Collection)
+        and not isinstance(given, str)
+        and all(isinstance(name, str) and _HOST_NAME.fullmatch(name) for name in given)
+    )
+
+
+def _file(written: File) -> Path:
+    """Where a file is; `file:/path`, which elsewhere stands for what the file holds, is the file."""
+    return located(written.removeprefix("file:") if isinstance(written, str) else written)
+
+
 def _not_possible(option: str, bind: str, error: OSError) -> str:
     return f"{option}: wanted to listen at {bind}, found that this is not possible: {error.strerror}; take another one"
 
 
 def _address_of(bind: str, option: str) -> tuple[IPv4Address, int]:
     """The parts of HOST:PORT. Raises ConfigError: it is none."""
-    host, _, port = bind.rpartition(":")
+    host, _, port = bind.rpartition(":") if _is(bind, str) else ("", "", "")
     msg = (
         f"{option}: wanted HOST:PORT with a numeric IPv4 address, such as 127.0.0.1:8080, found {shown(bind)}"
     )

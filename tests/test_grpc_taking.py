@@ -1,0 +1,184 @@
+"""Clients of gRPC that do not take their answers, which its own libraries never are: spoken here frame by frame."""
+
+import os
+import socket
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pyarrow as pa
+import pytest
+import tritonclient.grpc as triton
+
+from mlinfer import InferencePipeline
+from mlinfer._online import Nowhere
+from mlinfer._online._crew import serving
+from mlinfer._online._grpc_messages import CLASSES, SERVING
+from mlinfer._online._serving import Serving
+from mlinfer._online._wire import Patience
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import IterableSource
+from served import nothing
+
+HERE = {"grpc_bind": "127.0.0.1:0"}
+CHECK, INFER = "/grpc.health.v1.Health/Check", "/inference.GRPCInferenceService/ModelInfer"
+DATA, HEADERS, SETTINGS, PING = 0, 1, 4, 6
+MIB = 2**20
+
+
+def letters(records):
+    """As many as each record wants."""
+    return {"y": ["z" * wanted for wanted in records.column("n").to_pylist()]}
+
+
+def wordy():
+    host = FunctionHost(letters, {"n": pa.int64()}, {"y": pa.string()}, version="1")
+    return InferencePipeline(IterableSource(nothing), host, Nowhere())
+
+
+def frame(kind, flags, stream, data=b""):
+    return len(data).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + data
+
+
+def heading(path):
+    said = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x", "te": "trailers", "content-type": "application/grpc"}  # fmt: skip
+    return b"".join(
+        b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+        for name, value in said.items()
+    )
+
+
+class Hoarder:
+    """A client that has room for no byte of any answer: the window of each of its streams is 0."""
+
+    def __init__(self, address):
+        self.socket = socket.create_connection(address.split(":"), timeout=20)
+        window = (4).to_bytes(2) + (0).to_bytes(4)
+        self.socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, window))
+        self._stream = 1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def ask(self, path, message=b""):
+        body = b"\0" + len(message).to_bytes(4) + message
+        self.socket.sendall(
+            frame(HEADERS, 4, self._stream, heading(path)) + frame(DATA, 0, self._stream, body)
+        )
+        self._stream += 2
+
+    def hears(self, wanted, seconds):
+        """How many frames of this kind come, at most so many and for so long; None: the connection ended."""
+        found, until = 0, time.monotonic() + seconds
+        while found < wanted and (left := until - time.monotonic()) > 0:
+            self.socket.settimeout(left)
+            try:
+                head = self.socket.recv(9, socket.MSG_WAITALL)
+                body = self.socket.recv(int.from_bytes(head[:3]), socket.MSG_WAITALL) if head[:3] else b""
+                if len(head) == 9 and head[3] == PING and not head[4]:
+                    self.socket.sendall(frame(PING, 1, 0, body))
+            except TimeoutError:
+                break
+            except OSError:
+                return None
+            if len(head) < 9:
+                return None
+            found += head[3] == HEADERS
+        return found
+
+
+def wanting(count):
+    request = CLASSES["ModelInferRequest"](model_name="letters")
+    request.inputs.add(name="n", datatype="INT64", shape=[1]).contents.int64_contents.append(count)
+    return request.SerializeToString()
+
+
+def answered(channel, path, message=b""):
+    return channel.unary_unary(path)(message, timeout=20)
+
+
+def memory():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_of_answers_over_grpc_that_nobody_takes_so_many_bytes_wait_and_no_more(monkeypatch):
+    """Whoever has let his wait longest goes, with his connection, and those who ask now are answered all the same."""
+    size, room = 16 * MIB, 40 * MIB
+    monkeypatch.setattr("mlinfer._online._listener.MOST_BYTES_AT_ONCE", room)
+    with (
+        wordy().serving(**HERE) as server,
+        grpc.insecure_channel(server.grpc_address) as channel,
+        ExitStack() as stack,
+    ):
+        answered(channel, INFER, wanting(1))
+        idle = stack.enter_context(Hoarder(server.grpc_address))
+        hoarders, before = [], memory()
+        for _ in range(20):
+            one = stack.enter_context(Hoarder(server.grpc_address))
+            one.ask(INFER, wanting(size))
+            assert one.hears(1, 20) == 1  # the head of an answer
+            hoarders.append(one)
+            answered(channel, INFER, wanting(1))
+        assert [one.hears(1, 2) is None for one in hoarders] == [True] * 18 + [False] * 2
+        assert (
+            memory() - before < 20 * size
+        )  # 20 answers, and what gRPC makes of each, are 40 times the size and more
+        assert idle.hears(1, 0.1) == 0  # owes nothing, and goes on
+
+
+def test_an_answer_over_grpc_is_waited_for_so_long(monkeypatch, caplog):
+    monkeypatch.setattr("mlinfer._online._grpc_taking.LOOK_SECONDS", 0.05)
+    with (
+        serving(wordy().job, Serving("127.0.0.1:0", **HERE), Patience(taking=1)) as server,
+        Hoarder(server.grpc_address) as one,
+    ):
+        one.ask(INFER, wanting(3))
+        assert one.hears(1, 20) == 1
+        begun = time.monotonic()
+        assert one.hears(1, 0.7) == 0
+        assert one.hears(1, 20) is None
+        assert time.monotonic() - begun < 5
+        until = time.monotonic() + 5
+        while server.listener._untaken and time.monotonic() < until:
+            time.sleep(0.01)
+    assert not caplog.records  # that strangers part is nothing to fill a log with
+
+
+def test_calls_whose_answers_nobody_takes_leave_room_for_others(monkeypatch):
+    """Also of probes, which anybody may ask without a key."""
+    monkeypatch.setattr("mlinfer._online._grpc.MOST_CALLS", 32)
+    with wordy().serving(**HERE) as server, ExitStack() as stack:
+        for _ in range(8):
+            one = stack.enter_context(Hoarder(server.grpc_address))
+            for _ in range(4):
+                one.ask(CHECK)
+        with grpc.insecure_channel(server.grpc_address) as channel:
+            found, until = b"", time.monotonic() + 10
+            while found != SERVING and time.monotonic() < until:
+                time.sleep(0.1)
+                with suppress(grpc.RpcError):  # for the moment
+                    found = answered(channel, CHECK)
+            assert found == SERVING
+
+
+def test_answers_that_are_taken_count_no_more(monkeypatch):
+    size = 16 * MIB
+    monkeypatch.setattr("mlinfer._online._listener.MOST_BYTES_AT_ONCE", 20 * MIB)
+    with (
+        wordy().serving(**HERE) as server,
+        triton.InferenceServerClient(server.grpc_address) as client,
+    ):
+        asked = triton.InferInput("n", [1], "INT64")
+        for _ in range(4):
+            asked.set_data_from_numpy(np.array([size]))
+            assert len(client.infer("letters", [asked]).as_numpy("y")[0]) == size
+        until = time.monotonic() + 5
+        while server.listener._untaken and time.monotonic() < until:
+            time.sleep(0.01)
+        assert (server.listener._untaken, server.listener._untaken_bytes) == ({}, 0)
