@@ -245,11 +245,12 @@ def test_an_answer_that_came_too_late_is_not_given_to_the_next_request():
         return double(records)
 
     with (
-        serving(pipeline(gated).job, Serving("127.0.0.1:0"), Patience(answer=0.3)) as server,
+        pipeline(gated).serving() as server,
         httpx.Client(base_url=server.url) as client,  # one connection
         ThreadPoolExecutor(1) as threads,
     ):
-        assert client.post("/predict", json=row("late")).status_code == 503
+        late = client.post("/predict", json=row("late"), headers={"Request-Timeout": "0.3"})
+        assert late.status_code == 503
         asked = threads.submit(client.post, "/predict", json=row("next"))
         while server.waiting < 1:
             threading.Event().wait(0.001)
@@ -268,15 +269,20 @@ def test_what_cannot_be_answered_in_time_is_refused_before_it_queues(seconds, st
         time.sleep(0.2)
         return double(records)
 
-    with pipeline(gated).serving() as server, ThreadPoolExecutor(1) as threads:
+    with pipeline(gated).serving() as server, ThreadPoolExecutor(2) as threads:
         url = f"{server.url}/predict"
         assert httpx.post(url, json=row("shows how slow it is")).status_code == 200
         opened.clear()
         begun.clear()
         first = threads.submit(httpx.post, url, json=row("first"))
         begun.wait()
-        threading.Timer(0.3, opened.set).start()
-        found = httpx.post(url, json=row("second"), headers={"Request-Timeout": seconds})
+        second = threads.submit(httpx.post, url, json=row("second"), headers={"Request-Timeout": seconds})
+        try:
+            while not (second.done() or (status == 200 and server.waiting == 1)):
+                time.sleep(0.01)
+        finally:
+            opened.set()
+        found = second.result()
         assert found.status_code == status
         if status == 503:
             assert "to answer in time" in found.text, "it queued until its time had passed"
