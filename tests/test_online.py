@@ -633,6 +633,20 @@ def test_an_idle_connection_does_not_hold_up_the_end():
             client.get(f"{server.url}/live")
 
 
+def test_whoever_asks_on_an_idle_connection_while_the_server_ends_is_answered_and_told_to_part(monkeypatch):
+    monkeypatch.setattr("mlinfer._online._listener.LAST_SECONDS", 30.0)
+    with ExitStack() as life, ThreadPoolExecutor(1) as pool:
+        server = life.enter_context(pipeline().serving())
+        with httpx.Client(base_url=server.url) as client:
+            client.get("/live")  # and the connection stays open
+            end = pool.submit(life.close)
+            while not server.listener.stopping:
+                time.sleep(0.005)
+            found = client.post("/predict", json=row("late"))
+        end.result()
+    assert (found.status_code, found.headers["Connection"]) == (200, "close")
+
+
 def test_what_the_system_accepted_for_the_server_is_answered_too():
     get = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with ExitStack() as stack:
