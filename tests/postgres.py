@@ -29,7 +29,10 @@ from psycopg import sql
 USER, PASSWORD = "mlinfer", "canary-hunter2"
 START_SECONDS = 60
 SETTINGS = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "shared_buffers": "16MB",
-            "max_connections": "40", "log_min_messages": "fatal"}  # fmt: skip
+            "max_connections": "40", "log_min_messages": "fatal",
+            # the system outlives every test, and keeps what it was given; a server that comes back would first have each of its files
+            # written to the disk, those of every database that other tests have made among them
+            "fsync": "off"}  # fmt: skip
 
 
 def free_port() -> int:
