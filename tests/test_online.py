@@ -35,7 +35,7 @@ from mlinfer._isolate import KINDS
 from mlinfer._layout import lay_out
 from mlinfer._online import Serving, serving
 from mlinfer._online._desk import Ask, Desk
-from mlinfer._online._listener import LoopThread
+from mlinfer._online._listener import Listener, LoopThread
 from mlinfer._online._memory import memory_limit
 from mlinfer._online._pace import Pace
 from mlinfer._online._predict import Given, Rows
@@ -647,8 +647,14 @@ def test_whoever_asks_on_an_idle_connection_while_the_server_ends_is_answered_an
     assert (found.status_code, found.headers["Connection"]) == (200, "close")
 
 
-def test_what_the_system_accepted_for_the_server_is_answered_too():
-    get = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+def test_what_the_system_accepted_for_the_server_is_answered_too_however_slow_it_is(monkeypatch):
+    get, take_in = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n", Listener.take_in
+
+    def slowly(self, connection):
+        time.sleep(0.003)
+        return take_in(self, connection)
+
+    monkeypatch.setattr(Listener, "take_in", slowly)
     with ExitStack() as stack:
         with pipeline().serving() as server:
             address = server.url.removeprefix("http://").split(":")
