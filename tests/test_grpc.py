@@ -31,6 +31,7 @@ from mlinfer._online._wire import Patience
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import IterableSource
+from ports import free_port
 from test_oip import MATRIX, SCALARS, nothing, required
 from test_online_access import tls, two  # noqa: F401 - fixtures
 
@@ -768,8 +769,7 @@ def test_a_taken_address_is_a_config_error_and_the_server_is_gone(server):
 
 
 def test_one_address_is_not_for_both_protocols():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        bind = "{}:{}".format(*free.getsockname())
+    bind = f"127.0.0.1:{free_port()}"
     pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
     with (
         pytest.raises(ConfigError, match=r"bind: wanted to listen at .*in use"),

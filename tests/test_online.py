@@ -45,6 +45,7 @@ from mlinfer._online._wire import Patience, Refused
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
+from ports import free_port
 
 NAUGHTY = Path(__file__).parents[2] / "shared" / "corpora" / "naughty_strings.json"
 KNOWN = MemorySource({"who": ["nobody"], "x": [0.0]})
@@ -692,8 +693,7 @@ PROGRAM = """
 
 def test_sigterm_finishes_every_request_that_was_accepted(tmp_path):
     (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = free.getsockname()
+    address = "127.0.0.1", free_port()
     command = [sys.executable, "program.py", f"{tmp_path}/log.db", f"127.0.0.1:{address[1]}"]
     server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, env=os.environ)
     waiting = []

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -37,6 +37,7 @@ from mlinfer._online._wire import MOST_BYTES, MOST_BYTES_AT_ONCE, Patience
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
+from ports import free_port
 
 PREDICT = (
     b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 8\r\n"
@@ -493,8 +494,7 @@ def test_strangers_who_only_connect_leave_room_for_those_who_ask(tls, tmp_path):
     """A process that may open 256 files, 600 sockets that say nothing: TLS is spoken and the admin port answers."""
     model = LogisticRegression(max_iter=500).fit(*load_iris(return_X_y=True))
     mlinfer.save(model, tmp_path / "iris.mlinfer", example=load_iris().data[:2])
-    with free_port() as port, free_port() as beside:
-        pass
+    port, beside = free_port(), free_port()
     command = [
         sys.executable, "-c", CROWDED, "iris.mlinfer", "--bind", f"127.0.0.1:{port}", "--admin-bind", f"127.0.0.1:{beside}",
         "--tls-cert", str(tls[0]), "--tls-key", str(tls[1]),
@@ -521,9 +521,3 @@ def test_strangers_who_only_connect_leave_room_for_those_who_ask(tls, tmp_path):
         server.communicate()
         for one in silent:
             one.close()
-
-
-@contextmanager
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        yield held.getsockname()[1]

@@ -29,6 +29,7 @@ from mlinfer import ComponentError, ConfigError, InferencePipeline, Retry
 from mlinfer.destinations import JsonLinesDestination, MemoryDestination
 from mlinfer.hosts import FunctionHost, SklearnHost
 from mlinfer.sources import CsvSource, IterableSource
+from ports import free_port
 from served import Loads, Remembering, nothing, who
 from test_online_pages import metrics
 
@@ -464,8 +465,7 @@ MODEL = """
 def test_a_signal_under_load_loses_nothing(tmp_path, number):
     (tmp_path / "p.toml").write_text(textwrap.dedent(TOML))
     (tmp_path / "model.py").write_text(textwrap.dedent(MODEL))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        admin = free.getsockname()[1]
+    admin = free_port()
     command = [
         sys.executable,
         "-m",

@@ -34,7 +34,8 @@ from mlinfer.destinations import _postgres as postgres
 from mlinfer.destinations import _postgres_line as line
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import IterableSource, MemorySource
-from postgres import PASSWORD, PostgresServer, free_port
+from ports import free_port
+from postgres import PASSWORD, PostgresServer
 from proxy import Proxy, Trap
 
 SCHEMA = pa.schema([("id", pa.int64()), ("y", pa.float64())])

@@ -9,7 +9,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ports import free_port
 from torture import asking_grpc
 from torture.figures import Figures
 from torture.oracle import Verdict
@@ -85,12 +85,6 @@ def served(seconds, workers=1, records=None, failpoints="", calls=""):  # noqa: 
         finally:
             child.kill()
             child.wait()
-
-
-def free_port():
-    """A port that nobody listens at now."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 def _listening(port):
