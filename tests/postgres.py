@@ -14,7 +14,6 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -26,17 +25,15 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from ports import free_port
+
 USER, PASSWORD = "mlinfer", "canary-hunter2"
 START_SECONDS = 60
 SETTINGS = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "shared_buffers": "16MB",
-            "max_connections": "40", "log_min_messages": "fatal"}  # fmt: skip
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+            "max_connections": "40", "log_min_messages": "fatal",
+            # the system outlives every test, and keeps what it was given; a server that comes back would first have each of its files
+            # written to the disk, those of every database that other tests have made among them
+            "fsync": "off"}  # fmt: skip
 
 
 class PostgresServer:

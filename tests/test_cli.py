@@ -38,6 +38,7 @@ from mlinfer._cli._admin import MOST_CONNECTIONS, NoPages, Readiness, admin
 from mlinfer._cli._ending import ending
 from mlinfer._cli._table import rendered
 from mlinfer.observers import PrometheusMetrics
+from ports import free_port
 
 MLINFER = [str(Path(sys.executable).parent / "mlinfer")]
 PIPELINE = """
@@ -381,7 +382,7 @@ def endless(folder):
         "[destination]", 'inputs = {x = "double"}\noutputs = {y = "double"}\ntakes = "numpy"\n[destination]'
     )
     (folder / "pipeline.toml").write_text(text + REJECTS)
-    port = _free_port()
+    port = free_port()
     child = subprocess.Popen(
         [*MLINFER, "run", "pipeline.toml", "--allow", "slow_code:wait", "--admin-bind", f"127.0.0.1:{port}", "--log", "text"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -434,7 +435,7 @@ def _line_with(stream, word):
 
 
 def _until(happened):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 45
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -449,14 +450,6 @@ def _get(url, method="GET", **headers):
             return error.code, error.read()
     except OSError:
         return 0, b""
-
-
-def _free_port():
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 # --- the admin port -------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from mlinfer._online._wire import Patience
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import IterableSource
+from ports import free_port
 from test_oip import MATRIX, SCALARS, nothing, required
 from test_online_access import tls, two  # noqa: F401 - fixtures
 
@@ -89,7 +90,7 @@ def three(x=(1.0, 2.0)):
 
 def call(channel, name, message):
     data = message if isinstance(message, bytes) else message.SerializeToString()
-    return channel.unary_unary(f"/inference.GRPCInferenceService/{name}")(data, timeout=10)
+    return channel.unary_unary(f"/inference.GRPCInferenceService/{name}")(data, timeout=30)
 
 
 def refused(channel, message, name="ModelInfer"):
@@ -237,7 +238,7 @@ def test_the_health_protocol_is_answered_without_a_key(tmp_path):
         for service in (b"", b"\x0a\x1einference.GRPCInferenceService", b"\x0a\x04duck"):
             assert check(service, timeout=10) == b"\x08\x01"  # status = SERVING
         with pytest.raises(grpc.RpcError) as raised:
-            check(b"\x0a\x05goose", timeout=10)
+            check(b"\x0a\x05goose", timeout=30)
         assert raised.value.code().name == "NOT_FOUND"
         server.ready = False  # as while it ends
         assert check(b"", timeout=10) == b"\x08\x02"  # NOT_SERVING
@@ -431,18 +432,18 @@ def test_so_many_messages_come_in_at_once_and_for_the_next_one_the_oldest_makes_
         triton.InferenceServerClient(server.grpc_address) as client,
     ):
         begun, come = time.perf_counter(), reads(monkeypatch)
-        stuck = [channel.stream_unary(INFER).future(unsent(), timeout=20) for _ in range(2)]
-        assert all(come.acquire(timeout=10) for _ in stuck)
+        stuck = [channel.stream_unary(INFER).future(unsent(), timeout=40) for _ in range(2)]
+        assert all(come.acquire(timeout=30) for _ in stuck)
         found = client.infer("duck", [tensor("v", np.array([3]), "INT64")]).as_numpy("o").tolist()
         assert found == [3]
-        assert 0.9 < time.perf_counter() - begun < 5  # one of the others had its second
-        latest = time.perf_counter() + 5  # its client hears of it a moment later
-        while not any(one.done() for one in stuck) and time.perf_counter() < latest:
-            time.sleep(0.01)
+        assert time.perf_counter() - begun > 0.9  # one of the others had its second
+        until(lambda: any(one.done() for one in stuck))  # its client hears of it a moment later
         assert [one.details() for one in stuck if one.done()] == ["wanted the whole message within 1 s"]
 
 
-def test_of_many_who_send_nothing_none_keeps_out_a_probe():
+def test_of_many_who_send_nothing_none_keeps_out_a_probe(monkeypatch):
+    """Behind all of them, or for as long as a message may take, it would wait for longer than it may wait at all."""
+    monkeypatch.setattr("mlinfer._online._grpc.PROBE_SECONDS", 5.0)
     pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
     with (
         pipeline.serving(**HERE) as server,
@@ -450,12 +451,20 @@ def test_of_many_who_send_nothing_none_keeps_out_a_probe():
         triton.InferenceServerClient(server.grpc_address) as client,
     ):
         check = channel.stream_unary("/grpc.health.v1.Health/Check")
-        stuck = [check.future(unsent(), timeout=20) for _ in range(60)]
-        for _ in range(5):
-            begun = time.perf_counter()
+        stuck = [check.future(unsent(), timeout=40) for _ in range(60)]
+        for _ in range(3):
             assert client.is_server_live()
-            assert time.perf_counter() - begun < 0.5
-        assert {one.code().name for one in stuck} <= {"DEADLINE_EXCEEDED", "UNAVAILABLE"}
+        until(lambda: any(one.done() for one in stuck))
+        told = {one.details() for one in stuck if one.done()}
+    assert {one for one in told if one.startswith("wanted")} == {"wanted the whole message within 0.5 s"}
+
+
+def until(there):
+    """Wait for a condition; the machine may be busy."""
+    end = time.monotonic() + 30
+    while not there():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.005)
 
 
 def reads(monkeypatch):
@@ -471,7 +480,7 @@ def reads(monkeypatch):
 
 
 def unsent_by(key, channel):
-    return channel.stream_unary(INFER).future(unsent(), timeout=9, metadata=shows(key))
+    return channel.stream_unary(INFER).future(unsent(), timeout=40, metadata=shows(key))
 
 
 def shows(key):
@@ -483,19 +492,17 @@ def test_messages_of_one_key_that_do_not_come_leave_room_for_those_of_another(tw
     path, ann, bob = two
     pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
     with (
-        serving(pipeline.job, Serving("127.0.0.1:0", keys=path, **HERE), Patience(body=4)) as server,
+        serving(pipeline.job, Serving("127.0.0.1:0", keys=path, **HERE), Patience(body=30)) as server,
         grpc.insecure_channel(server.grpc_address) as channel,
         triton.InferenceServerClient(server.grpc_address) as client,
     ):
         come = reads(monkeypatch)
         stuck = [unsent_by(ann, channel) for _ in range(4)]
-        assert all(come.acquire(timeout=10) for _ in stuck)
-        begun = time.perf_counter()
+        assert all(come.acquire(timeout=30) for _ in stuck)
         headers = dict(shows(bob))
         found = client.infer("duck", [tensor("v", np.array([3]), "INT64")], headers=headers).as_numpy("o")
         assert found.tolist() == [3]
-        assert time.perf_counter() - begun < 3
-        assert not any(one.done() for one in stuck)
+        assert not any(one.done() for one in stuck), "one of them made room, or their time was over"
 
 
 def test_a_key_that_floods_grpc_leaves_time_for_another(two):  # noqa: F811 - the fixture
@@ -534,8 +541,7 @@ def test_a_key_that_floods_grpc_leaves_time_for_another(two):  # noqa: F811 - th
             ]  # by which the server knows how long the model takes
             floods = [pool.submit(flood) for _ in range(40)]
             try:
-                while server.waiting < 5:
-                    time.sleep(0.01)
+                until(lambda: server.waiting >= 5)
                 got = []
                 while got.count("OK") < 8 and len(got) < 24:
                     got.append(ask(channel, bob))
@@ -562,7 +568,7 @@ def test_a_message_that_is_still_coming_in_when_the_server_ends_is_refused(monke
         channel = grpc.insecure_channel(server.grpc_address)
         come = reads(monkeypatch)
         stuck = channel.stream_unary(INFER).future(unsent(), timeout=20)
-        assert come.acquire(timeout=10)
+        assert come.acquire(timeout=30)
         begun = time.monotonic()
     assert time.monotonic() - begun < 15
     assert stuck.code().name == "DEADLINE_EXCEEDED"
@@ -592,7 +598,7 @@ def test_requests_of_both_protocols_meet_in_one_batch():
     def slow(v):
         sizes.append(len(v))
         if len(sizes) == 1:
-            go.wait(10)
+            go.wait(40)
         return v
 
     pipeline = made(slow, [required("v", pa.int64())], [pa.field("o", pa.int64())])
@@ -606,11 +612,9 @@ def test_requests_of_both_protocols_meet_in_one_batch():
             return [httpx.post(f"{server.url}/predict", json={"v": n}).json()["o"]]
 
         first = pool.submit(by_grpc, 0)
-        while not sizes:
-            pass
+        until(lambda: sizes)
         rest = [pool.submit(by_grpc if n % 2 else by_http, n) for n in range(1, 9)]
-        while server.waiting < 8:
-            pass
+        until(lambda: server.waiting == 8)
         go.set()
         assert [one.result() for one in [first, *rest]] == [[n] for n in range(9)]
     assert max(sizes[1:]) >= 4
@@ -622,7 +626,7 @@ def test_what_was_accepted_is_answered_when_the_server_ends():
 
     def slow(v):
         begun.set()
-        go.wait(10)
+        go.wait(40)
         return v
 
     pipeline = made(slow, [required("v", pa.int64())], [pa.field("o", pa.int64())])
@@ -630,7 +634,7 @@ def test_what_was_accepted_is_answered_when_the_server_ends():
         with pipeline.serving(**HERE) as server:
             client = triton.InferenceServerClient(server.grpc_address)
             asked = pool.submit(client.infer, "duck", [tensor("v", np.array([1]), "INT64")])
-            assert begun.wait(10)
+            assert begun.wait(40)
             threading.Timer(0.3, go.set).start()
         assert asked.result().as_numpy("o").tolist() == [1]
 
@@ -679,7 +683,7 @@ def test_an_answer_may_take_longer_than_a_request_that_still_comes_in_when_the_s
         with serving(pipeline.job, Serving("127.0.0.1:0", **HERE), Patience(stop=0.1)) as server:
             client = triton.InferenceServerClient(server.grpc_address)
             asked = pool.submit(client.infer, "duck", [tensor("v", np.array([1]), "INT64")])
-            assert begun.wait(10)
+            assert begun.wait(40)
         assert asked.result().as_numpy("o").tolist() == [1]
 
 
@@ -688,19 +692,18 @@ def test_a_caller_whose_deadline_has_passed_is_told_and_his_work_is_dropped():
 
     def slow(v):
         sizes.append(v.tolist())
-        go.wait(10)
+        go.wait(40)
         return v
 
     pipeline = made(slow, [required("v", pa.int64())], [pa.field("o", pa.int64())])
     with pipeline.serving(**HERE) as server, triton.InferenceServerClient(server.grpc_address) as client:
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(client.infer, "duck", [tensor("v", np.array([1]), "INT64")])
-            while not sizes:
-                pass
+            until(lambda: sizes)
             with pytest.raises(InferenceServerException, match=r"DEADLINE_EXCEEDED|Deadline"):
                 client.infer("duck", [tensor("v", np.array([2]), "INT64")], client_timeout=0.3)
-            while not all(ask.abandoned for ask in server.desk._waiting):
-                pass  # the server sees the deadline pass a moment later
+            # the server sees the deadline pass a moment later
+            until(lambda: all(ask.abandoned for ask in server.desk._waiting))
             go.set()
             assert first.result().as_numpy("o").tolist() == [1]
         assert client.infer("duck", [tensor("v", np.array([3]), "INT64")]).as_numpy("o").tolist() == [3]
@@ -716,7 +719,7 @@ def test_there_are_so_many_connections_and_no_more(monkeypatch):
         opened = 0
         while opened < 30:
             one = stack.enter_context(socket.create_connection(address))
-            one.settimeout(0.5)
+            one.settimeout(20)  # one too many is closed at once
             one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")  # what a client says first
             if not greeted(one):
                 break
@@ -786,8 +789,7 @@ def test_a_taken_address_is_a_config_error_and_the_server_is_gone(server):
 
 
 def test_one_address_is_not_for_both_protocols():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        bind = "{}:{}".format(*free.getsockname())
+    bind = f"127.0.0.1:{free_port()}"
     pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
     with (
         pytest.raises(ConfigError, match=r"bind: wanted to listen at .*in use"),

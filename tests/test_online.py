@@ -35,7 +35,7 @@ from mlinfer._isolate import KINDS
 from mlinfer._layout import lay_out
 from mlinfer._online import Serving, serving
 from mlinfer._online._desk import Ask, Desk
-from mlinfer._online._listener import LoopThread
+from mlinfer._online._listener import Listener, LoopThread
 from mlinfer._online._memory import memory_limit
 from mlinfer._online._pace import Pace
 from mlinfer._online._predict import Given, Rows
@@ -45,6 +45,7 @@ from mlinfer._online._wire import Patience, Refused
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
+from ports import free_port
 
 NAUGHTY = Path(__file__).parents[2] / "shared" / "corpora" / "naughty_strings.json"
 KNOWN = MemorySource({"who": ["nobody"], "x": [0.0]})
@@ -264,11 +265,12 @@ def test_an_answer_that_came_too_late_is_not_given_to_the_next_request():
         return double(records)
 
     with (
-        serving(pipeline(gated).job, Serving("127.0.0.1:0"), Patience(answer=0.3)) as server,
+        pipeline(gated).serving() as server,
         httpx.Client(base_url=server.url) as client,  # one connection
         ThreadPoolExecutor(1) as threads,
     ):
-        assert client.post("/predict", json=row("late")).status_code == 503
+        late = client.post("/predict", json=row("late"), headers={"Request-Timeout": "0.3"})
+        assert late.status_code == 503
         asked = threads.submit(client.post, "/predict", json=row("next"))
         while server.waiting < 1:
             threading.Event().wait(0.001)
@@ -287,15 +289,20 @@ def test_what_cannot_be_answered_in_time_is_refused_before_it_queues(seconds, st
         time.sleep(0.2)
         return double(records)
 
-    with pipeline(gated).serving() as server, ThreadPoolExecutor(1) as threads:
+    with pipeline(gated).serving() as server, ThreadPoolExecutor(2) as threads:
         url = f"{server.url}/predict"
         assert httpx.post(url, json=row("shows how slow it is")).status_code == 200
         opened.clear()
         begun.clear()
         first = threads.submit(httpx.post, url, json=row("first"))
         begun.wait()
-        threading.Timer(0.3, opened.set).start()
-        found = httpx.post(url, json=row("second"), headers={"Request-Timeout": seconds})
+        second = threads.submit(httpx.post, url, json=row("second"), headers={"Request-Timeout": seconds})
+        try:
+            while not (second.done() or (status == 200 and server.waiting == 1)):
+                time.sleep(0.01)
+        finally:
+            opened.set()
+        found = second.result()
         assert found.status_code == status
         if status == 503:
             assert "to answer in time" in found.text, "it queued until its time had passed"
@@ -646,8 +653,28 @@ def test_an_idle_connection_does_not_hold_up_the_end():
             client.get(f"{server.url}/live")
 
 
-def test_what_the_system_accepted_for_the_server_is_answered_too():
-    get = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+def test_whoever_asks_on_an_idle_connection_while_the_server_ends_is_answered_and_told_to_part(monkeypatch):
+    monkeypatch.setattr("mlinfer._online._listener.LAST_SECONDS", 30.0)
+    with ExitStack() as life, ThreadPoolExecutor(1) as pool:
+        server = life.enter_context(pipeline().serving())
+        with httpx.Client(base_url=server.url) as client:
+            client.get("/live")  # and the connection stays open
+            end = pool.submit(life.close)
+            while not server.listener.stopping:
+                time.sleep(0.005)
+            found = client.post("/predict", json=row("late"))
+        end.result()
+    assert (found.status_code, found.headers["Connection"]) == (200, "close")
+
+
+def test_what_the_system_accepted_for_the_server_is_answered_too_however_slow_it_is(monkeypatch):
+    get, take_in = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n", Listener.take_in
+
+    def slowly(self, connection):
+        time.sleep(0.003)
+        return take_in(self, connection)
+
+    monkeypatch.setattr(Listener, "take_in", slowly)
     with ExitStack() as stack:
         with pipeline().serving() as server:
             address = server.url.removeprefix("http://").split(":")
@@ -685,8 +712,7 @@ PROGRAM = """
 
 def test_sigterm_finishes_every_request_that_was_accepted(tmp_path):
     (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = free.getsockname()
+    address = "127.0.0.1", free_port()
     command = [sys.executable, "program.py", f"{tmp_path}/log.db", f"127.0.0.1:{address[1]}"]
     server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, env=os.environ)
     waiting = []

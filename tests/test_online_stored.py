@@ -174,9 +174,14 @@ def test_a_run_and_its_server_write_one_table_side_by_side_and_nobody_else_does(
     assert stored() == [2.0, 3.0, 10.0, 20.0]
 
 
-def test_answers_that_wait_for_the_log_go_to_it_in_one_piece():
+def test_answers_that_wait_for_the_log_go_to_it_in_one_piece(monkeypatch):
     """Each piece takes the interpreter from the thread that answers: one for every answer would halve the server's rate."""
     begun, go, pieces = threading.Event(), threading.Event(), []
+    came, put = threading.Semaphore(0), Backlog.put
+
+    def counted(self, *asked):
+        put(self, *asked)
+        came.release()
 
     def gate(what):
         if what != "commit":
@@ -185,10 +190,12 @@ def test_answers_that_wait_for_the_log_go_to_it_in_one_piece():
             assert go.wait(20)
 
     store = Store(gate)
+    monkeypatch.setattr(Backlog, "put", counted)
     with pipeline(store).serving() as server, httpx.Client(base_url=server.url) as client:
         for number in range(50):
             assert client.post("/predict", json={"x": number}).json() == {"y": number + 1.0}
             assert begun.wait(10)
+            assert came.acquire(timeout=20)  # whoever asked has his answer before the log has it
         go.set()
     assert pieces == [[1.0], [number + 1.0 for number in range(1, 50)]]
     assert store.kept == [number + 1.0 for number in range(50)]

@@ -34,7 +34,8 @@ from mlinfer.destinations import _postgres as postgres
 from mlinfer.destinations import _postgres_line as line
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import IterableSource, MemorySource
-from postgres import PASSWORD, PostgresServer, free_port
+from ports import free_port
+from postgres import PASSWORD, PostgresServer
 from proxy import Proxy, Trap
 
 SCHEMA = pa.schema([("id", pa.int64()), ("y", pa.float64())])
@@ -465,7 +466,7 @@ def test_a_run_that_was_stopped_and_wakes_after_a_takeover_writes_nothing(url):
 
 def test_a_run_that_hangs_in_its_transaction_does_not_block_the_next_for_ever(url, monkeypatch):
     destination = SqlDestination(url, "scores")
-    monkeypatch.setattr(line, "ANSWER_SECONDS", 0.4)
+    monkeypatch.setattr(line, "ANSWER_SECONDS", 2.0)  # in which also a busy machine opens a table
     with destination.open(SCHEMA, Scope("p")) as hanging:
         monkeypatch.setattr(line, "ANSWER_SECONDS", 20.0)
         hanging.write(some(1))

@@ -3,6 +3,7 @@
 import ast
 import re
 import threading
+import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,7 +44,7 @@ def channel(server):
 
 def code(channel, path, data=b""):
     try:
-        channel.unary_unary(path)(data, timeout=10)
+        channel.unary_unary(path)(data, timeout=30)
     except grpc.RpcError as error:
         return error.code().name
     return "OK"
@@ -66,7 +67,7 @@ def test_the_server_does_not_describe_its_calls(channel):
     for version in ("v1", "v1alpha"):
         path = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
         with pytest.raises(grpc.RpcError) as raised:
-            next(channel.stream_stream(path)(iter([b"\x3a\x00"]), timeout=10))  # list the services
+            next(channel.stream_stream(path)(iter([b"\x3a\x00"]), timeout=30))  # list the services
         assert raised.value.code().name == "UNIMPLEMENTED"
     assert code(channel, "/inference.GRPCInferenceService/ServerLive") == "OK"
 
@@ -77,7 +78,7 @@ def test_there_are_so_many_calls_at_once_and_no_more(monkeypatch):
 
     def slow(x):
         begun.set()
-        assert go.wait(10)
+        assert go.wait(40)
         return {"y": x}
 
     request = CLASSES["ModelInferRequest"](model_name="duck")
@@ -89,10 +90,10 @@ def test_there_are_so_many_calls_at_once_and_no_more(monkeypatch):
         grpc.insecure_channel(server.grpc_address) as channel,
     ):
         asked = [pool.submit(code, channel, INFER, data)]
-        assert begun.wait(10)  # or both would be one batch, and none would wait
+        assert begun.wait(40)  # or both would be one batch, and none would wait
         asked.append(pool.submit(code, channel, INFER, data))
         while server.waiting < 1:
-            pass
+            time.sleep(0.005)
         assert code(channel, INFER, data) == "RESOURCE_EXHAUSTED"
         go.set()
         assert [one.result() for one in asked] == ["OK", "OK"]

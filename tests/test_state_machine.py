@@ -399,7 +399,7 @@ def machine(kind):
     return type(kind.__name__, (Machine,), {"kind": kind})
 
 
-@pytest.mark.timeout(0 if os.environ.get("MLINFER_STATE_MACHINE") else 60)
+@pytest.mark.timeout(0 if os.environ.get("MLINFER_STATE_MACHINE") else 180)
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_sequence_of_events_ends_with_each_answer_once(kind):
     tries = int(os.environ.get("MLINFER_STATE_MACHINE", "0"))

@@ -205,7 +205,8 @@ class Torture:
         """New input, and a run that dies at the n-th time it comes to a place, while more comes in. Says whether it did."""
         before = self._begin()
         child = self.start(f"{point}=kill@{hit}")
-        longest = 1.5 if "followed" in self.kind else 3.0
+        # to the first hits every run comes, however slow the machine is; what comes late or never is tried again nearer to the start
+        longest = PATIENCE / 2 if hit <= 3 else 1.5 if "followed" in self.kind else 3.0
         after = 0.05 + self.dice.random() * 0.1 if point.startswith("drain.") else longest
         self.feed_until_dead(child, after, signal.SIGTERM)
         return self._count(child, point, before)

@@ -55,7 +55,7 @@ def _call(channel, name, data):
     import grpc
 
     try:
-        return "OK", channel.unary_unary(SERVICE + name)(data, timeout=10)
+        return "OK", channel.unary_unary(SERVICE + name)(data, timeout=30)
     except grpc.RpcError as error:
         return error.code().name, error.details()
 

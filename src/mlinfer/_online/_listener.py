@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import select
 import socket
 import ssl
 import threading
@@ -72,6 +73,7 @@ class Listener:
         self._soft = None if limit is None else SOFT * limit / (1 + neighbours)  # who share it
         self._short = False  # of memory
         self._server: Any = None
+        self._listening: socket.socket
         self._doors: Doors | None = None
         self._loop = asyncio.get_running_loop()
         # a loop's own clock may stand still while it works, and may know whole milliseconds only
@@ -81,7 +83,7 @@ class Listener:
 
     async def open(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Accept connections."""
-        self.secure = tls is not None
+        self.secure, self._listening = tls is not None, listening
         if tls is None:
             self._server = await self._loop.create_server(
                 lambda: Connection(self), sock=listening, backlog=BACKLOG
@@ -97,8 +99,7 @@ class Listener:
 
     async def close(self) -> None:
         """Stop accepting, and return when every request that was accepted has its answer."""
-        for _ in range(5):
-            await asyncio.sleep(0.01)  # those that the system has accepted for us
+        await self._take_in_the_rest()
         self._server.close()
         await asyncio.sleep(0.01)
         self.stopping = True
@@ -110,6 +111,17 @@ class Listener:
             for connection in list(self._connections) if seconds > LAST_SECONDS else ():
                 connection.stop(now=seconds > self.patience.stop)
             await asyncio.sleep(0.01)
+
+    async def _take_in_the_rest(self) -> None:
+        """Those that the system has accepted for us: the quickest loops take one each time they turn, however long that takes."""
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+        queue = select.poll()
+        queue.register(self._listening, select.POLLIN)
+        for _ in range(BACKLOG):  # and not for ever: others may come all the time
+            if not queue.poll(0):
+                break
+            await asyncio.sleep(0)
 
     # --- what connections ask ---------------------------------------------------------------------------------------
 
