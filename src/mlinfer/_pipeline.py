@@ -121,8 +121,8 @@ class InferencePipeline:
         _check_timeout(timeout)
         _check_objects(engine, observers)
         self.job = Job(
-            source=source, host=host, destination=destination, name=name, keep=keep, columns=dict(columns or {}),
-            lineage=lineage, require=require, rejects=rejects, side=dict(side or {}), checkpoint=checkpoint,
+            source=source, host=host, destination=destination, name=name, keep=keep, columns=_copied(columns),
+            lineage=lineage, require=require, rejects=rejects, side=_copied(side), checkpoint=checkpoint,
             on_change=on_change, budget=budget or Budget(), batching=batching or Batching(), workers=_workers(workers), timeout=timeout,
             retry=retry or Retry(), observers=tuple(observers),
         )  # fmt: skip
@@ -322,6 +322,11 @@ class InferencePipeline:
                     model = stack.enter_context(open_model(self.job.host))
                     self._answering = Answering(model, stack.pop_all())
             return self._answering
+
+
+def _copied(given: Any) -> Any:
+    """A dict of one's own; what is no mapping as it is, for `Job` to refuse."""
+    return dict(given or {}) if given is None or isinstance(given, Mapping) else given
 
 
 def _workers(asked: int | Workers | None) -> Workers:
