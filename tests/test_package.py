@@ -47,7 +47,7 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 import mlinfer
-from mlinfer import ConfigError
+from mlinfer import ComponentError, ConfigError
 from mlinfer._cli import main
 from mlinfer.hosts import SklearnHost
 from mlinfer.hosts._package import sealed
@@ -146,7 +146,9 @@ def test_a_save_that_fails_leaves_nothing_behind(knn, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(
+        ComponentError, match=r"p: wanted to write the package, found No space left .*: make room"
+    ):
         mlinfer.save(knn, tmp_path / "p", example=FRAME)
     assert names(tmp_path) == []
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import ConfigError, durable
+from mlinfer import ComponentError, ConfigError, durable
 from mlinfer.hosts._compiling import Compiled
 from mlinfer.hosts._package import FORM, FORMAT, LARGEST_MANIFEST, MANIFEST, MODEL, NAME, Package, sealed
 from mlinfer.hosts._pictures import TAKEN
@@ -47,7 +47,7 @@ def write(
     """Write a package; `content` are the bytes of its skops file. It is there whole, or not at all.
 
     With `replace` it takes the place of the package that is there, in one step. Raises ConfigError: there is something else
-    at that path, or the name is not one.
+    at that path, or the name is not one; ComponentError: the disk is full, or the like.
     """
     if not NAME.fullmatch(package.signature.model_id):
         msg = f"name: wanted letters, digits, '.', '_' and '-' (at most 128), found {package.signature.model_id!r}"
@@ -60,9 +60,9 @@ def write(
     if len(manifest) > LARGEST_MANIFEST:
         msg = f"{path}: wanted a manifest of at most {LARGEST_MANIFEST:,} bytes, found {len(manifest):,}; give fewer features or groups"
         raise ConfigError(msg)
-    durable.make_folder(path.parent)
     scratch = durable.temporary(path)
     try:
+        durable.make_folder(path.parent)
         durable.make_folder(scratch)
         for name, data in {**files, MANIFEST: manifest}.items():
             with durable.create(scratch / name) as file:
@@ -74,8 +74,11 @@ def write(
             shutil.rmtree(scratch)
         else:
             durable.rename(scratch, path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)
+        if isinstance(error, OSError):
+            msg = f"{path}: wanted to write the package, found {error.strerror}; nothing was changed: make room, or name another place"
+            raise ComponentError(msg) from error
         raise
 
 
@@ -86,7 +89,9 @@ def check_free(path: Path, *, replace: bool = False) -> None:
         return
     if os.path.lexists(path):
         found, way = (
-            ("a package", "; mlinfer.save can replace it in one step") if package else ("something", "")
+            ("a package", ", or let mlinfer.save take its place with replace=True")
+            if package
+            else ("something", "")
         )
         msg = f"{path}: wanted a new path for the package, found {found} there; remove it or choose another name{way}"
         raise ConfigError(msg)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlinfer import ConfigError, Signature, located
+from mlinfer import ConfigError, Signature, durable, located
 from mlinfer.hosts import _skops_files
 from mlinfer.hosts._answers_of import asked
 from mlinfer.hosts._compiling import Compiled, check_compile, form_of
@@ -76,6 +76,7 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     """
     path = located(path)
     check_free(path, replace=replace)
+    durable.expect_writable(path.parent)
     check_compile(compile)
     methods = asked(method)
     records = shown(model, example, methods)
