@@ -23,6 +23,7 @@ from mlinfer._engine import (
     Until,
     Workers,
     demand,
+    names_of,
     open_model,
     stopping_on_signals,
 )
@@ -210,7 +211,7 @@ class InferencePipeline:
         shows without writing: a folder that may not be written to does not.
         """
         plan = self.explain()
-        self.job.source.partitions()
+        names_of(self.job.source)
         with open_model(self.job.host) as model:
             demand(self.job, stateful=isinstance(model, Stateful))
             side_schemas = model.side_schemas() if isinstance(model, SideTables) else {}

@@ -1,5 +1,6 @@
 """The loop: read, conform, coalesce, infer, join, write, commit, acknowledge."""
 
+from mlinfer._engine._contract import check_batch, names_of
 from mlinfer._engine._delivery import Delivery, Running
 from mlinfer._engine._fingerprint import fingerprint
 from mlinfer._engine._job import Batching, Budget, Job, OnChange, Until, Workers
@@ -41,11 +42,13 @@ __all__ = [
     "Tally",
     "Until",
     "Workers",
+    "check_batch",
     "demand",
     "end_here",
     "fingerprint",
     "from_bytes",
     "leave_signals",
+    "names_of",
     "open_model",
     "portable",
     "shared_cores",

@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Literal
 
 from mlinfer._checkpoint import Checkpoint
+from mlinfer._engine._contract import check_schema
 from mlinfer._errors import ConfigError
 from mlinfer._layout import Keep, Layout, lay_out
 from mlinfer._protocols import DataDestination, DataSource, Host
@@ -133,6 +134,7 @@ class Job:
     def lay_out(self, signature: Signature) -> Layout:
         """The columns of a run with a model of this signature. Raises ConfigError or SchemaError; may look at the source."""
         known, where = self.source.schema(), repr(self.source)
+        check_schema(known, self.source)
         return lay_out(signature, known, self.keep, self.columns, lineage=self.lineage, where=where)
 
 

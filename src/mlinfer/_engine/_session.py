@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mlinfer._engine._contract import names_of
 from mlinfer._engine._delivery import Delivery, Running
 from mlinfer._engine._fingerprint import beside, fingerprint
 from mlinfer._engine._lane import READ_RECORDS, Lane
@@ -219,7 +220,7 @@ class Session:
             self._waiting.clear()
 
     def _list_partitions(self) -> None:
-        found = list(self.job.source.partitions())
+        found = names_of(self.job.source)
         with self._lock:
             self._waiting.extend(name for name in found if name not in self._known)
             self._known.update(found)
