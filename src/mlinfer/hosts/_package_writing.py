@@ -22,6 +22,8 @@ from mlinfer.hosts._package import FORM, FORMAT, LARGEST_MANIFEST, MANIFEST, MOD
 from mlinfer.hosts._pictures import TAKEN
 from mlinfer.hosts._pillow import pillow
 
+SUFFIX = ".mlinfer"
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -47,11 +49,8 @@ def write(
     """Write a package; `content` are the bytes of its skops file. It is there whole, or not at all.
 
     With `replace` it takes the place of the package that is there, in one step. Raises ConfigError: there is something else
-    at that path, or the name is not one; ComponentError: the disk is full, or the like.
+    at that path; ComponentError: the disk is full, or the like.
     """
-    if not NAME.fullmatch(package.signature.model_id):
-        msg = f"name: wanted letters, digits, '.', '_' and '-' (at most 128), found {package.signature.model_id!r}"
-        raise ConfigError(msg)
     check_free(path, replace=replace)
     compiled, origin = about
     files = {MODEL: content, **({} if compiled.form is None else {FORM: compiled.form.dump()})}
@@ -80,6 +79,19 @@ def write(
             msg = f"{path}: wanted to write the package, found {error.strerror}; nothing was changed: make room, or name another place"
             raise ComponentError(msg) from error
         raise
+
+
+def expect_place(path: Path, name: str | None = None) -> str:
+    """The name of a model that is to be saved here. Raises ConfigError: it is none, or this user may not write here.
+
+    For whoever is about to fit a model for hours: `save` would say so only then.
+    """
+    name = name or path.name.removesuffix(SUFFIX)
+    if not NAME.fullmatch(name):
+        msg = f"name: wanted letters, digits, '.', '_' and '-' (at most 128), found {name!r}"
+        raise ConfigError(msg)
+    durable.expect_writable(path.parent)
+    return name
 
 
 def check_free(path: Path, *, replace: bool = False) -> None:
