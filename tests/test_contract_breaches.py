@@ -1,6 +1,7 @@
 """A part that hands over something else than its protocol says is named: nothing is promised on top of it."""
 
-from contextlib import contextmanager
+import sys
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -102,6 +103,18 @@ def test_a_position_that_no_store_gives_back_as_it_is_is_refused(position, tmp_p
             ComponentError, match=r"partition 'p': wanted a position of JSON .*; correct the s"
         ):
             run(Source(Batch(RECORDS, "p", position)), destination=destination)
+
+
+def test_a_part_that_calls_sys_exit_ends_the_run_and_not_the_program():
+    def leave(*_):
+        sys.exit(0)  # "done", where not all is delivered
+
+    reading = Source(opened=nullcontext(SimpleNamespace(read=leave)))
+    writing = Place(opened=nullcontext(SimpleNamespace(write=leave, commit=leave)))
+    for parts in ({"source": reading}, {"destination": writing}):
+        with pytest.raises(ComponentError, match=r"a part called sys.exit\(0\); let it raise") as found:
+            run(**parts)
+        assert isinstance(found.value.__cause__, SystemExit)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """The loop: read, conform, coalesce, infer, join, write, commit, acknowledge."""
 
-from mlinfer._engine._contract import check_batch, names_of
+from mlinfer._engine._contract import check_batch, gave_up, names_of
 from mlinfer._engine._delivery import Delivery, Running
 from mlinfer._engine._fingerprint import fingerprint
 from mlinfer._engine._job import Batching, Budget, Job, OnChange, Until, Workers
@@ -47,6 +47,7 @@ __all__ = [
     "end_here",
     "fingerprint",
     "from_bytes",
+    "gave_up",
     "leave_signals",
     "names_of",
     "open_model",

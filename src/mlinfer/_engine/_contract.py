@@ -75,6 +75,15 @@ def check_writer(writer: Writer, destination: DataDestination) -> None:
         )
 
 
+def gave_up(error: SystemExit) -> ComponentError:
+    """A part must not end the program around it, least of all with a code that means something else."""
+    found = ComponentError(
+        f"a part called sys.exit({error.code!r}); let it raise an error that says what is wrong"
+    )
+    found.__cause__ = error
+    return found
+
+
 def _is_json(value: object) -> bool:
     if isinstance(value, dict):
         return all(isinstance(key, str) and _is_json(one) for key, one in value.items())

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlinfer._engine._contract import names_of
+from mlinfer._engine._contract import gave_up, names_of
 from mlinfer._engine._delivery import Delivery, Running
 from mlinfer._engine._fingerprint import beside, fingerprint
 from mlinfer._engine._lane import READ_RECORDS, Lane
@@ -249,6 +249,8 @@ class Session:
 
     def fail(self, error: BaseException | None) -> None:
         """End the session; the first error is the one that is told."""
+        if isinstance(error, SystemExit):
+            error = gave_up(error)
         with self._lock:
             self.failure = self.failure or error
         self.aborted.set()
