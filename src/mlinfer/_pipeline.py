@@ -25,6 +25,7 @@ from mlinfer._engine import (
     demand,
     names_of,
     open_model,
+    refuse_own_output,
     stopping_on_signals,
 )
 from mlinfer._errors import ConfigError
@@ -211,7 +212,8 @@ class InferencePipeline:
         shows without writing: a folder that may not be written to does not.
         """
         plan = self.explain()
-        names_of(self.job.source)
+        names = names_of(self.job.source)
+        refuse_own_output(self.job, lambda: names)
         with open_model(self.job.host) as model:
             demand(self.job, stateful=isinstance(model, Stateful))
             side_schemas = model.side_schemas() if isinstance(model, SideTables) else {}

@@ -6,6 +6,7 @@ from mlinfer._engine._fingerprint import fingerprint
 from mlinfer._engine._job import Batching, Budget, Job, OnChange, Until, Workers
 from mlinfer._engine._local import LocalEngine
 from mlinfer._engine._outputs import Outputs
+from mlinfer._engine._own_output import refuse_own_output
 from mlinfer._engine._plan import Plan, demand
 from mlinfer._engine._pool import open_model, shared_cores
 from mlinfer._engine._processes import (
@@ -52,6 +53,7 @@ __all__ = [
     "names_of",
     "open_model",
     "portable",
+    "refuse_own_output",
     "shared_cores",
     "spawn",
     "stopping_on_signals",
