@@ -332,6 +332,20 @@ def test_a_link_is_not_followed_out_of_the_package(package, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["model.skops", "manifest.json"])
+def test_what_is_wrong_with_a_file_of_a_package_is_said_with_its_place_and_what_to_do(
+    package, tmp_path, name
+):
+    (package / name).rename(tmp_path / "elsewhere")
+    (package / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=rf"{package}/{name}: .* found a symbolic link; .*cp -rL"):
+        opened(package)
+    if name != "manifest.json":
+        (package / name).unlink()
+        with pytest.raises(ConfigError, match=rf"{package}/{name}: .* found No such file .*; copy the whole"):
+            opened(package)
+
+
+@pytest.mark.parametrize("name", ["model.skops", "manifest.json"])
 def test_a_file_that_has_another_name_elsewhere_is_refused(package, tmp_path, name):
     """Whoever can write there changes what is read here."""
     os.link(package / name, tmp_path / "elsewhere")
