@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import ConfigError
+from mlinfer import ConfigError, Signature
 from mlinfer.hosts import FunctionHost
 
 
@@ -50,7 +50,9 @@ class Remembering:
 
 
 class Memory:
-    signature = None
+    signature = Signature(
+        pa.schema([("x", pa.float64())]), pa.schema([("y", pa.float64())]), "memory", "1", "1"
+    )
 
     def infer(self, records):
         raise AssertionError

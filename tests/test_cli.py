@@ -1,5 +1,6 @@
 """The command line does what it says, ends with the code it documents, and tells errors in one line."""
 
+import importlib
 import json
 import os
 import pty
@@ -185,6 +186,34 @@ def test_code_of_the_users_own_needs_to_be_allowed(folder, capsys, monkeypatch):
     assert "--allow my_code_for_cli:twice" in capsys.readouterr().err
     assert main(["run", "pipeline.toml", "--allow", "my_code_for_cli:twice"]) == 0
     assert rows("SELECT y FROM scores WHERE id = 'r7'") == [(14.0,)]
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "end"),
+    [
+        ("import sys\nsys.exit(0)\n", "quits_for_cli:made cannot be imported: SystemExit: 0", 2),
+        ("def (\n", "quits_for_cli:made cannot be imported: SyntaxError: invalid syntax", 2),
+        ("def made(path):\n    raise KeyError(path)\n", "wanted it to be made, found KeyError: 'x'", 2),
+        (
+            "import sys\ndef made(path):\n    sys.exit(0)\n",
+            "a part called sys.exit(0); let it raise an er",
+            4,
+        ),
+    ],
+)
+def test_code_of_the_users_own_does_not_end_the_program_in_its_own_way(
+    folder, capsys, monkeypatch, *, code, said, end
+):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "quits_for_cli", raising=False)
+    importlib.invalidate_caches()
+    (folder / "quits_for_cli.py").write_text(code)
+    text = PIPELINE.replace(
+        'type = "sklearn"\nmodel = "model.mlinfer"', 'type = "quits_for_cli:made"\npath = "x"'
+    )
+    (folder / "pipeline.toml").write_text(text)
+    assert main(["check", "pipeline.toml", "--allow", "quits_for_cli:made"]) == end
+    assert said in capsys.readouterr().err
 
 
 # --- how commands end -----------------------------------------------------------------------------------------------

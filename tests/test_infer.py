@@ -32,7 +32,8 @@ ANSWERS = [2.5, 4.5, 6.5]
 
 
 def pipeline(host=HOST, keep=(), data=TABLE, **more):
-    return InferencePipeline(MemorySource(data), host, MemoryDestination(), name="p", keep=keep, **more)
+    more = {"name": "p", "keep": keep, **more}
+    return InferencePipeline(MemorySource(data), host, MemoryDestination(), **more)
 
 
 @pytest.mark.parametrize(
@@ -338,7 +339,10 @@ def test_a_matrix_of_another_width_is_one_error_not_one_for_each_record(on_rejec
                 SchemaError, match=rf"found .*\[{narrow.shape[1]}\]; give each record the 4 values"
             ):
                 pipeline.infer(narrow, on_reject=on_reject)
+        with pytest.raises(SchemaError, match=r"each record is a list of 4 values; give a single one as \[v"):
+            pipeline.infer(np.ones(4), on_reject=on_reject)
         assert pipeline.infer(np.ones((2, 4))).num_rows == 2
+        assert pipeline.infer([np.ones(4)]).num_rows == 1
 
 
 @pytest.mark.parametrize(
@@ -351,6 +355,9 @@ def test_a_matrix_of_another_width_is_one_error_not_one_for_each_record(on_rejec
             MemoryDestination,
             "wanted a destination, such as SqlDestination.*, found the class MemoryDestination",
         ),
+        (0, pd.DataFrame({"x": [1.0]}), "wanted a source, such as .*, found DataFrame$"),
+        (0, pa.table({"x": [1.0]}), "wanted a source, such as .*, found Table$"),
+        (2, None, r"wanted a destination, such as SqlDestination\(url, table=...\), found None"),
     ],
 )
 def test_what_is_no_part_is_refused_at_once(role, part, message):
@@ -372,6 +379,11 @@ def test_what_is_no_part_is_refused_at_once(role, part, message):
             "keep: wanted an Arrow type for 'id', or the name of one .*, found 'nope'",
         ),
         ({"keep": {"id": None}}, "keep: wanted an Arrow type for 'id', or the name of one .*, found None"),
+        ({"name": 7}, "name: wanted a text, found 7"),
+        ({"name": "a\ud800"}, "name: wanted a text that UTF-8 can hold, found 'a"),
+        ({"columns": ["x"]}, r"columns: wanted names by name, {model_name: source_name}, found \['x'\]"),
+        ({"side": MemoryDestination()}, "side: wanted destinations by name, {table: destination}, found Mem"),
+        ({"checkpoint": "p.json"}, r"checkpoint: wanted Checkpoint\(path\), found 'p.json'"),
     ],
 )
 def test_what_is_no_setting_is_refused_before_a_record_moves(setting, message):

@@ -47,7 +47,7 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 import mlinfer
-from mlinfer import ConfigError
+from mlinfer import ComponentError, ConfigError
 from mlinfer._cli import main
 from mlinfer.hosts import SklearnHost
 from mlinfer.hosts._package import sealed
@@ -146,7 +146,9 @@ def test_a_save_that_fails_leaves_nothing_behind(knn, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(
+        ComponentError, match=r"p: wanted to write the package, found No space left .*: make room"
+    ):
         mlinfer.save(knn, tmp_path / "p", example=FRAME)
     assert names(tmp_path) == []
 
@@ -327,6 +329,20 @@ def test_a_link_is_not_followed_out_of_the_package(package, tmp_path, name):
     (package / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="wanted a model file that can be read"):
         opened(package)
+
+
+@pytest.mark.parametrize("name", ["model.skops", "manifest.json"])
+def test_what_is_wrong_with_a_file_of_a_package_is_said_with_its_place_and_what_to_do(
+    package, tmp_path, name
+):
+    (package / name).rename(tmp_path / "elsewhere")
+    (package / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=rf"{package}/{name}: .* found a symbolic link; .*cp -rL"):
+        opened(package)
+    if name != "manifest.json":
+        (package / name).unlink()
+        with pytest.raises(ConfigError, match=rf"{package}/{name}: .* found No such file .*; copy the whole"):
+            opened(package)
 
 
 @pytest.mark.parametrize("name", ["model.skops", "manifest.json"])

@@ -316,6 +316,20 @@ def test_a_file_that_lacks_a_column_is_named(tmp_path):
         read(ParquetSource(tmp_path), wanted=XY)
 
 
+def test_a_later_file_that_has_a_column_twice_is_named(tmp_path):
+    put(tmp_path / "a.parquet", range(3))
+    twice = pa.table([pa.array([1.0]), pa.array([2]), pa.array([3.0])], names=["x", "y", "x"])
+    pq.write_table(twice, tmp_path / "b.parquet")
+    with pytest.raises(
+        SchemaError, match=r"field 'x'.*2 columns of that name in .*b.parquet; columns there are"
+    ):
+        read(ParquetSource(tmp_path), wanted=XY)
+    with pytest.raises(
+        SchemaError, match=r"field 'x': wanted the records' ids, found 2 columns of that name"
+    ):
+        ParquetSource(tmp_path / "b.parquet", id_column="x").schema()
+
+
 def test_a_file_that_was_replaced_is_refused_and_says_what_to_do(tmp_path):
     path = put(tmp_path / "a.parquet", range(10))
     [batch] = read(ParquetSource(path))

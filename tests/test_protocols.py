@@ -27,6 +27,7 @@ from mlinfer import (
     Signature,
     TransientError,
 )
+from mlinfer.destinations import ParquetDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
 
@@ -83,7 +84,8 @@ def test_recipes_are_comparable_and_picklable():
 
 def test_a_pipeline_travels_without_its_loaded_model():
     pipeline = InferencePipeline(
-        MemorySource({"x": [1.0]}), FunctionHost(double, {"x": "float64"}, {"y": "float64"}, "numpy"), None, name="p"
+        MemorySource({"x": [1.0]}), FunctionHost(double, {"x": "float64"}, {"y": "float64"}, "numpy"),
+        ParquetDestination("out"), name="p",
     )  # fmt: skip
     pipeline.infer({"x": [1.0]})
     again = pickle.loads(pickle.dumps(pipeline))

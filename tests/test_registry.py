@@ -67,6 +67,25 @@ def test_a_part_that_cannot_be_imported_is_named_with_its_package_and_the_cause(
     assert isinstance(found.value.__cause__, ModuleNotFoundError)
 
 
+def test_a_part_that_exits_when_it_is_imported_does_not_end_the_program(install):
+    install(
+        "quitter", "[mlinfer.hosts]\nquits = quits_part:Host\n", {"quits_part.py": "import sys; sys.exit(0)"}
+    )
+    with pytest.raises(
+        ConfigError, match=r"host 'quits' of quitter 1\.2: importing quits_part:Host failed: S"
+    ):
+        load("host", "quits")
+
+
+def test_a_package_whose_metadata_make_no_sense_hides_no_other(install):
+    install("nonsense", "[mlinfer.sources]\nodd = not a value\n")
+    found = {plugin.name: plugin.file for plugin in plugins("source")}
+    assert found["odd"] is None
+    assert found["memory"].endswith("__init__.py")
+    with pytest.raises(ConfigError, match=r"source 'odd' of nonsense 1\.2: importing not a value failed"):
+        load("source", "odd")
+
+
 def test_a_missing_attribute_is_told_like_a_missing_module(install):
     install("hollow-pkg", "[mlinfer.hosts]\nhollow = hollow_part:Host\n", {"hollow_part.py": ""})
     with pytest.raises(ConfigError, match=r"'hollow' of hollow-pkg 1\.2.*AttributeError"):

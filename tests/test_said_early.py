@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from mlinfer.destinations import (
     SqlDestination,
 )
 from mlinfer.hosts import FunctionHost
-from mlinfer.sources import MemorySource
+from mlinfer.sources import CsvSource, MemorySource, SqlSource
 
 
 def half(n):
@@ -53,6 +54,31 @@ def test_a_function_that_cannot_be_called_with_its_inputs_is_found_by_check(func
 @pytest.mark.parametrize("function", [half, lambda **n: n["n"], lambda n, more=1: n, lambda n, *, m=2: n])
 def test_a_function_that_can_be_called_is_taken(function):
     assert pipeline(function).run().delivered == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (
+            lambda: SqlDestination(Path("a.db"), "t"),
+            "url: wanted a text such as 'sqlite:///scores.db', found",
+        ),
+        (lambda: SqlDestination("sqlite:///a.db", None), "table: wanted a name of at most 63 .*, found None"),
+        (
+            lambda: SqlDestination("sqlite:///a.db", "t", key=["a", "b"]),
+            r"key: wanted the name of one column",
+        ),
+        (
+            lambda: SqlSource(Path("a.db"), "SELECT 1"),
+            "url: wanted a text, found PosixPath.* is 'sqlite:///'",
+        ),
+        (lambda: SqlSource("sqlite:///a.db", None), "query: wanted a text, found None"),
+        (lambda: CsvSource("a.csv", id_column=["a"]), "id_column: wanted the name of one column, found"),
+    ],
+)
+def test_what_should_be_a_text_is_asked_for_when_a_part_is_made(make, said):
+    with pytest.raises(ConfigError, match=said):
+        make()
 
 
 def test_a_function_in_c_is_asked_as_it_is():

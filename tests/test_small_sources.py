@@ -78,6 +78,17 @@ def test_what_a_function_returned_is_refused_in_its_place(made):
         IterableSource(made)
 
 
+async def later():
+    yield {"n": [1]}
+
+
+@pytest.mark.parametrize(("make", "found"), [(later, "async_generator"), (lambda: None, "NoneType")])
+def test_a_function_that_gives_nothing_to_go_through_is_named(make, found):
+    said = f"wanted a function that yields records, found one that gives {found}; write it with yield"
+    with pytest.raises(ConfigError, match=said), IterableSource(make).open("all", None, pa.schema([])):
+        pass
+
+
 def test_a_function_that_takes_after_can_be_resumed_and_another_cannot():
     assert IterableSource(forgetful).resume == "none"
     source = IterableSource(seeking)

@@ -1140,11 +1140,25 @@ def test_weights_that_are_zero_on_a_whole_side_are_refused(asked):
         ({"features": {"x"}}, r"features: wanted a list of names, found a set, .* write features=\['x'\]"),
         ({"target": ["late"]}, "target: wanted the name of a column"),
         ({"to": None}, "to: wanted the path of the package"),
+        ({"to": "my model.mlinfer"}, "name: wanted letters, digits, .* found 'my model'"),
+        ({"sample_weight": np.ones(3)}, "sample_weight: wanted the name of a column, found array"),
+        ({"groups": ["origin"]}, r"groups: wanted the name of a column, found \['origin'\]"),
     ],
 )
 def test_what_is_asked_for_is_looked_at_before_anything_is_read(asked, changes, why):
     with pytest.raises(ConfigError, match=why):
         asked(None, **changes)
+
+
+def test_a_share_that_is_no_number_is_refused():
+    with pytest.raises(ConfigError, match=r"split: wanted a number as the share test, such as 0.2, found"):
+        ByKey("id", test="0.2")
+    assert ByKey("id", test=np.float32(0.25)).test == 0.25
+
+
+def test_a_class_instead_of_a_source_is_refused(asked):
+    with pytest.raises(ConfigError, match=r"wanted records .* found the class MemorySource"):
+        asked(MemorySource)
 
 
 def test_a_key_is_on_the_same_side_as_a_whole_number_and_as_a_float():

@@ -12,13 +12,13 @@ from typing import Any
 
 from mlinfer._checkpoint import Checkpoint
 from mlinfer._engine import Batching, Budget, Workers
-from mlinfer._errors import ConfigError
+from mlinfer._errors import ConfigError, MlinferError
 from mlinfer._layout import Keep
 from mlinfer._options import arrow_type, convert, make, refuse_unknown
 from mlinfer._pipeline import InferencePipeline
 from mlinfer._registry import load
 from mlinfer._retry import Retry
-from mlinfer._text import plain, shown
+from mlinfer._text import in_words, plain, shown
 
 LARGEST = 2**20
 PLAIN_KEYS = {
@@ -209,8 +209,10 @@ class Definition:
             found = importlib.import_module(module)
             for step in attr.split("."):
                 found = getattr(found, step)
-        except (ImportError, AttributeError) as error:
-            msg = f"{self.path}: {text} cannot be imported: {type(error).__name__}: {plain(str(error))}"
+        except MlinferError:
+            raise
+        except (Exception, SystemExit) as error:
+            msg = f"{self.path}: {text} cannot be imported: {plain(in_words(error))}"
             raise ConfigError(msg) from error
         return found
 

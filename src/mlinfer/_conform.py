@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer._arrays import chosen, elements, finite_in_all, from_numpy, nulls, to_numpy, with_gaps
-from mlinfer._casts import cast, compatible, hides_nulls, is_list, is_text, owners
+from mlinfer._casts import cast, compatible, hides_nulls, is_list, is_number, is_text, owners
 from mlinfer._errors import RecordErrors, SchemaError
 from mlinfer._signature import is_spelled, needs_finite
 
@@ -89,13 +89,18 @@ class Conform:
             there = schema.field(found[0])
             as_text = is_spelled(there) and is_text(field.type)
             if not as_text and not compatible(there.type, field.type):
-                kind = schema.field(found[0]).type
-                advice = "convert the column in the source, or wrap the source in Mapped"
-                if pt.is_fixed_size_list(kind) and pt.is_fixed_size_list(field.type):
-                    advice = f"give each record the {field.type.list_size} values that the model was made for, in their order"
-                raise SchemaError(name, _spelled(field), kind, advice)
+                raise SchemaError(name, _spelled(field), there.type, _conversion(field.type, there.type))
             places += found
         self._places, self._bound = places, schema
+
+
+def _conversion(wanted: pa.DataType, found: pa.DataType) -> str:
+    """What to do where a column is of another type: a matrix of another shape is given by whoever asks."""
+    if pt.is_fixed_size_list(wanted) and pt.is_fixed_size_list(found):
+        return f"give each record the {wanted.list_size} values that the model was made for, in their order"
+    if pt.is_fixed_size_list(wanted) and is_number(found):
+        return f"each record is a list of {wanted.list_size} values; give a single one as [values]"
+    return "convert the column in the source, or wrap the source in Mapped"
 
 
 def _way(field: pa.Field, schema: pa.Schema) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from mlinfer._errors import ConfigError, MlinferError
-from mlinfer._text import plain, shown
+from mlinfer._text import in_words, plain, shown
 
 Import = Callable[[str], Any]
 """Imports `module:attr` if the user has allowed it; raises ConfigError otherwise."""
@@ -54,6 +54,9 @@ def make(factory: Any, options: Mapping[str, Any], where: str, imported: Import)
         raise
     except (TypeError, ValueError) as error:
         msg = f"{where}: {plain(str(error))}"
+        raise ConfigError(msg) from error
+    except Exception as error:
+        msg = f"{where}: wanted it to be made, found {plain(in_words(error))}"
         raise ConfigError(msg) from error
 
 

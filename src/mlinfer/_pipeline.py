@@ -23,7 +23,9 @@ from mlinfer._engine import (
     Until,
     Workers,
     demand,
+    names_of,
     open_model,
+    refuse_own_output,
     stopping_on_signals,
 )
 from mlinfer._errors import ConfigError
@@ -121,8 +123,8 @@ class InferencePipeline:
         _check_timeout(timeout)
         _check_objects(engine, observers)
         self.job = Job(
-            source=source, host=host, destination=destination, name=name, keep=keep, columns=dict(columns or {}),
-            lineage=lineage, require=require, rejects=rejects, side=dict(side or {}), checkpoint=checkpoint,
+            source=source, host=host, destination=destination, name=name, keep=keep, columns=_copied(columns),
+            lineage=lineage, require=require, rejects=rejects, side=_copied(side), checkpoint=checkpoint,
             on_change=on_change, budget=budget or Budget(), batching=batching or Batching(), workers=_workers(workers), timeout=timeout,
             retry=retry or Retry(), observers=tuple(observers),
         )  # fmt: skip
@@ -210,7 +212,8 @@ class InferencePipeline:
         shows without writing: a folder that may not be written to does not.
         """
         plan = self.explain()
-        self.job.source.partitions()
+        names = names_of(self.job.source)
+        refuse_own_output(self.job, lambda: names)
         with open_model(self.job.host) as model:
             demand(self.job, stateful=isinstance(model, Stateful))
             side_schemas = model.side_schemas() if isinstance(model, SideTables) else {}
@@ -322,6 +325,11 @@ class InferencePipeline:
                     model = stack.enter_context(open_model(self.job.host))
                     self._answering = Answering(model, stack.pop_all())
             return self._answering
+
+
+def _copied(given: Any) -> Any:
+    """A dict of one's own; what is no mapping as it is, for `Job` to refuse."""
+    return dict(given or {}) if given is None or isinstance(given, Mapping) else given
 
 
 def _workers(asked: int | Workers | None) -> Workers:

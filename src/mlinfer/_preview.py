@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mlinfer._answering import Answering, answered
 from mlinfer._batch import BadRecord, Batch, RecordIds
-from mlinfer._engine import Step
+from mlinfer._engine import Step, check_batch, names_of
 from mlinfer._errors import EndOfInput
 from mlinfer._inbox import coalesce
 
@@ -39,10 +39,11 @@ def preview(answering: Answering, job: Job, count: int, *, clock: Clock) -> pa.T
 
 def _first(job: Job, wanted: pa.Schema, count: int) -> Iterator[Batch]:
     """The first records, good and bad ones together `count`: what was read of one partition in one form at a time."""
-    for partition in job.source.partitions():
+    for partition in names_of(job.source):
         found: list[Batch] = []
         with job.source.open(partition, None, wanted) as reader:
             for batch in _reads(reader, count):
+                check_batch(batch, partition, job.source)
                 count -= len(batch) + len(batch.bad)
                 if found and not batch.records.schema.equals(found[0].records.schema):
                     yield coalesce(found)

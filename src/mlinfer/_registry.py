@@ -47,7 +47,7 @@ def plugins(role: str) -> list[Plugin]:
     A name that two distributions claim is listed twice; `load` refuses it.
     """
     return sorted(
-        Plugin(entry.name, *_origin(entry), entry.value, _file(entry.module))
+        Plugin(entry.name, *_origin(entry), entry.value, _file(entry))
         for entry in entry_points(group=GROUPS[role])
     )
 
@@ -100,7 +100,7 @@ def _import(role: str, entry: EntryPoint) -> Any:
         return entry.load()
     except MlinferError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         distribution, version = _origin(entry)
         msg = f"{role} {entry.name!r} of {distribution} {version}: importing {entry.value} failed: " + plain(
             in_words(error)
@@ -114,12 +114,12 @@ def _origin(entry: EntryPoint) -> tuple[str, str]:
     return entry.dist.name, entry.dist.version
 
 
-def _file(module: str) -> str | None:
-    """Where a module lies. Only its topmost package is looked up, for looking up a submodule imports its parents."""
-    topmost, *steps = module.split(".")
+def _file(entry: EntryPoint) -> str | None:
+    """Where a part's module lies. Only its topmost package is looked up, for looking up a submodule imports its parents."""
     try:
+        topmost, *steps = entry.module.split(".")
         spec = importlib.util.find_spec(topmost)
-    except (ImportError, ValueError):
+    except (ImportError, ValueError, AttributeError):  # AttributeError: the value is no `module:attribute`
         return None
     if spec is None:
         return None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlinfer._errors import ConfigError
 from mlinfer._text import shown
+from mlinfer.durable import expect_reachable
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -34,7 +35,8 @@ def located(path: str | os.PathLike[str]) -> Path:
     Every part that takes a path calls this when it opens, so that a path means the same wherever it is written. What is
     relative stays so.
 
-    Raises ConfigError: what `resolve` raises; or it is no path, or there is no such home folder.
+    Raises ConfigError: what `resolve` raises; or it is no path, there is no such home folder, or this user may not enter the
+    folders on the way.
 
     >>> import os
     >>> os.environ["MONTH"] = "2024-05"
@@ -45,12 +47,18 @@ def located(path: str | os.PathLike[str]) -> Path:
     if not isinstance(text, str):
         msg = f"wanted a path as text or Path, found {text!r:.100}; write it as 'folder/name'"
         raise ConfigError(msg)
-    found = Path(resolve(text))
+    resolved = resolve(text)
+    if not resolved:
+        msg = f"wanted a path, found the empty text{f' that {text} stands for' if text else ''}; the folder you are in is '.'"
+        raise ConfigError(msg)
+    found = Path(resolved)
     try:
-        return found.expanduser()
+        found = found.expanduser()
     except RuntimeError as error:
         msg = f"{text}: wanted a home folder for {found.parts[0]}, found none; write the path in full"
         raise ConfigError(msg) from error
+    expect_reachable(found)
+    return found
 
 
 def _value(match: re.Match[str]) -> str:

@@ -48,10 +48,8 @@ def to_arrow(data: Any) -> pa.Table:
         return _from_rows(data)
     if isinstance(data, list | tuple):
         return pa.table({UNNAMED: inferred(list(data), UNNAMED)})
-    msg = (
-        f"wanted records (an Arrow table, pandas, polars, numpy, a dict of columns, a list of dicts or of strings), "
-        f"found {type(data).__name__}"
-    )
+    what = f"the class {data.__name__}" if isinstance(data, type) else type(data).__name__
+    msg = f"wanted records (an Arrow table, pandas, polars, numpy, a dict of columns, a list of dicts or of strings), found {what}"
     raise ConfigError(msg)
 
 

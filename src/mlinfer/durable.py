@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 __all__ = [
-    "PRIVATE_FILE", "PRIVATE_FOLDER", "Envelope", "Raw", "create", "cut", "exchange", "expect_writable", "flush", "flush_folder", "growing", "locked",
+    "PRIVATE_FILE", "PRIVATE_FOLDER", "Envelope", "Raw", "create", "cut", "exchange", "expect_reachable", "expect_writable", "flush", "flush_folder", "growing", "locked",
     "make_folder", "naming", "noted", "publish", "read", "remove", "remove_leftovers", "rename", "replace", "temporary",
 ]  # fmt: skip
 PRIVATE_FILE = 0o600
@@ -82,6 +82,18 @@ def read(path: Path) -> bytes | None:
         return None
     with open(descriptor, "rb") as file:
         return file.read()
+
+
+def expect_reachable(path: Path) -> None:
+    """Raise ConfigError if this user cannot even learn whether a file or folder is there: `exists` and its kin may raise then."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        found = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        msg = f"{str(path)[:200]}: wanted a path that this user can follow, found: {found}; correct it, or let the user into its folders"
+        raise ConfigError(msg) from error
 
 
 def expect_writable(path: Path) -> None:

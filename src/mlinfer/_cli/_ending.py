@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from mlinfer._cli._spelling import spelled
-from mlinfer._engine import Stop
+from mlinfer._engine import Stop, gave_up
 from mlinfer._errors import (
     ChangedError,
     ComponentError,
@@ -66,6 +66,8 @@ def ending(*, debug: bool) -> Iterator[End]:
         yield end
     except BrokenPipeError as error:
         end.code = _reader_gone() or _told(error, debug=debug)
+    except SystemExit as error:  # a part's: no verb ends so
+        end.code = _told(gave_up(error), debug=debug)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the program ends here, whatever it is
         end.code = _told(error, debug=debug)
 

@@ -1,10 +1,12 @@
 """The loop: read, conform, coalesce, infer, join, write, commit, acknowledge."""
 
+from mlinfer._engine._contract import check_batch, gave_up, names_of
 from mlinfer._engine._delivery import Delivery, Running
 from mlinfer._engine._fingerprint import fingerprint
 from mlinfer._engine._job import Batching, Budget, Job, OnChange, Until, Workers
 from mlinfer._engine._local import LocalEngine
 from mlinfer._engine._outputs import Outputs
+from mlinfer._engine._own_output import refuse_own_output
 from mlinfer._engine._plan import Plan, demand
 from mlinfer._engine._pool import open_model, shared_cores
 from mlinfer._engine._processes import (
@@ -41,13 +43,17 @@ __all__ = [
     "Tally",
     "Until",
     "Workers",
+    "check_batch",
     "demand",
     "end_here",
     "fingerprint",
     "from_bytes",
+    "gave_up",
     "leave_signals",
+    "names_of",
     "open_model",
     "portable",
+    "refuse_own_output",
     "shared_cores",
     "spawn",
     "stopping_on_signals",

@@ -23,6 +23,9 @@ class Closing(Generic[T]):
     def __init__(self, opening: AbstractContextManager[T], role: str, part: object) -> None:
         self._opening = opening
         self._name = f"{role} {type(part).__name__}"
+        if not hasattr(type(opening), "__enter__"):
+            msg = f"{self._name}: wanted open() to give a context manager (write @contextmanager above it, and yield), found {type(opening).__name__}"
+            raise ComponentError(msg)
 
     def __enter__(self) -> T:
         return self._opening.__enter__()

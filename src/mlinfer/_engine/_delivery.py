@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from mlinfer._batch import Batch, Position
+from mlinfer._engine._contract import check_positions
 from mlinfer._engine._fingerprint import fingerprint
 from mlinfer._engine._step import Answers
 from mlinfer._engine._turns import Turns
@@ -169,6 +170,7 @@ class Delivery:
                 positions[answers.batch.partition] = answers.batch.position
             if answers.state is not None:
                 states[answers.batch.partition] = answers.state
+        check_positions(positions)
         return Progress(positions, states, self._fingerprint)
 
     def _write_again(self, errors: RecordErrors) -> None:

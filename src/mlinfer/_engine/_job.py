@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import getattr_static
+from types import UnionType
 from typing import Literal
 
 from mlinfer._checkpoint import Checkpoint
+from mlinfer._engine._contract import check_schema
 from mlinfer._errors import ConfigError
 from mlinfer._layout import Keep, Layout, lay_out
 from mlinfer._protocols import DataDestination, DataSource, Host
@@ -75,8 +77,12 @@ class Budget:
             raise ConfigError(msg)
 
 
-SETTINGS: dict[str, tuple[type, str]] = {
+SETTINGS: dict[str, tuple[type | UnionType, str]] = {
+    "name": (str | None, "a text"),
     "keep": (Collection, "a list of columns"),
+    "columns": (Mapping, "names by name, {model_name: source_name}"),
+    "side": (Mapping, "destinations by name, {table: destination}"),
+    "checkpoint": (Checkpoint | None, "Checkpoint(path)"),
     "budget": (Budget, "Budget(...)"),
     "batching": (Batching, "Batching(...)"),
     "retry": (Retry, "Retry(...)"),
@@ -110,32 +116,40 @@ class Job:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what is no part, such as a path or an estimator, and for settings of another kind."""
-        outputs = (self.destination, self.rejects, *self.side.values())
-        found = [
-            ("source", self.source),
-            ("host", self.host),
-            *(("destination", one) for one in outputs if one is not None),
-        ]
-        for role, part in found:
-            if isinstance(part, type) or not _may_have(part, "partitions" if role == "source" else "open"):
-                what = (
-                    f"the class {part.__name__}"
-                    if isinstance(part, type)
-                    else f"{type(part).__name__} {shown(part, 80)}"
-                )
-                msg = f"wanted a {role}, such as {SUCH_AS[role]}, found {what}"
-                raise ConfigError(msg)
         for name, (kind, wanted) in SETTINGS.items():
             if not isinstance(given := getattr(self, name), kind):
                 msg = f"{name}: wanted {wanted}, found {given!r}"
+                raise ConfigError(msg)
+        if self.name is not None and any("\ud800" <= char <= "\udfff" for char in self.name):
+            msg = f"name: wanted a text that UTF-8 can hold, found {self.name!r}"
+            raise ConfigError(msg)
+        rejects = [] if self.rejects is None else [("destination", self.rejects)]
+        side = [("destination", one) for one in self.side.values()]
+        main = [("source", self.source), ("host", self.host), ("destination", self.destination)]
+        for role, part in [*main, *rejects, *side]:
+            if isinstance(part, type) or not _may_have(part, "partitions" if role == "source" else "open"):
+                msg = f"wanted a {role}, such as {SUCH_AS[role]}, found {_in_short(part)}"
                 raise ConfigError(msg)
 
     def lay_out(self, signature: Signature) -> Layout:
         """The columns of a run with a model of this signature. Raises ConfigError or SchemaError; may look at the source."""
         known, where = self.source.schema(), repr(self.source)
+        check_schema(known, self.source)
         return lay_out(signature, known, self.keep, self.columns, lineage=self.lineage, where=where)
 
 
 def _may_have(part: object, method: str) -> bool:
     """Whether a part may have a method; nothing is asked of the part itself, for that could be work."""
-    return getattr_static(part, method, None) is not None or hasattr(type(part), "__getattr__")
+    if getattr_static(part, method, None) is not None:
+        return True
+    # a data frame has `__getattr__`, too: for its columns
+    return hasattr(type(part), "__getattr__") and not hasattr(type(part), "__array__")
+
+
+def _in_short(part: object) -> str:
+    if isinstance(part, type):
+        return f"the class {part.__name__}"
+    if part is None:
+        return "None"
+    text = shown(part, 80)
+    return type(part).__name__ if "\n" in text else f"{type(part).__name__} {text}"

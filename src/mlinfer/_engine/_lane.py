@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mlinfer._engine._closing import Closing
+from mlinfer._engine._contract import check_batch
 from mlinfer._engine._pool import open_model
 from mlinfer._errors import EndOfInput
 from mlinfer._failpoints import failpoint
@@ -196,6 +197,7 @@ class Feeder(threading.Thread):
         failpoint("source.read.after")
         self.idle = batch is None
         if batch is not None:
+            check_batch(batch, self._partition, session.job.source)
             session.tally.read(self._partition, len(batch), session.clock.monotonic() - begun)
             self.inbox.put(batch, wait=threading.current_thread() is self)
         self.acknowledge()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from mlinfer._checkpoint import ANEW
 from mlinfer._engine._closing import Closing
+from mlinfer._engine._contract import check_writer
 from mlinfer._engine._fingerprint import differences, same, same_but_for_version
 from mlinfer._engine._turns import Turns
 from mlinfer._errors import ChangedError, ConfigError
@@ -123,6 +124,8 @@ class Outputs:
         opening = main.join(destination, schema, scope) if joined else destination.open(schema, scope)  # type: ignore[union-attr]
         role = "destination" if name == "main" else name
         output = Output(self._stack.enter_context(Closing(opening, role, destination)), joined)
+        if not joined:
+            check_writer(output.writer, destination)
         if isinstance(output.writer, Resumes) and not scope.read_only:
             self._epochs[name] = output.writer.committed().epoch
             output.anew = scope.fresh and not joined and name != "main"

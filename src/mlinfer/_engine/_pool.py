@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlinfer._engine._closing import Closing
+from mlinfer._engine._contract import check_model
 from mlinfer._engine._step import Answers, Step
 from mlinfer._errors import ComponentError, SchemaError, TransientError
 from mlinfer._failpoints import failpoint
@@ -32,6 +33,7 @@ def open_model(host: Host) -> Iterator[Model]:
     """Load a host's model."""
     failpoint("host.load.before")
     with Closing(host.open(), "host", host) as model:
+        check_model(model, host)
         failpoint("host.load.after")
         yield model
 

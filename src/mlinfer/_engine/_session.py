@@ -9,10 +9,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mlinfer._engine._contract import gave_up, names_of
 from mlinfer._engine._delivery import Delivery, Running
 from mlinfer._engine._fingerprint import beside, fingerprint
 from mlinfer._engine._lane import READ_RECORDS, Lane
 from mlinfer._engine._outputs import Outputs, resume_from, stored
+from mlinfer._engine._own_output import refuse_own_output
 from mlinfer._engine._plan import demand
 from mlinfer._engine._pool import Pool, Timed, open_model, shared_cores
 from mlinfer._engine._redelivery import Redelivery
@@ -70,6 +72,7 @@ class Session:
         self._beside = beside(self.job)
         self.fingerprint = fingerprint(self.layout, self._beside)
         side_schemas = models[0].side_schemas() if isinstance(models[0], SideTables) else {}
+        refuse_own_output(self.job, lambda: names_of(self.job.source))
         try:
             self._open_outputs(stack, epochs, side_schemas)
         except ConfigError:
@@ -219,7 +222,8 @@ class Session:
             self._waiting.clear()
 
     def _list_partitions(self) -> None:
-        found = list(self.job.source.partitions())
+        found = names_of(self.job.source)
+        refuse_own_output(self.job, lambda: set(found) - self._known)
         with self._lock:
             self._waiting.extend(name for name in found if name not in self._known)
             self._known.update(found)
@@ -248,6 +252,8 @@ class Session:
 
     def fail(self, error: BaseException | None) -> None:
         """End the session; the first error is the one that is told."""
+        if isinstance(error, SystemExit):
+            error = gave_up(error)
         with self._lock:
             self.failure = self.failure or error
         self.aborted.set()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mlinfer import ChangedError, Progress, Scope, durable
+from mlinfer import ChangedError, ConfigError, Progress, Scope, durable
 
 ENVELOPE = durable.Envelope("part", 1, "restore the file, or remove it and what it held is delivered again")
 KEY = b"mlinfer"
@@ -69,12 +69,16 @@ def number_of(name: str) -> int | None:
 def survey(folder: Path, owner: Owner) -> tuple[list[Part], list[Path]]:
     """The parts of this pipeline and output in order, and all other Parquet files of the folder that hold anything.
 
-    Raises ChangedError: a part is damaged or a newer mlinfer wrote it, so that nobody knows how far its run had come.
+    Raises ConfigError: this user may not list the folder; ChangedError: a part is damaged or a newer mlinfer wrote it, so that nobody knows how far its run had come.
     """
     ours, others = [], []
-    if not folder.is_dir():
-        return [], []
-    known = numbers(folder)
+    try:
+        if not folder.is_dir():
+            return [], []
+        known = numbers(folder)
+    except PermissionError as error:
+        msg = f"{folder}: wanted a folder that this user may list, found {error.strerror}; allow it, or name another folder"
+        raise ConfigError(msg) from error
     for path in sorted(folder.glob("*.parquet")):
         mark = read_mark(path) if path.name in known else None
         if mark is None and path.name in known and path.exists():

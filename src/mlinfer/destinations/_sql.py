@@ -58,12 +58,17 @@ class SqlDestination(DataDestination):
     def __post_init__(self) -> None:
         """Raise ConfigError for a URL, table or choice that cannot work."""
         check(self.url)
-        lower = self.table.lower()
-        if not _NAME.fullmatch(self.table) or lower.startswith(("sqlite_", "pg_", "mlinfer_")):
+        table: object = self.table
+        key: object = self.key
+        fits = isinstance(table, str) and _NAME.fullmatch(table)
+        if not fits or self.table.lower().startswith(("sqlite_", "pg_", "mlinfer_")):
             msg = (
                 f"table: wanted a name of at most 63 letters, digits and underscores that does not begin with a digit, "
-                f"sqlite_, pg_ or mlinfer_, found {self.table[:80]!r}"
+                f"sqlite_, pg_ or mlinfer_, found {table!r:.82}"
             )
+            raise ConfigError(msg)
+        if key is not None and not isinstance(key, str):
+            msg = f"key: wanted the name of one column, found {key!r:.100}; put several into one, such as by Mapped"
             raise ConfigError(msg)
         check_if_exists(self.if_exists)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlinfer import resolve
+from mlinfer import ConfigError, resolve
 from mlinfer.destinations._postgres import Postgres
 from mlinfer.destinations._sql_dialect import Dialect
 from mlinfer.destinations._sqlite import Sqlite
@@ -20,6 +20,10 @@ def database(url: str) -> Dialect:
 
 def check(url: str) -> None:
     """Raise ConfigError for a URL that cannot work, as far as that shows without looking anything up."""
+    given: object = url
+    if not isinstance(given, str):
+        msg = f"url: wanted a text such as 'sqlite:///scores.db', found {given!r:.100}"
+        raise ConfigError(msg)
     if url.startswith(_POSTGRES):
         Postgres.at(url, str)
     elif "${" not in url and not url.startswith("file:"):

@@ -85,6 +85,7 @@ class Sqlite:
 
         With `read_only` nothing is created: a file that is not there counts as an empty database.
         """
+        durable.expect_reachable(self.path)
         if read_only and not self.path.exists():
             self._folder()
             target = ":memory:"

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from mlinfer.hosts._function import FunctionHost, host
     from mlinfer.hosts._onnx import OnnxHost
     from mlinfer.hosts._package import manifest
-    from mlinfer.hosts._package_writing import Origin
+    from mlinfer.hosts._package_writing import Origin, expect_place
     from mlinfer.hosts._pictures import Pictures, Png
     from mlinfer.hosts._saving import save
     from mlinfer.hosts._selected import Selected
@@ -23,6 +23,7 @@ __all__ = [
     "Png",
     "Selected",
     "SklearnHost",
+    "expect_place",
     "host",
     "manifest",
     "save",
@@ -37,6 +38,7 @@ _WHERE = {
     "Png": "mlinfer.hosts._pictures",
     "Selected": "mlinfer.hosts._selected",
     "SklearnHost": "mlinfer.hosts._sklearn",
+    "expect_place": "mlinfer.hosts._package_writing",
     "host": "mlinfer.hosts._function",
     "manifest": "mlinfer.hosts._package",
     "save": "mlinfer.hosts._saving",

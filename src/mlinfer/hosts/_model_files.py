@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -13,30 +14,36 @@ from mlinfer import ConfigError
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
-def read(path: Path | str, *, within: int | None = None, most: int | None = None) -> bytes:
+def read(
+    path: Path | str, *, within: int | None = None, folder: Path | str = "", most: int | None = None
+) -> bytes:
     """The bytes of a regular file.
 
-    `within` is the descriptor of the folder that holds it: then links are not followed, and it has no other name. `most`
-    bounds its size. Raises ConfigError: it is absent, not a regular file, or too large.
+    `within` is the descriptor of the folder that holds it: then links are not followed, and it has no other name; `folder`
+    is what errors call it. `most` bounds its size. Raises ConfigError: it is absent, not a regular file, or too large.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if within is None else os.O_NOFOLLOW)
     try:
         descriptor = os.open(path, flags, dir_fd=within)
     except OSError as error:
-        msg = f"{path}: wanted a model file that can be read, found {error.strerror}"
+        what = "wanted a model file that can be read"
+        way = "" if within is None else "; copy the whole package anew, or save the model again"
+        msg = f"{Path(folder, path)}: {what}, found {error.strerror}{way}"
+        if within is not None and error.errno == errno.ELOOP:
+            msg = f"{Path(folder, path)}: {what}, found a symbolic link; copy the package with what its links mean: cp -rL"
         raise ConfigError(msg) from error
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
-        msg = f"{path}: wanted a regular file, found something else"
+        msg = f"{Path(folder, path)}: wanted a regular file, found something else"
         raise ConfigError(msg)
     if within is not None and found.st_nlink != 1:
         os.close(descriptor)
-        msg = f"{path}: wanted a file with this one name, found hard links: {found.st_nlink} names; copy the package"
+        msg = f"{Path(folder, path)}: wanted a file with this one name, found hard links: {found.st_nlink} names; copy the package"
         raise ConfigError(msg)
     with os.fdopen(descriptor, "rb") as file:
         if most is not None and found.st_size > most:
-            msg = f"{path}: wanted at most {most:,} bytes, found {found.st_size:,}"
+            msg = f"{Path(folder, path)}: wanted at most {most:,} bytes, found {found.st_size:,}"
             raise ConfigError(msg)
         return file.read()
 

@@ -128,11 +128,11 @@ def _read_package(path: Path, sha256: str | None) -> tuple[dict[str, Any], dict[
         raise ConfigError(msg) from error
     try:
         _check_there(folder, path)
-        manifest = read(MANIFEST, within=folder, most=LARGEST_MANIFEST)
+        manifest = read(MANIFEST, within=folder, folder=path, most=LARGEST_MANIFEST)
         if sha256 is not None:
             check_digest(manifest, sha256, f"{path}/{MANIFEST}")
         facts = _facts(manifest, path)
-        contents = {name: read(name, within=folder) for name in facts["files"]}
+        contents = {name: read(name, within=folder, folder=path) for name in facts["files"]}
     except ConfigError as error:
         if path.exists() and not os.path.samestat(os.fstat(folder), path.stat()):
             raise Replaced(str(error)) from error

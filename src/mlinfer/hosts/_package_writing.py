@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import ConfigError, durable
+from mlinfer import ComponentError, ConfigError, durable
 from mlinfer.hosts._compiling import Compiled
 from mlinfer.hosts._package import FORM, FORMAT, LARGEST_MANIFEST, MANIFEST, MODEL, NAME, Package, sealed
 from mlinfer.hosts._pictures import TAKEN
 from mlinfer.hosts._pillow import pillow
+
+SUFFIX = ".mlinfer"
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,8 @@ def write(
     """Write a package; `content` are the bytes of its skops file. It is there whole, or not at all.
 
     With `replace` it takes the place of the package that is there, in one step. Raises ConfigError: there is something else
-    at that path, or the name is not one.
+    at that path; ComponentError: the disk is full, or the like.
     """
-    if not NAME.fullmatch(package.signature.model_id):
-        msg = f"name: wanted letters, digits, '.', '_' and '-' (at most 128), found {package.signature.model_id!r}"
-        raise ConfigError(msg)
     check_free(path, replace=replace)
     compiled, origin = about
     files = {MODEL: content, **({} if compiled.form is None else {FORM: compiled.form.dump()})}
@@ -60,9 +59,9 @@ def write(
     if len(manifest) > LARGEST_MANIFEST:
         msg = f"{path}: wanted a manifest of at most {LARGEST_MANIFEST:,} bytes, found {len(manifest):,}; give fewer features or groups"
         raise ConfigError(msg)
-    durable.make_folder(path.parent)
     scratch = durable.temporary(path)
     try:
+        durable.make_folder(path.parent)
         durable.make_folder(scratch)
         for name, data in {**files, MANIFEST: manifest}.items():
             with durable.create(scratch / name) as file:
@@ -74,9 +73,25 @@ def write(
             shutil.rmtree(scratch)
         else:
             durable.rename(scratch, path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)
+        if isinstance(error, OSError):
+            msg = f"{path}: wanted to write the package, found {error.strerror}; nothing was changed: make room, or name another place"
+            raise ComponentError(msg) from error
         raise
+
+
+def expect_place(path: Path, name: str | None = None) -> str:
+    """The name of a model that is to be saved here. Raises ConfigError: it is none, or this user may not write here.
+
+    For whoever is about to fit a model for hours: `save` would say so only then.
+    """
+    name = name or path.name.removesuffix(SUFFIX)
+    if not NAME.fullmatch(name):
+        msg = f"name: wanted letters, digits, '.', '_' and '-' (at most 128), found {name!r}"
+        raise ConfigError(msg)
+    durable.expect_writable(path.parent)
+    return name
 
 
 def check_free(path: Path, *, replace: bool = False) -> None:
@@ -86,7 +101,9 @@ def check_free(path: Path, *, replace: bool = False) -> None:
         return
     if os.path.lexists(path):
         found, way = (
-            ("a package", "; mlinfer.save can replace it in one step") if package else ("something", "")
+            ("a package", ", or let mlinfer.save take its place with replace=True")
+            if package
+            else ("something", "")
         )
         msg = f"{path}: wanted a new path for the package, found {found} there; remove it or choose another name{way}"
         raise ConfigError(msg)

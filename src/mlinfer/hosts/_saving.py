@@ -16,13 +16,11 @@ from mlinfer.hosts._answers_of import asked
 from mlinfer.hosts._compiling import Compiled, check_compile, form_of
 from mlinfer.hosts._opening import study_again
 from mlinfer.hosts._package import Package
-from mlinfer.hosts._package_writing import Origin, check_free, write
+from mlinfer.hosts._package_writing import Origin, check_free, expect_place, write
 from mlinfer.hosts._pictures import Pictures
 from mlinfer.hosts._signature_of import Study, alike, fed_by, returned_by, study
 from mlinfer.hosts._skops_bytes import same_everywhere
 from mlinfer.hosts._studying import shown
-
-SUFFIX = ".mlinfer"
 
 
 def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is told
@@ -76,15 +74,14 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     """
     path = located(path)
     check_free(path, replace=replace)
+    model_id = expect_place(path, name)
     check_compile(compile)
     methods = asked(method)
     records = shown(model, example, methods)
     found = study(model, records, methods, expand=expand)
     content = same_everywhere(_skops_files.dump(model))
     digest = _digest(content, pictures, found, path)
-    signature = Signature(
-        found.inputs, found.outputs, name or path.name.removesuffix(SUFFIX), digest[:12], digest
-    )
+    signature = Signature(found.inputs, found.outputs, model_id, digest[:12], digest)
     batch = pa.RecordBatch.from_arrays(records.batch.columns, schema=found.inputs)
     loaded = _skops_files.load(content, trusted, str(path))
     package = Package(loaded, signature, methods, expand, found.feed, batch, pictures=pictures)

@@ -13,11 +13,13 @@ from mlinfer.lifecycle._metrics import METRICS
 from mlinfer.lifecycle._splits import ByGroup, ByKey, ByTime
 
 
-def check_places(target: Any, to: Any) -> None:
-    """Raises ConfigError: one is not the name of a column, or not a path."""
-    if not isinstance(target, str):
-        msg = f"target: wanted the name of a column, found {target!r:.100}"
-        raise ConfigError(msg)
+def check_places(target: Any, to: Any, **columns: Any) -> None:
+    """Raises ConfigError: one is not the name of a column, or not a path; of `columns` each may be None."""
+    named = {"target": target, **{name: one for name, one in columns.items() if one is not None}}
+    for name, one in named.items():
+        if not isinstance(one, str):
+            msg = f"{name}: wanted the name of a column, found {one!r:.100}"
+            raise ConfigError(msg)
     if not isinstance(to, str | os.PathLike):
         msg = f"to: wanted the path of the package to write, such as 'late.mlinfer', found {to!r:.100}"
         raise ConfigError(msg)

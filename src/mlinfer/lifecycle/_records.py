@@ -70,7 +70,7 @@ def digest_of(*columns: pa.Table | np.ndarray) -> str:
 
 
 def _is_source(source: Any) -> bool:
-    return hasattr(source, "partitions") and hasattr(source, "open")
+    return not isinstance(source, type) and hasattr(source, "partitions") and hasattr(source, "open")
 
 
 def _batches(source: DataSource, wanted: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar
 
 import numpy as np
@@ -27,6 +28,10 @@ class _Split:
     by: ClassVar[str]
 
     def __post_init__(self) -> None:
+        for name in ("test", "calibration"):
+            if not isinstance(share := getattr(self, name), Real):
+                msg = f"split: wanted a number as the share {name}, such as 0.2, found {share!r:.100}"
+                raise ConfigError(msg)
         if not (0 < self.test < 1 and 0 <= self.calibration < 1 and self.test + self.calibration < 1):
             msg = f"split: wanted shares between 0 and 1 that leave something to train on, found test={self.test}, calibration={self.calibration}"
             raise ConfigError(msg)

@@ -92,7 +92,9 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
     >>> found["accuracy"].low > 0.7
     True
     """
-    check_places(target, to)
+    from mlinfer.hosts import expect_place
+
+    check_places(target, to, sample_weight=sample_weight, groups=groups)
     path, accept = located(to), {} if accept is None else accept
     check_arguments(
         split,
@@ -103,6 +105,7 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
     if os.path.lexists(path):
         msg = f"{path}: wanted a new path for the package, found something there; remove it or choose another name"
         raise ConfigError(msg)
+    expect_place(path)  # before the hours that a fit may take
     taken = {target, split.column, getattr(split, "key", None), sample_weight, groups}
     named = tuple(features) if features is not None else tuple(
         name for name in known(source).names if name not in taken

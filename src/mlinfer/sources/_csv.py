@@ -64,7 +64,11 @@ class CsvSource(DataSource):
     resume = "seek"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot stand between cells."""
+        """Refuse what cannot stand between cells, or be the name of a column."""
+        named: object = self.id_column
+        if named is not None and not isinstance(named, str):
+            msg = f"id_column: wanted the name of one column, found {named!r:.100}"
+            raise ConfigError(msg)
         if len(self.delimiter) != 1 or not self.delimiter.isascii() or self.delimiter in '"\r\n':
             msg = f"delimiter: wanted one ASCII character that is no quote and no newline, found {self.delimiter!r}"
             raise ConfigError(msg)

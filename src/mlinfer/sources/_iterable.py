@@ -66,7 +66,10 @@ class IterableSource(DataSource):
     def open(self, partition: str, after: Position | None, wanted: pa.Schema) -> Iterator[IterableReader]:
         """Begin, or go on behind so many records."""
         seeks = self.resume == "seek"
-        made = self.make(after=after or 0) if seeks else self.make()
+        made: Any = self.make(after=after or 0) if seeks else self.make()
+        if not isinstance(made, Iterable):
+            msg = f"IterableSource: wanted a function that yields records, found one that gives {type(made).__name__}; write it with yield, and without async"
+            raise ConfigError(msg)
         with ExitStack() as stack:
             pieces = iter(made)
             if isinstance(pieces, Generator):

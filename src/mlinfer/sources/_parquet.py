@@ -113,9 +113,7 @@ class ParquetSource(DataSource):
     def _columns(self, wanted: pa.Schema, footer: Footer) -> list[str]:
         schema = footer.file.schema_arrow
         for field in wanted:
-            if field.name not in schema.names:
-                what, there = f"no such column in {footer.path}", ", ".join(schema.names) or "none"
-                raise SchemaError(field.name, field.type, what, f"columns there are: {there}")
+            _expect_once(field.name, field.type, schema, str(footer.path))
         self._check_id_column(schema, str(footer.path))
         ids = [self.id_column] if self.id_column is not None else []
         return list(dict.fromkeys([*wanted.names, *ids]))
@@ -124,15 +122,17 @@ class ParquetSource(DataSource):
         name = self.id_column
         if name is None:
             return
-        if name not in schema.names:
-            raise SchemaError(
-                name,
-                "the records' ids",
-                f"no such column in {where}",
-                f"columns there are: {', '.join(schema.names)}",
-            )
+        _expect_once(name, "the records' ids", schema, where)
         if pt.is_nested(kind := schema.field(name).type):
             raise SchemaError(name, "ids as text or numbers", f"{kind} in {where}", "name another id_column")
+
+
+def _expect_once(name: str, wanted: object, schema: pa.Schema, where: str) -> None:
+    """Raise SchemaError where a file has no such column, or several."""
+    if (times := schema.names.count(name)) != 1:
+        what = f"{times} columns of that name" if times else "no such column"
+        there = ", ".join(schema.names) or "none"
+        raise SchemaError(name, wanted, f"{what} in {where}", f"columns there are: {there}")
 
 
 @dataclass(frozen=True)

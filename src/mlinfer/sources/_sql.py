@@ -72,6 +72,10 @@ class SqlSource(DataSource):
 
     def __post_init__(self) -> None:
         """Raise ConfigError for arguments that cannot work."""
+        for name in ("url", "query"):
+            if not isinstance(value := getattr(self, name), str):
+                msg = f"{name}: wanted a text, found {value!r:.100}; the URL of a file is 'sqlite:///' and its path"
+                raise ConfigError(msg)
         if "${" not in self.url and not self.url.startswith("file:"):
             database(self.url)
         if not REMARKS.sub("", self.query, count=1).upper().startswith(("SELECT", "WITH", "VALUES")):

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from mlinfer import ComponentError, ConfigError, TransientError
+from mlinfer import ComponentError, ConfigError, TransientError, durable
 
 BUSY_SECONDS = 30
 SAMPLE = 1000
@@ -45,6 +45,7 @@ def quoted(name: str) -> str:
 @contextmanager
 def connected(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that changes nothing. Raises ConfigError: there is no such database."""
+    durable.expect_reachable(path)
     if not path.is_file():
         msg = f"database {path}: wanted an SQLite file, found none; create it first, or correct the path"
         raise ConfigError(msg)

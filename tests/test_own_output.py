@@ -1,0 +1,116 @@
+"""A pipeline does not read what it writes: its answers would come in again, or its input would be emptied."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mlinfer import Checkpoint, ConfigError, InferencePipeline
+from mlinfer.destinations import (
+    CsvDestination,
+    JsonLinesDestination,
+    MemoryDestination,
+    ParquetDestination,
+    Tee,
+)
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import CsvSource, JsonLinesSource, Mapped, ParquetSource
+
+HOST = FunctionHost(lambda x: x * 2, {"x": "double"}, {"y": "double"}, "numpy", version="1")
+LINE = '{"x": 1}\n'
+
+
+def same(batch):
+    return batch
+
+
+@pytest.fixture(autouse=True)
+def inbox(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    return tmp_path / "in"
+
+
+def pipeline(source, destination, **more):
+    return InferencePipeline(source, HOST, destination, name="p", keep=["x"], **more)
+
+
+def test_a_file_is_not_replaced_by_its_own_answers(inbox):
+    (inbox / "a.csv").write_text("x\n1\n")
+    for path in ("in/a.csv", "in/../in/a.csv"):
+        refused = pipeline(CsvSource("in/a.csv"), CsvDestination(path, if_exists="replace"))
+        for ask in (refused.check, refused.run):
+            with pytest.raises(
+                ConfigError, match=r"destination: wanted a place that the source does not read"
+            ):
+                ask()
+    assert (inbox / "a.csv").read_text() == "x\n1\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "more"),
+    [
+        (JsonLinesSource("in"), {"destination": JsonLinesDestination("in/out.jsonl")}),
+        (JsonLinesSource("*/*.jsonl"), {"destination": JsonLinesDestination("in/out.jsonl")}),
+        (
+            Mapped(JsonLinesSource("in"), same, reads=["x"]),
+            {"destination": JsonLinesDestination("in/out.jsonl")},
+        ),
+        (
+            JsonLinesSource("in"),
+            {
+                "destination": Tee(MemoryDestination(), JsonLinesDestination("in/out.jsonl")),
+                "checkpoint": Checkpoint("p.progress"),
+            },
+        ),
+    ],
+)
+def test_answers_in_the_folder_that_is_read_are_not_read_in_turn(inbox, source, more):
+    (inbox / "a.jsonl").write_text(LINE)
+    for _ in range(2):
+        with pytest.raises(
+            ConfigError, match=r"destination: wanted .*, found .*out.jsonl, which .* means, to"
+        ):
+            pipeline(source, **more).run()  # the second one would deliver the answers of the first
+    assert (inbox / "out.jsonl").read_text() == ""
+
+
+def test_a_followed_folder_is_looked_at_each_time(inbox):
+    pq.write_table(pa.table({"x": [1.0]}), inbox / "a.parquet")
+    with pytest.raises(ConfigError, match=r"found .*part-00000000.parquet, which 'in' means, too"):
+        pipeline(ParquetSource("in", follow=True), ParquetDestination("in/out")).run(until="idle")
+    assert pq.read_table(inbox / "out").num_rows == 1
+
+
+def test_parts_in_the_folder_that_is_read_are_not_read_in_turn(inbox):
+    pq.write_table(pa.table({"x": [1.0]}), inbox / "a.parquet")
+    for place, options in (("in", {"if_exists": "append"}), ("in/out", {})):
+        destination = ParquetDestination(place, **options)
+        assert pipeline(ParquetSource("in"), destination).run().delivered == 1
+        with pytest.raises(ConfigError, match=r"found .*part-00000000.parquet, which 'in' means, too"):
+            pipeline(ParquetSource("in"), destination).run()
+        for part in inbox.rglob("part-*"):
+            part.unlink()
+
+
+def test_what_is_beside_the_input_is_no_concern(inbox):
+    (inbox / "a.jsonl").write_text(LINE)
+    pq.write_table(pa.table({"x": [1.0]}), inbox / "a.parquet")
+    for source, destination in (
+        (JsonLinesSource("in"), CsvDestination("in/out.csv")),
+        (JsonLinesSource("in/a.jsonl"), JsonLinesDestination("in/out.jsonl")),
+        (ParquetSource("in/a.parquet"), ParquetDestination("in", if_exists="append")),
+        (ParquetSource("in/a.parquet"), ParquetDestination(".")),
+    ):
+        assert pipeline(source, destination).run().delivered == 1
+        assert pipeline(source, destination).run().delivered == 0
+
+
+def test_neither_are_rejects_read(inbox):
+    (inbox / "a.jsonl").write_text(LINE)
+    refused = pipeline(
+        JsonLinesSource("in"), MemoryDestination(), rejects=JsonLinesDestination("in/bad.jsonl")
+    )
+    with pytest.raises(
+        ConfigError, match=r"rejects: wanted a place that the source does not read, found .*bad"
+    ):
+        refused.run()
