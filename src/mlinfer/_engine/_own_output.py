@@ -24,18 +24,18 @@ RUN = re.compile(r"\[\d+:\d+\]\Z")
 def refuse_own_output(job: Job, names: Callable[[], Iterable[str]]) -> None:
     """Raise ConfigError if the source lists a file that this pipeline writes; `names` lists its partitions.
 
-    It concerns sources whose partitions are files below a `path`. What is not there yet is not seen: look again whenever the
-    source is listed.
+    It concerns sources whose partitions are files below a `path`, and outputs there. What is not there yet is not seen: look
+    again whenever the source is listed.
     """
     source: Any = job.source
     while (inner := getattr(source, "source", None)) is not None:  # what Mapped and its kin hold
         source = inner
     read = _path_of(source)
-    places = dict(_places(job)) if read is not None else {}
-    if read is None or not places:
+    if read is None:
         return
-    root = _root(read)
-    for name in names():
+    root = Path(os.path.realpath(_root(read)))
+    places = {place: role for place, role in _places(job) if _meet(place, root)}
+    for name in names() if places else ():
         file = Path(os.path.realpath(root if root.is_file() else root / RUN.sub("", name)))
         for place, role in places.items():
             if file == place or (file.parent == place and PART.fullmatch(file.name)):
@@ -44,6 +44,11 @@ def refuse_own_output(job: Job, names: Callable[[], Iterable[str]]) -> None:
                     "what is written there would be read in turn; write somewhere else, or let the source read less"
                 )
                 raise ConfigError(msg)
+
+
+def _meet(place: Path, root: Path) -> bool:
+    """Whether an output may be among the files of a source: most lie elsewhere, and then no file need be looked at."""
+    return place == root or root in place.parents or (root.is_file() and root.parent == place)
 
 
 def _root(path: Path) -> Path:
