@@ -2,9 +2,10 @@
 
 import csv
 import json
+import os
 import sqlite3
 from contextlib import closing, suppress
-from threading import Lock
+from threading import Barrier, Lock, Semaphore
 
 import polars as pl
 import pytest
@@ -32,6 +33,17 @@ class Kill:
         self.left -= 1
         if self.left == 0:
             raise Killed
+
+
+class Meet:
+    """Lets the lanes open their first partitions together: one that comes late would find all of them taken."""
+
+    def __init__(self, lanes):
+        self._all, self._come = Barrier(lanes), Semaphore(lanes)
+
+    def hit(self, dice):
+        if self._come.acquire(blocking=False):
+            self._all.wait(30)
 
 
 @pytest.fixture
@@ -118,6 +130,7 @@ def test_a_restart_that_is_killed_never_mixes_two_models(tmp_path, make, read, k
     if place == "dest.anew" and hit > HITS_OF_ANEW[make]:
         pytest.skip("a table goes with its transaction, a text file is cut once")
     kill(place, hit)
+    failpoints._active["source.open"] = Meet(min(os.cpu_count() or 1, len(PARTS)))
     with pytest.raises(Killed):
         pipeline(tmp_path, make, host("2"), on_change="restart", workers=1).run()
     found = read(tmp_path)
