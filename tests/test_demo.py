@@ -190,7 +190,7 @@ sys.exit(main(["demo", "--folder", "bare"]))
 """
     folder, _ = told
     found = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=55, check=False
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=150, check=False
     )
     assert found.returncode == 0, found.stderr
     assert "equal, row for row" in found.stdout

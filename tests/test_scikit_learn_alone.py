@@ -111,7 +111,7 @@ def folder(tmp_path):
 def printed(folder, *statements):
     command = [sys.executable, "-c", "\n".join(statements)]
     return subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=60, cwd=folder
+        command, capture_output=True, text=True, check=True, timeout=150, cwd=folder
     ).stdout.splitlines()
 
 

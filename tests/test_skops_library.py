@@ -25,7 +25,7 @@ print(skops.io.loads(skops.io.dumps(scaler)).transform([[0.0]]))
 
 def printed(*statements):
     command = [sys.executable, "-c", "\n".join(statements)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=150).stdout
 
 
 def test_whoever_uses_skops_beside_mlinfer_sees_what_skops_trusts_and_the_lists_that_skops_makes():
