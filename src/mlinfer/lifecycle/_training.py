@@ -25,7 +25,6 @@ from mlinfer.lifecycle._report import Training, missed
 from mlinfer.lifecycle._splits import SIDES, TEST, TRAIN, Split
 
 MOST_GROUPS = 200
-NEEDS_PROBABILITIES = ("log_loss", "brier")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +160,8 @@ def _metrics(plan: Plan, data: Data, model: Any) -> list[Metric]:
         raise ConfigError(msg)
     if plan.metrics:
         return chosen(plan.metrics, classes=count)
-    usual = [metric.name for metric in chosen((), classes=count)]
-    if not hasattr(model, "predict_proba"):
-        usual = [name for name in usual if name not in NEEDS_PROBABILITIES]
+    able = hasattr(model, "predict_proba")
+    usual = [metric.name for metric in chosen((), classes=count) if able or not metric.of_probabilities]
     return chosen([*usual, *plan.accept], classes=count)
 
 
