@@ -101,9 +101,6 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
         seed,
         {"features": features, "metrics": metrics, "perfect": perfect, "trusted": trusted},
     )
-    if os.path.lexists(path):
-        msg = f"{path}: wanted a new path for the package, found something there; remove it or choose another name"
-        raise ConfigError(msg)
     expect_place(path)  # before the hours that a fit may take
     taken = {target, split.column, getattr(split, "key", None), sample_weight, groups}
     named = tuple(features) if features is not None else tuple(
