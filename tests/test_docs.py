@@ -440,6 +440,18 @@ def test_every_key_of_a_pipeline_file_is_documented():
     assert [key for key in keys if f"`{key}`" not in text and f"`[{key}]`" not in text] == []
 
 
+def test_the_decision_on_a_servers_limits_names_every_module_that_has_one():
+    text = (ROOT / "docs" / "decisions" / "0022-a-servers-limits-are-fixed.md").read_text(encoding="utf-8")
+    bound = re.compile(r"^(MOST|LONGEST|DEEPEST)\w*\b.* = ", re.MULTILINE)
+    modules = [
+        path.name
+        for path in (ROOT / "src" / "mlinfer" / "_online").glob("_*.py")
+        if bound.search(path.read_text(encoding="utf-8"))
+    ]
+    assert "_wire.py" in modules
+    assert [name for name in modules if f"/{name}`" not in text and f"`{name}`" not in text] == []
+
+
 def test_every_error_is_documented():
     text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     errors = [
