@@ -45,6 +45,7 @@ from mlinfer._cli._ending import CODES
 from mlinfer._cli._train import trained
 from mlinfer._config import OTHERS, PARTS, PLAIN_KEYS, TABLES, load_pipeline
 from mlinfer._demo import _folder, _model
+from mlinfer._events import Hooks
 from postgres import PostgresServer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -450,6 +451,14 @@ def test_the_decision_on_a_servers_limits_names_every_module_that_has_one():
     ]
     assert "_wire.py" in modules
     assert [name for name in modules if f"/{name}`" not in text and f"`{name}`" not in text] == []
+
+
+def test_every_event_is_documented_and_logged():
+    text = (ROOT / "docs" / "observers.md").read_text(encoding="utf-8")
+    hooks = [name for name in vars(Hooks) if not name.startswith("_")]
+    assert "run_started" in hooks
+    assert [name for name in hooks if f"`{name}`" not in text] == []
+    assert [name for name in hooks if not hasattr(mlinfer.observers.LogObserver, name)] == []
 
 
 def test_every_error_is_documented():
