@@ -40,6 +40,7 @@ import mlinfer.destinations
 import mlinfer.hosts
 import mlinfer.observers
 import mlinfer.sources
+from mlinfer import _protocols
 from mlinfer._cli import _parser, main
 from mlinfer._cli._ending import CODES
 from mlinfer._cli._train import trained
@@ -459,6 +460,17 @@ def test_every_event_is_documented_and_logged():
     assert "run_started" in hooks
     assert [name for name in hooks if f"`{name}`" not in text] == []
     assert [name for name in hooks if not hasattr(mlinfer.observers.LogObserver, name)] == []
+
+
+def test_every_power_of_a_part_is_documented_with_its_methods():
+    text = (ROOT / "docs" / "how-to" / "write-a-connector.md").read_text(encoding="utf-8")
+    powers = [one for one in vars(_protocols).values() if getattr(one, "_is_runtime_protocol", False)]
+    assert mlinfer.Stateful in powers
+    rows = {row[1]: row[0] for row in re.finditer(r"^\| `(\w+)` \|.*$", text, re.MULTILINE)}
+    assert [one.__name__ for one in powers if one.__name__ not in rows] == []
+    named = [(one.__name__, name) for one in powers for name in vars(one) if not name.startswith("_")]
+    assert [f"{power}.{name}" for power, name in named if f"`{name}(" not in rows[power]] == []
+    assert [one.__name__ for one in powers if one.__name__ not in mlinfer.__all__] == []
 
 
 def test_every_error_is_documented():
