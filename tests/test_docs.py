@@ -483,6 +483,17 @@ def test_every_error_is_documented():
     assert [name for name in errors if name not in text] == []
 
 
+def test_every_option_of_the_command_line_is_documented():
+    text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    todo, options = [_parser()], set()
+    while todo:
+        for action in todo.pop()._actions:
+            options |= {one for one in action.option_strings if one.startswith("--")}
+            todo += action.choices.values() if isinstance(action.choices, dict) else []
+    assert "--grpc-bind" in options
+    assert sorted(one for one in options - {"--help"} if not re.search(rf"{one}(?![\w-])", text)) == []
+
+
 def test_every_exit_code_is_documented():
     codes = {code for _, code in CODES} | {0}
     table = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8").partition("## Exit codes")[2]
