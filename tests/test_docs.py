@@ -47,6 +47,7 @@ from mlinfer._cli._train import trained
 from mlinfer._config import OTHERS, PARTS, PLAIN_KEYS, TABLES, load_pipeline
 from mlinfer._demo import _folder, _model
 from mlinfer._events import Hooks
+from mlinfer.hosts._forms._transformers import READERS
 from postgres import PostgresServer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -492,6 +493,12 @@ def test_every_option_of_the_command_line_is_documented():
             todo += action.choices.values() if isinstance(action.choices, dict) else []
     assert "--grpc-bind" in options
     assert sorted(one for one in options - {"--help"} if not re.search(rf"{one}(?![\w-])", text)) == []
+
+
+def test_every_transformer_that_has_a_compiled_form_is_documented():
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    in_words = {"Pipeline", "ColumnTransformer", "FeatureUnion"}
+    assert sorted(name for name in READERS.keys() - in_words if f"`{name}`" not in text) == []
 
 
 def test_every_exit_code_is_documented():
