@@ -1,5 +1,6 @@
 """The command line does what it says, ends with the code it documents, and tells errors in one line."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -34,10 +35,12 @@ from mlinfer import (
     PluginNotFound,
     RejectsError,
 )
-from mlinfer._cli import main
+from mlinfer._cli import _parser, main
 from mlinfer._cli._admin import MOST_CONNECTIONS, NoPages, Readiness, admin
 from mlinfer._cli._ending import ending
+from mlinfer._cli._serve import _options
 from mlinfer._cli._table import rendered
+from mlinfer._online import Serving, ServingOptions
 from mlinfer.observers import PrometheusMetrics
 from ports import free_port
 
@@ -897,3 +900,9 @@ def test_a_log_that_the_file_asks_for_too_is_written_once(folder):
     path.write_text('observers = ["log"]\n' + path.read_text())
     lines = call("run", "pipeline.toml", "--log", "json").stderr.splitlines()
     assert [json.loads(line)["event"] for line in lines].count("run_ended") == 1
+
+
+def test_every_option_of_a_server_can_be_given_in_python_and_on_the_command_line():
+    fields = {field.name for field in dataclasses.fields(Serving)} - {"bind"}
+    assert set(ServingOptions.__annotations__) == fields
+    assert set(_options(_parser().parse_args(["serve", "pipeline.toml"]))) == fields

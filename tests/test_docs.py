@@ -40,11 +40,14 @@ import mlinfer.destinations
 import mlinfer.hosts
 import mlinfer.observers
 import mlinfer.sources
+from mlinfer import _protocols
 from mlinfer._cli import _parser, main
 from mlinfer._cli._ending import CODES
 from mlinfer._cli._train import trained
 from mlinfer._config import OTHERS, PARTS, PLAIN_KEYS, TABLES, load_pipeline
 from mlinfer._demo import _folder, _model
+from mlinfer._events import Hooks
+from mlinfer.hosts._forms._transformers import READERS
 from postgres import PostgresServer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -440,6 +443,37 @@ def test_every_key_of_a_pipeline_file_is_documented():
     assert [key for key in keys if f"`{key}`" not in text and f"`[{key}]`" not in text] == []
 
 
+def test_the_decision_on_a_servers_limits_names_every_module_that_has_one():
+    text = (ROOT / "docs" / "decisions" / "0022-a-servers-limits-are-fixed.md").read_text(encoding="utf-8")
+    bound = re.compile(r"^(MOST|LONGEST|DEEPEST)\w*\b.* = ", re.MULTILINE)
+    modules = [
+        path.name
+        for path in (ROOT / "src" / "mlinfer" / "_online").glob("_*.py")
+        if bound.search(path.read_text(encoding="utf-8"))
+    ]
+    assert "_wire.py" in modules
+    assert [name for name in modules if f"/{name}`" not in text and f"`{name}`" not in text] == []
+
+
+def test_every_event_is_documented_and_logged():
+    text = (ROOT / "docs" / "observers.md").read_text(encoding="utf-8")
+    hooks = [name for name in vars(Hooks) if not name.startswith("_")]
+    assert "run_started" in hooks
+    assert [name for name in hooks if f"`{name}`" not in text] == []
+    assert [name for name in hooks if not hasattr(mlinfer.observers.LogObserver, name)] == []
+
+
+def test_every_power_of_a_part_is_documented_with_its_methods():
+    text = (ROOT / "docs" / "how-to" / "write-a-connector.md").read_text(encoding="utf-8")
+    powers = [one for one in vars(_protocols).values() if getattr(one, "_is_runtime_protocol", False)]
+    assert mlinfer.Stateful in powers
+    rows = {row[1]: row[0] for row in re.finditer(r"^\| `(\w+)` \|.*$", text, re.MULTILINE)}
+    assert [one.__name__ for one in powers if one.__name__ not in rows] == []
+    named = [(one.__name__, name) for one in powers for name in vars(one) if not name.startswith("_")]
+    assert [f"{power}.{name}" for power, name in named if f"`{name}(" not in rows[power]] == []
+    assert [one.__name__ for one in powers if one.__name__ not in mlinfer.__all__] == []
+
+
 def test_every_error_is_documented():
     text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     errors = [
@@ -448,6 +482,23 @@ def test_every_error_is_documented():
         if isinstance(found := getattr(mlinfer, name), type) and issubclass(found, Exception)
     ]
     assert [name for name in errors if name not in text] == []
+
+
+def test_every_option_of_the_command_line_is_documented():
+    text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    todo, options = [_parser()], set()
+    while todo:
+        for action in todo.pop()._actions:
+            options |= {one for one in action.option_strings if one.startswith("--")}
+            todo += action.choices.values() if isinstance(action.choices, dict) else []
+    assert "--grpc-bind" in options
+    assert sorted(one for one in options - {"--help"} if not re.search(rf"{one}(?![\w-])", text)) == []
+
+
+def test_every_transformer_that_has_a_compiled_form_is_documented():
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    in_words = {"Pipeline", "ColumnTransformer", "FeatureUnion"}
+    assert sorted(name for name in READERS.keys() - in_words if f"`{name}`" not in text) == []
 
 
 def test_every_exit_code_is_documented():

@@ -25,6 +25,7 @@ from mlinfer import Batching, ConfigError, InferencePipeline
 from mlinfer._online._crew import serving
 from mlinfer._online._grpc_messages import CLASSES, MESSAGES
 from mlinfer._online._grpc_reading import Messages
+from mlinfer._online._grpc_tensors import CONTENTS
 from mlinfer._online._serving import Serving
 from mlinfer._online._tensors import DTYPES
 from mlinfer._online._wire import Patience
@@ -160,6 +161,24 @@ def test_every_datatype_comes_back_as_it_went(datatype):
         expected = [one.encode() for one in values] if dtype is None else values
         assert found.tolist() == list(expected)
         assert dtype is None or found.dtype == dtype
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.int16()])
+def test_an_output_that_has_no_typed_contents_goes_as_raw_bytes(kind, monkeypatch):
+    monkeypatch.delitem(CONTENTS, "INT16")  # as FP16 has none in the protocol
+    request = CLASSES["ModelInferRequest"](model_name="duck")
+    request.inputs.add(name="v", datatype="FP64", shape=[2]).contents.fp64_contents.extend([1.0, 2.0])
+    with (
+        made(
+            lambda v: v.astype(kind.to_pandas_dtype()),
+            [required("v", pa.float64())],
+            [pa.field("o", kind)],
+        ).serving(**HERE) as server,
+        grpc.insecure_channel(server.grpc_address) as channel,
+    ):
+        response = CLASSES["ModelInferResponse"].FromString(call(channel, "ModelInfer", request))
+    assert np.frombuffer(response.raw_output_contents[0], kind.to_pandas_dtype()).tolist() == [1, 2]
+    assert not response.outputs[0].contents.ListFields()
 
 
 def test_one_matrix_stands_for_many_fields():

@@ -17,7 +17,7 @@ from mlinfer.destinations import (
     SqlDestination,
     StdoutDestination,
 )
-from mlinfer.hosts import FunctionHost, OnnxHost, SklearnHost, manifest
+from mlinfer.hosts import FunctionHost, OnnxHost, SklearnHost, expect_place, manifest
 from mlinfer.lifecycle import ByKey
 from mlinfer.sources import CsvSource, FilesSource, JsonLinesSource, MemorySource, ParquetSource, SqlSource
 
@@ -137,3 +137,13 @@ def test_a_place_that_may_not_be_written_to_is_said_before_a_model_is_fitted(tmp
             {"x": [1.0, 2.0] * 50, "id": list(range(100)), "y": [0, 1] * 50}, Fitted(),
             target="y", split=ByKey("id"), to=tmp_path / "m.mlinfer",
         )  # fmt: skip
+
+
+def test_a_place_is_refused_before_a_fit_for_all_that_save_would_refuse_behind_it(tmp_path):
+    taken, nameless = tmp_path / "m.mlinfer", tmp_path / "no name.mlinfer"
+    mlinfer.save(LINE, taken, example=ONE)
+    for place, found in ((taken, "found a package there"), (nameless, "found 'no name'")):
+        for ask in (expect_place, lambda path: mlinfer.save(LINE, path, example=ONE)):
+            with pytest.raises(ConfigError, match=found):
+                ask(place)
+    assert expect_place(tmp_path / "new.mlinfer") is None

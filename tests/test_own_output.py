@@ -1,10 +1,14 @@
 """A pipeline does not read what it writes: its answers would come in again, or its input would be emptied."""
 
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlinfer import Checkpoint, ConfigError, InferencePipeline
+from mlinfer import Checkpoint, ConfigError, DataDestination, InferencePipeline
 from mlinfer.destinations import (
     CsvDestination,
     JsonLinesDestination,
@@ -103,6 +107,37 @@ def test_what_is_beside_the_input_is_no_concern(inbox):
     ):
         assert pipeline(source, destination).run().delivered == 1
         assert pipeline(source, destination).run().delivered == 0
+
+
+def test_a_part_of_another_program_is_not_taken_for_one_of_ours(inbox):
+    pq.write_table(pa.table({"x": [1.0]}), inbox / "part-0.parquet")  # as pyarrow.dataset calls it
+    destination = ParquetDestination("in", if_exists="append")
+    assert pipeline(ParquetSource("in/part-0.parquet"), destination).run().delivered == 1
+    assert pq.read_table(inbox / "part-00000000.parquet").column("y").to_pylist() == [2.0]
+
+
+@dataclass(frozen=True)
+class Numbered(DataDestination):
+    """A stranger's: `answers-N.jsonl` in a folder, one for each run."""
+
+    path: str
+
+    def owns(self, name):
+        return name.startswith("answers-")
+
+    @contextmanager
+    def open(self, schema, scope):
+        place = Path(self.path) / f"answers-{len(list(Path(self.path).glob('answers-*')))}.jsonl"
+        with JsonLinesDestination(place).open(schema, scope) as writer:
+            yield writer
+
+
+def test_a_stranger_says_which_files_of_a_folder_are_its_own(inbox):
+    (inbox / "a.jsonl").write_text(LINE)
+    filled = pipeline(JsonLinesSource("in/[ab]*"), Numbered("in"), checkpoint=Checkpoint("p.progress"))
+    with pytest.raises(ConfigError, match=r"destination: wanted .*, found .*answers-0.jsonl, which .* means"):
+        filled.run()
+    assert (inbox / "answers-0.jsonl").read_text() == ""
 
 
 def test_neither_are_rejects_read(inbox):

@@ -616,6 +616,18 @@ def test_an_estimator_without_probabilities(tmp_path):
     assert manifest(found.path)["training"]["calibration"] is None
 
 
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_a_metric_says_whether_it_needs_probabilities(name):
+    """Else an estimator without them would be refused for a metric that nobody has asked for."""
+    truth = np.arange(8) % 2
+    without = Answers(truth, truth, np.arange(2), None, truth.astype(float))
+    if METRICS[name].of_probabilities:
+        with pytest.raises(ConfigError, match="predict_proba"):
+            METRICS[name].made(without)
+    else:
+        METRICS[name].made(without)
+
+
 def test_any_source_may_be_trained_on(flights, tmp_path):
     pq.write_table(flights, tmp_path / "f.parquet")
     options = {"target": "late", "features": FEATURES, "split": ByKey("flight_id"), "metrics": ["accuracy"]}

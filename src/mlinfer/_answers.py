@@ -16,23 +16,48 @@ from mlinfer._signature import Signature, allows_nonfinite
 
 def check_shape(answers: object, signature: Signature, count: int) -> pa.RecordBatch:
     """The answers, exactly as the signature says. Raises ComponentError: they are not that, nothing may be written."""
-    who = f"model {signature.model_id!r}"
     if not isinstance(answers, pa.RecordBatch):
-        msg = f"{who}: wanted a pyarrow.RecordBatch of answers, found {type(answers).__name__}"
-        raise ComponentError(msg)
+        raise no_answers_at_all(signature, "a pyarrow.RecordBatch of answers", answers)
     if answers.num_rows != count:
-        msg = f"{who}: wanted {count} answers for {count} records, found {answers.num_rows}; a model must answer each record once, in order"
-        raise ComponentError(msg)
+        raise wrong_count(signature, count, answers.num_rows)
     if answers.schema.equals(signature.outputs):
         return answers
     if answers.schema.names != signature.outputs.names:
-        msg = f"{who}: wanted the answers {signature.outputs.names}, found {answers.schema.names}"
-        raise ComponentError(msg)
-    columns = [_typed(answers.column(n), field, who) for n, field in enumerate(signature.outputs)]
+        raise wrong_names(signature, answers.schema.names)
+    columns = [_typed(answers.column(n), field, signature) for n, field in enumerate(signature.outputs)]
     return pa.RecordBatch.from_arrays(columns, schema=signature.outputs)
 
 
-def _typed(array: pa.Array, field: pa.Field, who: str) -> pa.Array:
+def no_answers_at_all(signature: Signature, wanted: str, found: object) -> ComponentError:
+    """What a model gave is of another kind."""
+    return _breach(signature, f"{wanted}, found {type(found).__name__}")
+
+
+def wrong_count(signature: Signature, count: int, found: object) -> ComponentError:
+    """A model left records out, or answered one twice."""
+    return _breach(
+        signature,
+        f"{count} answers for {count} records, found {found}; a model must answer each record once, in order",
+    )
+
+
+def wrong_names(signature: Signature, found: list[str]) -> ComponentError:
+    """A model gave other answers than its signature tells."""
+    return _breach(signature, f"the answers {signature.outputs.names}, found {found}")
+
+
+def wrong_type(signature: Signature, field: pa.Field, found: pa.DataType | Exception) -> ComponentError:
+    """A model gave answers that are not, or do not become, of the type in its signature."""
+    told = f": {found}" if isinstance(found, Exception) else f" {found}"
+    advice = "convert them in the model, or name this type in its outputs"
+    return _breach(signature, f"answers {field.name!r} of type {field.type}, found{told}; {advice}")
+
+
+def _breach(signature: Signature, what: str) -> ComponentError:
+    return ComponentError(f"model {signature.model_id!r}: wanted {what}")
+
+
+def _typed(array: pa.Array, field: pa.Field, signature: Signature) -> pa.Array:
     widens = (
         array.type == field.type
         or pt.is_null(array.type)
@@ -47,8 +72,7 @@ def _typed(array: pa.Array, field: pa.Field, who: str) -> pa.Array:
     )
     result, unfit = cast(array, field.type) if widens else (array, None)
     if not widens or unfit is not None:
-        msg = f"{who}: wanted answers {field.name!r} of type {field.type}, found {array.type}; convert them in the model, or name this type in its outputs"
-        raise ComponentError(msg)
+        raise wrong_type(signature, field, array.type)
     return result
 
 

@@ -333,6 +333,18 @@ class ReadsBack(Protocol):
 
 
 @runtime_checkable
+class FillsFolder(Protocol):
+    """A DataDestination's power: to tell its files from others in the folder at its `path`.
+
+    A pipeline whose source would read them is then refused. A file at the `path` itself is the destination's own anyway.
+    """
+
+    def owns(self, name: str) -> bool:
+        """Whether this is how a file in the folder is called that the destination has written, or may come to write."""
+        ...
+
+
+@runtime_checkable
 class Prunes(Protocol):
     """A DataDestination's power: to remove old rejects for good, so that `mlinfer rejects purge` can."""
 

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 __all__ = [
-    "PRIVATE_FILE", "PRIVATE_FOLDER", "Envelope", "Raw", "create", "cut", "exchange", "expect_reachable", "expect_writable", "flush", "flush_folder", "growing", "locked",
+    "Envelope", "Raw", "create", "cut", "exchange", "expect_reachable", "expect_writable", "flush", "flush_folder", "growing", "locked",
     "make_folder", "naming", "noted", "publish", "read", "remove", "remove_leftovers", "rename", "replace", "temporary",
 ]  # fmt: skip
-PRIVATE_FILE = 0o600
-PRIVATE_FOLDER = 0o700
+_PRIVATE_FILE = 0o600
+_PRIVATE_FOLDER = 0o700
 TEMPORARY = ".tmp"
 _WRITTEN = b"\nhas been written to"
 _HERE, _SWAP = -100, 2  # AT_FDCWD; RENAME_EXCHANGE, which macOS calls RENAME_SWAP
@@ -117,7 +117,7 @@ def make_folder(path: Path) -> None:
     flush_folder(there)
     for folder in reversed(missing):
         with suppress(FileExistsError):  # somebody else was faster
-            os.mkdir(folder, PRIVATE_FOLDER)
+            os.mkdir(folder, _PRIVATE_FOLDER)
         flush_folder(folder.parent)
 
 
@@ -129,7 +129,7 @@ def temporary(path: Path) -> Path:
 @contextmanager
 def create(path: Path) -> Iterator[IO[bytes]]:
     """A new file for writing under exactly this name; its bytes are on disk when the block ends."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE)
     with io.BufferedWriter(Raw(descriptor)) as file:
         yield file
         flush(file)
@@ -141,7 +141,7 @@ def growing(path: Path, length: int) -> Iterator[Raw]:
 
     What is written is on disk after `flush`.
     """
-    with Raw(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)) as file:
+    with Raw(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, _PRIVATE_FILE)) as file:
         cut(file, length)
         flush_folder(path.parent)
         yield file
@@ -236,7 +236,7 @@ def locked(path: Path, what: str, run: str = "") -> Iterator[Callable[[], None]]
     stays. Gives a function that notes in it that `path` has been written to, for `noted`.
     Raises FencedError: another run holds it.
     """
-    descriptor = os.open(_lock_of(path), os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
+    descriptor = os.open(_lock_of(path), os.O_RDWR | os.O_CREAT, _PRIVATE_FILE)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

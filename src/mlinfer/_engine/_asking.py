@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from mlinfer._answers import check_shape
+from mlinfer._answers import check_shape, no_answers_at_all, wrong_count, wrong_names, wrong_type
 from mlinfer._arrays import as_column, as_numpy
-from mlinfer._errors import ComponentError
 from mlinfer._isolate import Rows
 from mlinfer._protocols import InfersArrays
 
@@ -70,8 +69,7 @@ class AskArrays:
             columns = self._some(rows)
         answers: Any = self._model.infer_arrays(columns)
         if not isinstance(answers, _MAPPINGS):
-            msg = f"model {self._signature.model_id!r}: wanted arrays by name, found {type(answers).__name__}"
-            raise ComponentError(msg)
+            raise no_answers_at_all(self._signature, "arrays by name", answers)
         for name in self._answers:
             if name not in answers or _length(answers[name]) != count:
                 self._complain(answers, name, count)
@@ -94,18 +92,13 @@ class AskArrays:
         try:
             return _joined(parts, field)
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-            msg = f"model {self._signature.model_id!r}: wanted answers {field.name!r} of type {field.type}, found: {error}; convert them in the model, or name this type in its outputs"
-            raise ComponentError(msg) from error
+            raise wrong_type(self._signature, field, error) from error
 
     def _complain(self, answers: Mapping[str, Any], name: str, count: int) -> None:
-        who = f"model {self._signature.model_id!r}"
         if name not in answers:
-            msg = f"{who}: wanted the answers {self._signature.outputs.names}, found {sorted(map(str, answers))}"
-            raise ComponentError(msg)
+            raise wrong_names(self._signature, sorted(map(str, answers)))
         length = _length(answers[name])
-        found = "a single value" if length is None else length
-        msg = f"{who}: wanted {count} answers for {count} records, found {found}; a model must answer each record once, in order"
-        raise ComponentError(msg)
+        raise wrong_count(self._signature, count, "a single value" if length is None else length)
 
 
 def way_to_ask(model: Model) -> Callable[[Any, Signature, pa.RecordBatch], AskBatches | AskArrays]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlinfer._errors import ConfigError
+from mlinfer._protocols import FillsFolder
 from mlinfer._resolve import located
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from mlinfer._engine._job import Job
 
-PART = re.compile(r"part-\d+\.parquet")
 RUN = re.compile(r"\[\d+:\d+\]\Z")
 """What stands behind the name of a file of which a partition is a part."""
 
@@ -34,11 +34,13 @@ def refuse_own_output(job: Job, names: Callable[[], Iterable[str]]) -> None:
     if read is None:
         return
     root = Path(os.path.realpath(_root(read)))
-    places = {place: role for place, role in _places(job) if _meet(place, root)}
+    places = [found for found in _places(job) if _meet(found[0], root)]
     for name in names() if places else ():
         file = Path(os.path.realpath(root if root.is_file() else root / RUN.sub("", name)))
-        for place, role in places.items():
-            if file == place or (file.parent == place and PART.fullmatch(file.name)):
+        for place, role, part in places:
+            if file == place or (
+                file.parent == place and isinstance(part, FillsFolder) and part.owns(file.name)
+            ):
                 msg = (
                     f"{role}: wanted a place that the source does not read, found {file}, which {str(source.path)!r} means, too: "
                     "what is written there would be read in turn; write somewhere else, or let the source read less"
@@ -58,7 +60,7 @@ def _root(path: Path) -> Path:
     return path
 
 
-def _places(job: Job) -> Iterator[tuple[Path, str]]:
+def _places(job: Job) -> Iterator[tuple[Path, str, object]]:
     side = ((f"side {name!r}", one) for name, one in job.side.items())
     outputs = [
         ("destination", job.destination),
@@ -69,7 +71,7 @@ def _places(job: Job) -> Iterator[tuple[Path, str]]:
     for role, part in outputs:
         for one in getattr(part, "destinations", (part,)):  # what Tee holds
             if (path := _path_of(one)) is not None:
-                yield Path(os.path.realpath(path)), role
+                yield Path(os.path.realpath(path)), role, one
 
 
 def _path_of(part: object) -> Path | None:

@@ -43,7 +43,7 @@ class GrpcTensors(Tensors):
         return AskedByGrpc(columns, request.id or None, names, raw=raw), rows
 
     def _answer(self, ask: Ask, asked: Asked, tensors: list[tuple[Answer, list[int], Elements]]) -> None:
-        raw = getattr(asked, "raw", False) or any(one.datatype == "FP16" for one, _, _ in tensors)
+        raw = getattr(asked, "raw", False) or any(one.datatype not in CONTENTS for one, _, _ in tensors)
         response = CLASSES["ModelInferResponse"](
             model_name=self.model, model_version=path_name(ask.version), id=asked.id or ""
         )

@@ -29,6 +29,7 @@ from mlinfer.destinations._parquet_parts import (
     differences,
     in_force,
     merged,
+    number_of,
     remove,
     survey,
     temporary_prefix,
@@ -65,6 +66,10 @@ class ParquetDestination(DataDestination):
     def __post_init__(self) -> None:
         """Raise ConfigError for a choice that there is not."""
         check_if_exists(self.if_exists)
+
+    def owns(self, name: str) -> bool:
+        """Whether this is the name of a part."""
+        return number_of(name) is not None
 
     def records(self, scope: Scope) -> Iterator[pa.RecordBatch]:
         """The records of this pipeline's parts, in the order of their commits. Raises ChangedError: a part is damaged."""

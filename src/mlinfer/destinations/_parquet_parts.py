@@ -66,6 +66,11 @@ def number_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def name_of(number: int) -> str:
+    """The name of a part with this number."""
+    return f"part-{number:08d}.parquet"
+
+
 def survey(folder: Path, owner: Owner) -> tuple[list[Part], list[Path]]:
     """The parts of this pipeline and output in order, and all other Parquet files of the folder that hold anything.
 

@@ -15,6 +15,7 @@ from mlinfer.destinations._parquet_parts import (
     Mark,
     Owner,
     is_nobodys,
+    name_of,
     numbers,
     read_mark,
     remove,
@@ -133,7 +134,7 @@ class PartsWriter:
         newer run that did not begin anew has counted this part: it stays.
         """
         while True:
-            target = self._folder / f"part-{self._next_number():08d}.parquet"
+            target = self._folder / name_of(self._next_number())
             try:
                 durable.publish(part.path, target)
             except FileExistsError:

@@ -15,6 +15,7 @@ from mlinfer.destinations._parquet_parts import (
     Part,
     in_force,
     merged,
+    name_of,
     numbers,
     remove,
     survey,
@@ -120,4 +121,4 @@ def _publish_empty(folder: Path, current: list[Part], compression: str) -> None:
     scratch = durable.temporary(folder / f"{temporary_prefix(mark.owner)}{mark.run}")
     part = PartFile(scratch, mark.schema, physical_schema(mark.schema, None), compression)
     part.finish(replace(mark, progress=replace(merged(current), epoch=mark.epoch)))
-    durable.publish(part.path, folder / f"part-{max(numbers(folder).values()) + 1:08d}.parquet")
+    durable.publish(part.path, folder / name_of(max(numbers(folder).values()) + 1))

@@ -81,11 +81,17 @@ def write(
         raise
 
 
-def expect_place(path: Path, name: str | None = None) -> str:
-    """The name of a model that is to be saved here. Raises ConfigError: it is none, or this user may not write here.
+def expect_place(path: Path) -> None:
+    """Raise ConfigError if no model can be saved here: something is there, or its name would be none, or nobody may write.
 
     For whoever is about to fit a model for hours: `save` would say so only then.
     """
+    check_free(path)
+    model_id_at(path)
+
+
+def model_id_at(path: Path, name: str | None = None) -> str:
+    """The name of a model that is to be saved here. Raises ConfigError: it is none, or this user may not write here."""
     name = name or path.name.removesuffix(SUFFIX)
     if not NAME.fullmatch(name):
         msg = f"name: wanted letters, digits, '.', '_' and '-' (at most 128), found {name!r}"

@@ -16,7 +16,7 @@ from mlinfer.hosts._answers_of import asked
 from mlinfer.hosts._compiling import Compiled, check_compile, form_of
 from mlinfer.hosts._opening import study_again
 from mlinfer.hosts._package import Package
-from mlinfer.hosts._package_writing import Origin, check_free, expect_place, write
+from mlinfer.hosts._package_writing import Origin, check_free, model_id_at, write
 from mlinfer.hosts._pictures import Pictures
 from mlinfer.hosts._signature_of import Study, alike, fed_by, returned_by, study
 from mlinfer.hosts._skops_bytes import same_everywhere
@@ -74,7 +74,7 @@ def save(  # noqa: PLR0913 - the model, the place, and what `SklearnHost` is tol
     """
     path = located(path)
     check_free(path, replace=replace)
-    model_id = expect_place(path, name)
+    model_id = model_id_at(path, name)
     check_compile(compile)
     methods = asked(method)
     records = shown(model, example, methods)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from mlinfer import ConfigError
+from mlinfer.hosts._checked_trees import check_trees
 from mlinfer.hosts._skops_library import our_list_decides, skops_io
-from mlinfer.hosts._sound import check_trees
 from mlinfer.hosts._trusted import TRUSTED
 
 LARGEST_RATIO = 100

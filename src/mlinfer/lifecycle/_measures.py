@@ -23,6 +23,8 @@ from mlinfer.lifecycle._intervals import (
     korn_graubard,
 )
 
+STUDENT = "Student"
+
 
 class Measure(Protocol):
     """A metric on fixed records."""
@@ -37,6 +39,10 @@ class Measure(Protocol):
 
     def interval(self, draws: Draws) -> Interval:
         """Of 95 %; (nan, nan) where the records do not say."""
+        ...
+
+    def method(self, draws: Draws) -> str:
+        """What the interval is called, as `Score.method` says it."""
         ...
 
 
@@ -61,6 +67,10 @@ class Ratio:
         """By its logarithm."""
         return around_positive(self(draws.weights), *draws.error(self.influence(draws.weights)))
 
+    def method(self, draws: Draws) -> str:  # noqa: ARG002 - however they are drawn
+        """From Student's distribution."""
+        return STUDENT
+
 
 class Share(Ratio):
     """How many records of some are hits: both are 0 or 1 for each record, and hits are among the others."""
@@ -81,6 +91,10 @@ class Share(Ratio):
             return clopper_pearson(effective if hits.any() else 0, effective)
         error, _ = draws.error(self.influence(draws.weights))
         return korn_graubard(share, error, int(there.sum()), effective - 1)
+
+    def method(self, draws: Draws) -> str:
+        """Clopper and Pearson's is exact."""
+        return "exact" if draws.plain else "Korn-Graubard"
 
 
 class Area:
@@ -130,6 +144,10 @@ class Area:
             return clopper_pearson(pairs if area > NOTHING else 0, pairs)
         return around_share(area, *draws.error(self.influence(draws.weights)))
 
+    def method(self, draws: Draws) -> str:
+        """DeLong's where each record is a draw of its own."""
+        return "DeLong" if draws.plain else STUDENT
+
 
 @dataclass(frozen=True, eq=False)
 class Mean:
@@ -160,6 +178,10 @@ class Mean:
         below, above = values - ends[:, 0], ends[:, 1] - values
         margins = [math.sqrt(one @ together @ one) / len(values) for one in (below, above)]
         return float(values.mean() - margins[0]), float(values.mean() + margins[1])
+
+    def method(self, draws: Draws) -> str:  # noqa: ARG002 - however they are drawn
+        """From Student's distribution."""
+        return STUDENT
 
     def _correlations(self, draws: Draws) -> np.ndarray:
         if self.apart and draws.groups is None:
@@ -211,6 +233,10 @@ class Spread:
         """By its logarithm."""
         return around_positive(self(draws.weights), *draws.error(self.influence(draws.weights)))
 
+    def method(self, draws: Draws) -> str:  # noqa: ARG002 - however they are drawn
+        """From Student's distribution."""
+        return STUDENT
+
 
 @dataclass(frozen=True, eq=False)
 class Shown:
@@ -233,6 +259,10 @@ class Shown:
         """Of both ends, in order."""
         low, high = sorted(self.shown(end) for end in self.measure.interval(draws))
         return low, high
+
+    def method(self, draws: Draws) -> str:
+        """That of the measure."""
+        return self.measure.method(draws)
 
 
 def difference(measure: Measure, baseline: Measure, draws: Draws, sign: int) -> Interval:

@@ -139,12 +139,13 @@ def _r2(answers: Answers) -> Measure:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: whether more is better, whether it is for classes, and how it is made of answers."""
+    """A metric: whether more is better, whether it is for classes, how it is made of answers, and if of probabilities."""
 
     name: str
     more_is_better: bool
     of_classes: bool
     made: Callable[[Answers], Measure]
+    of_probabilities: bool = False
 
 
 METRICS = {
@@ -156,8 +157,8 @@ METRICS = {
         Metric("precision", True, True, _precision),  # noqa: FBT003
         Metric("recall", True, True, _recall),  # noqa: FBT003
         Metric("f1", True, True, _f1),  # noqa: FBT003
-        Metric("log_loss", False, True, _log_loss),  # noqa: FBT003
-        Metric("brier", False, True, _brier),  # noqa: FBT003
+        Metric("log_loss", False, True, _log_loss, of_probabilities=True),  # noqa: FBT003
+        Metric("brier", False, True, _brier, of_probabilities=True),  # noqa: FBT003
         Metric("r2", True, False, _r2),  # noqa: FBT003
         Metric("mae", False, False, _mae),  # noqa: FBT003
         Metric("rmse", False, False, _rmse),  # noqa: FBT003
@@ -229,16 +230,14 @@ def scored(
 ) -> list[Score]:
     """The metrics of the answers with their intervals; with a `baseline`, the comparison on the same records."""
     found = []
+    more = "" if draws.groups is None else f", {draws.count:,} groups"
     for metric in metrics:
         measure = metric.made(answers)
         value = measure(draws.weights)
         low, high = measure.interval(draws) if math.isfinite(value) else UNKNOWN
+        method = measure.method(draws) + more
         compared = {} if baseline is None else _compared(metric, measure, metric.made(baseline), draws)
-        found.append(
-            Score(
-                metric.name, value, low, high, _method(measure, draws), len(answers.truth), group, **compared
-            )
-        )
+        found.append(Score(metric.name, value, low, high, method, len(answers.truth), group, **compared))
     return found
 
 
@@ -249,11 +248,3 @@ def _compared(metric: Metric, measure: Measure, baseline: Measure, draws: Draws)
     comparable = math.isfinite(value) and math.isfinite(beside)
     low, high = difference(measure, baseline, draws, sign) if comparable else UNKNOWN
     return {"baseline": beside, "better_by": sign * (value - beside), "better_low": low, "better_high": high}
-
-
-def _method(measure: Measure, draws: Draws) -> str:
-    inner = measure.measure if isinstance(measure, Shown) else measure
-    if draws.plain and isinstance(inner, Share | Area):
-        return "exact" if isinstance(inner, Share) else "DeLong"
-    name = "Korn-Graubard" if isinstance(inner, Share) else "Student"
-    return name if draws.groups is None else f"{name}, {draws.count:,} groups"

@@ -25,7 +25,6 @@ from mlinfer.lifecycle._report import Training, missed
 from mlinfer.lifecycle._splits import SIDES, TEST, TRAIN, Split
 
 MOST_GROUPS = 200
-NEEDS_PROBABILITIES = ("log_loss", "brier")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +101,6 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
         seed,
         {"features": features, "metrics": metrics, "perfect": perfect, "trusted": trusted},
     )
-    if os.path.lexists(path):
-        msg = f"{path}: wanted a new path for the package, found something there; remove it or choose another name"
-        raise ConfigError(msg)
     expect_place(path)  # before the hours that a fit may take
     taken = {target, split.column, getattr(split, "key", None), sample_weight, groups}
     named = tuple(features) if features is not None else tuple(
@@ -161,9 +157,8 @@ def _metrics(plan: Plan, data: Data, model: Any) -> list[Metric]:
         raise ConfigError(msg)
     if plan.metrics:
         return chosen(plan.metrics, classes=count)
-    usual = [metric.name for metric in chosen((), classes=count)]
-    if not hasattr(model, "predict_proba"):
-        usual = [name for name in usual if name not in NEEDS_PROBABILITIES]
+    able = hasattr(model, "predict_proba")
+    usual = [metric.name for metric in chosen((), classes=count) if able or not metric.of_probabilities]
     return chosen([*usual, *plan.accept], classes=count)
 
 
