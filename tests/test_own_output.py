@@ -13,7 +13,7 @@ from mlinfer.destinations import (
     Tee,
 )
 from mlinfer.hosts import FunctionHost
-from mlinfer.sources import CsvSource, JsonLinesSource, Mapped, ParquetSource
+from mlinfer.sources import CsvSource, JsonLinesSource, Mapped, MemorySource, ParquetSource
 
 HOST = FunctionHost(lambda x: x * 2, {"x": "double"}, {"y": "double"}, "numpy", version="1")
 LINE = '{"x": 1}\n'
@@ -114,3 +114,39 @@ def test_neither_are_rejects_read(inbox):
         ConfigError, match=r"rejects: wanted a place that the source does not read, found .*bad"
     ):
         refused.run()
+
+
+def test_a_link_to_an_output_is_seen_wherever_the_output_lies(inbox, tmp_path):
+    (inbox / "a.jsonl").write_text(LINE)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/b.jsonl").write_text(LINE)
+    replacing = JsonLinesDestination("out/b.jsonl", if_exists="replace")
+    for link, leads, source in (("b.jsonl", "out/b.jsonl", "in"), ("sub", "out", "in/*/*.jsonl")):
+        (inbox / link).symlink_to(tmp_path / leads)
+        with pytest.raises(ConfigError, match=r"destination: wanted a place .* found .*out/b.jsonl"):
+            pipeline(JsonLinesSource(source), replacing).run()
+        assert (tmp_path / "out/b.jsonl").read_text() == LINE
+        (inbox / link).unlink()
+
+
+class MadeUp:
+    """A source with every attribute that somebody asks for, as proxies and mocks have."""
+
+    bounded, resume = True, "seek"
+
+    def __init__(self, source):
+        self._held = source
+
+    def __getattr__(self, name):
+        return MadeUp(self._held) if name == "source" else getattr(self._held, name)
+
+
+class Several(MemoryDestination):
+    """A destination that calls something else so."""
+
+    destinations = None
+
+
+def test_parts_that_call_something_else_source_or_destinations_are_used_as_they_are():
+    held = MemorySource(pa.table({"x": [1.0]}))
+    assert pipeline(MadeUp(held), Several()).run().delivered == 1
