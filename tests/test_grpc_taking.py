@@ -182,3 +182,24 @@ def test_answers_that_are_taken_count_no_more(monkeypatch):
         while server.listener._untaken and time.monotonic() < until:
             time.sleep(0.01)
         assert (server.listener._untaken, server.listener._untaken_bytes) == ({}, 0)
+
+
+def test_a_client_that_takes_all_it_asked_for_at_once_keeps_its_connection(monkeypatch):
+    """A batch has the answers ready together, and no client can have taken the first one by then."""
+    monkeypatch.setattr("mlinfer._online._listener.MOST_BYTES_AT_ONCE", 8 * MIB)
+    with wordy().serving(**HERE) as server:
+        long = [("grpc.max_receive_message_length", -1)]
+        with grpc.insecure_channel(server.grpc_address, long) as channel:
+            ask = channel.unary_unary(INFER)
+            calls = [ask.future(wanting(2 * MIB), timeout=20) for _ in range(40)]
+            assert all(len(call.result()) > 2 * MIB for call in calls)
+            # who gives up while his answer waits for its turn leaves nothing behind
+            calls = [ask.future(wanting(2 * MIB), timeout=20) for _ in range(40)]
+            calls[0].result()
+            for call in calls:
+                call.cancel()
+            until = time.monotonic() + 5
+            while server.listener._untaken and time.monotonic() < until:
+                time.sleep(0.01)
+        taking = server.grpc._taking
+        assert (taking._turns, taking._given, server.listener._untaken_bytes) == ({}, {}, 0)
