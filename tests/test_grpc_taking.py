@@ -1,5 +1,6 @@
 """Clients of gRPC that do not take their answers, which its own libraries never are: spoken here frame by frame."""
 
+import errno
 import os
 import socket
 import time
@@ -148,6 +149,27 @@ def test_an_answer_over_grpc_is_waited_for_so_long(monkeypatch, caplog):
         while server.listener._untaken and time.monotonic() < until:
             time.sleep(0.01)
     assert not caplog.records  # that strangers part is nothing to fill a log with
+
+
+def test_where_no_file_can_be_opened_for_a_moment_the_next_look_ends_what_waits(monkeypatch):
+    monkeypatch.setattr("mlinfer._online._grpc_taking.LOOK_SECONDS", 0.05)
+    looked, listed = [], Path.iterdir
+
+    def full(path):
+        if str(path) == "/dev/fd" and len(looked) < 3:
+            looked.append(path)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", full)
+    with (
+        serving(wordy().job, Serving("127.0.0.1:0", **HERE), Patience(taking=0.5)) as server,
+        Hoarder(server.grpc_address) as one,
+    ):
+        one.ask(INFER, wanting(3))
+        assert one.hears(1, 20) == 1
+        assert one.hears(1, 10) is None
+    assert len(looked) == 3
 
 
 def test_calls_whose_answers_nobody_takes_leave_room_for_others(monkeypatch):

@@ -112,7 +112,11 @@ def _no_parting(record: logging.LogRecord) -> bool:
 
 def cut(peers: set[str], port: int) -> None:
     """End the connections of this process between a port of its own and these peers, named as gRPC names them."""
-    for descriptor in Path("/dev/fd").iterdir():
+    try:
+        descriptors = list(Path("/dev/fd").iterdir())
+    except OSError:  # to look takes a descriptor, too, and there may be none left: at the next look
+        return
+    for descriptor in descriptors:
         with suppress(OSError):  # it has just gone, or is no socket, or not a connected one
             _cut(os.dup(int(descriptor.name)), peers, port)
 
