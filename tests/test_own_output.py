@@ -142,11 +142,20 @@ class MadeUp:
 
 
 class Several(MemoryDestination):
-    """A destination that calls something else so."""
+    """A destination that calls something else so, and knows its path only while it is open."""
 
     destinations = None
 
+    @property
+    def path(self):
+        raise RuntimeError("not open yet")
 
-def test_parts_that_call_something_else_source_or_destinations_are_used_as_they_are():
+
+def test_a_source_that_has_any_attribute_is_used_as_it_is():
     held = MemorySource(pa.table({"x": [1.0]}))
-    assert pipeline(MadeUp(held), Several()).run().delivered == 1
+    assert pipeline(MadeUp(held), MemoryDestination()).run().delivered == 1
+
+
+def test_a_destination_that_knows_its_path_only_while_it_is_open_may_be_written_to(inbox):
+    (inbox / "a.jsonl").write_text(LINE)
+    assert pipeline(JsonLinesSource("in"), Several()).run().delivered == 1

@@ -108,8 +108,8 @@ def _outputs(job: Job) -> Iterator[tuple[Path, str, object]]:
 
 def _path_of(part: object) -> Path | None:
     """Where a part reads or writes; None if it has no `path`, or one that it will complain about itself."""
-    path = getattr(part, "path", None)
     try:
+        path = getattr(part, "path", None)
         return located(path) if isinstance(path, str | os.PathLike) else None
-    except ConfigError:
+    except Exception:  # noqa: BLE001 - a part of others may know its path only while it is open
         return None
