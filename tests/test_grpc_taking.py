@@ -1,5 +1,6 @@
 """Clients of gRPC that do not take their answers, which its own libraries never are: spoken here frame by frame."""
 
+import errno
 import os
 import socket
 import time
@@ -150,6 +151,27 @@ def test_an_answer_over_grpc_is_waited_for_so_long(monkeypatch, caplog):
     assert not caplog.records  # that strangers part is nothing to fill a log with
 
 
+def test_where_no_file_can_be_opened_for_a_moment_the_next_look_ends_what_waits(monkeypatch):
+    monkeypatch.setattr("mlinfer._online._grpc_taking.LOOK_SECONDS", 0.05)
+    looked, listed = [], Path.iterdir
+
+    def full(path):
+        if str(path) == "/dev/fd" and len(looked) < 3:
+            looked.append(path)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", full)
+    with (
+        serving(wordy().job, Serving("127.0.0.1:0", **HERE), Patience(taking=0.5)) as server,
+        Hoarder(server.grpc_address) as one,
+    ):
+        one.ask(INFER, wanting(3))
+        assert one.hears(1, 20) == 1
+        assert one.hears(1, 10) is None
+    assert len(looked) == 3
+
+
 def test_calls_whose_answers_nobody_takes_leave_room_for_others(monkeypatch):
     """Also of probes, which anybody may ask without a key."""
     monkeypatch.setattr("mlinfer._online._grpc.MOST_CALLS", 32)
@@ -182,3 +204,24 @@ def test_answers_that_are_taken_count_no_more(monkeypatch):
         while server.listener._untaken and time.monotonic() < until:
             time.sleep(0.01)
         assert (server.listener._untaken, server.listener._untaken_bytes) == ({}, 0)
+
+
+def test_a_client_that_takes_all_it_asked_for_at_once_keeps_its_connection(monkeypatch):
+    """A batch has the answers ready together, and no client can have taken the first one by then."""
+    monkeypatch.setattr("mlinfer._online._listener.MOST_BYTES_AT_ONCE", 8 * MIB)
+    with wordy().serving(**HERE) as server:
+        long = [("grpc.max_receive_message_length", -1)]
+        with grpc.insecure_channel(server.grpc_address, long) as channel:
+            ask = channel.unary_unary(INFER)
+            calls = [ask.future(wanting(2 * MIB), timeout=20) for _ in range(40)]
+            assert all(len(call.result()) > 2 * MIB for call in calls)
+            # who gives up while his answer waits for its turn leaves nothing behind
+            calls = [ask.future(wanting(2 * MIB), timeout=20) for _ in range(40)]
+            calls[0].result()
+            for call in calls:
+                call.cancel()
+            until = time.monotonic() + 5
+            while server.listener._untaken and time.monotonic() < until:
+                time.sleep(0.01)
+        taking = server.grpc._taking
+        assert (taking._turns, taking._given, server.listener._untaken_bytes) == ({}, {}, 0)

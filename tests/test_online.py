@@ -459,6 +459,33 @@ def test_a_model_that_hangs_now_and_then_holds_up_the_others_ever_more_rarely():
     assert pace.quick(1)
 
 
+def test_a_model_that_is_quick_again_is_known_to_be_before_the_loop_comes_to_its_answers():
+    """It may have thousands of requests to judge by it first, which were refused for what others had taken."""
+    stands, noted = threading.Event(), threading.Event()
+
+    def stand_still(desk, seconds):
+        stands.set()
+        until = time.monotonic() + 5
+        while desk._pace.seconds(1) >= seconds and time.monotonic() < until:
+            time.sleep(0.01)
+        if desk._pace.seconds(1) < seconds:
+            noted.set()
+
+    def slow_at_first(records):
+        if records.column("x")[0].as_py() < 0:
+            time.sleep(0.2)
+        else:
+            desk = server.desk
+            desk._loop.call_soon_threadsafe(stand_still, desk, desk._pace.seconds(1))
+            stands.wait(5)
+        return double(records)
+
+    with pipeline(slow_at_first).serving() as server, httpx.Client(base_url=server.url) as client:
+        for x in (-1.0, -1.0, -1.0, 1.0):
+            assert client.post("/predict", json=row("a", x), timeout=20).json() == {"whose": "a", "y": 2 * x}
+    assert noted.is_set()
+
+
 def test_large_batches_that_take_long_do_not_make_small_ones_suspect():
     pace = Pace()
     for _ in range(50):

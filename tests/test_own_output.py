@@ -17,7 +17,7 @@ from mlinfer.destinations import (
     Tee,
 )
 from mlinfer.hosts import FunctionHost
-from mlinfer.sources import CsvSource, JsonLinesSource, Mapped, ParquetSource
+from mlinfer.sources import CsvSource, JsonLinesSource, Mapped, MemorySource, ParquetSource
 
 HOST = FunctionHost(lambda x: x * 2, {"x": "double"}, {"y": "double"}, "numpy", version="1")
 LINE = '{"x": 1}\n'
@@ -149,3 +149,48 @@ def test_neither_are_rejects_read(inbox):
         ConfigError, match=r"rejects: wanted a place that the source does not read, found .*bad"
     ):
         refused.run()
+
+
+def test_a_link_to_an_output_is_seen_wherever_the_output_lies(inbox, tmp_path):
+    (inbox / "a.jsonl").write_text(LINE)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/b.jsonl").write_text(LINE)
+    replacing = JsonLinesDestination("out/b.jsonl", if_exists="replace")
+    for link, leads, source in (("b.jsonl", "out/b.jsonl", "in"), ("sub", "out", "in/*/*.jsonl")):
+        (inbox / link).symlink_to(tmp_path / leads)
+        with pytest.raises(ConfigError, match=r"destination: wanted a place .* found .*out/b.jsonl"):
+            pipeline(JsonLinesSource(source), replacing).run()
+        assert (tmp_path / "out/b.jsonl").read_text() == LINE
+        (inbox / link).unlink()
+
+
+class MadeUp:
+    """A source with every attribute that somebody asks for, as proxies and mocks have."""
+
+    bounded, resume = True, "seek"
+
+    def __init__(self, source):
+        self._held = source
+
+    def __getattr__(self, name):
+        return MadeUp(self._held) if name == "source" else getattr(self._held, name)
+
+
+class Several(MemoryDestination):
+    """A destination that calls something else so, and knows its path only while it is open."""
+
+    destinations = None
+
+    @property
+    def path(self):
+        raise RuntimeError("not open yet")
+
+
+def test_a_source_that_has_any_attribute_is_used_as_it_is():
+    held = MemorySource(pa.table({"x": [1.0]}))
+    assert pipeline(MadeUp(held), MemoryDestination()).run().delivered == 1
+
+
+def test_a_destination_that_knows_its_path_only_while_it_is_open_may_be_written_to(inbox):
+    (inbox / "a.jsonl").write_text(LINE)
+    assert pipeline(JsonLinesSource("in"), Several()).run().delivered == 1

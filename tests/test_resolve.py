@@ -1,5 +1,7 @@
 """Secrets come from the environment and from files, once, and never show in errors."""
 
+import traceback
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
@@ -145,3 +147,11 @@ def test_a_home_folder_that_nobody_has_is_named():
 def test_what_is_no_path_is_told_in_words_when_a_part_opens(path):
     with pytest.raises(ConfigError, match=rf"wanted a path as text or Path, found {path!r}; write it as"):
         CsvSource(path).partitions()
+
+
+def test_a_secret_in_a_variable_that_should_name_a_path_is_not_shown(monkeypatch):
+    secret = "-----BEGIN PRIVATE KEY-----\n" + "Zm9v" * 90  # longer than a name of a file
+    monkeypatch.setenv("TLS_KEY", secret)
+    with pytest.raises(ConfigError, match=r"\$\{TLS_KEY\}: wanted this to stand for a path") as raised:
+        mlinfer.located("${TLS_KEY}")
+    assert "Zm9v" not in "".join(traceback.format_exception(raised.value))

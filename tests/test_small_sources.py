@@ -78,6 +78,21 @@ def test_what_a_function_returned_is_refused_in_its_place(made):
         IterableSource(made)
 
 
+class ByNumber:
+    """Records that are found by their number, as datasets of torch are: it has no `__iter__`."""
+
+    def __getitem__(self, number):
+        return [[{"x": 1}], [{"x": 2}]][number]
+
+
+def test_what_gives_records_by_their_number_is_gone_through():
+    with IterableSource(ByNumber).open("all", None, X) as reader:
+        assert reader.read(10, 0).records.to_pylist() + reader.read(10, 0).records.to_pylist() == [
+            {"x": 1},
+            {"x": 2},
+        ]
+
+
 async def later():
     yield {"n": [1]}
 

@@ -212,8 +212,7 @@ class InferencePipeline:
         shows without writing: a folder that may not be written to does not.
         """
         plan = self.explain()
-        names = names_of(self.job.source)
-        refuse_own_output(self.job, lambda: names)
+        refuse_own_output(self.job, names_of(self.job.source))
         with open_model(self.job.host) as model:
             demand(self.job, stateful=isinstance(model, Stateful))
             side_schemas = model.side_schemas() if isinstance(model, SideTables) else {}

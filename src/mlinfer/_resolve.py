@@ -36,7 +36,7 @@ def located(path: str | os.PathLike[str]) -> Path:
     relative stays so.
 
     Raises ConfigError: what `resolve` raises; or it is no path, there is no such home folder, or this user may not enter the
-    folders on the way.
+    folders on the way. The message names variables, never what they hold.
 
     >>> import os
     >>> os.environ["MONTH"] = "2024-05"
@@ -57,7 +57,14 @@ def located(path: str | os.PathLike[str]) -> Path:
     except RuntimeError as error:
         msg = f"{text}: wanted a home folder for {found.parts[0]}, found none; write the path in full"
         raise ConfigError(msg) from error
-    expect_reachable(found)
+    try:
+        expect_reachable(found)
+    except ConfigError:
+        if resolved == text:
+            raise
+        # neither here nor in what caused it: a variable may hold a secret where it should hold a path
+        msg = f"{text}: wanted this to stand for a path that this user can follow, found something else; correct it, or let the user into its folders"
+        raise ConfigError(msg) from None
     return found
 
 

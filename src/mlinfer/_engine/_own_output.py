@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections.abc import Callable, Iterable, Iterator
+from inspect import getattr_static
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,44 +15,61 @@ from mlinfer._protocols import FillsFolder
 from mlinfer._resolve import located
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     from mlinfer._engine._job import Job
 
 RUN = re.compile(r"\[\d+:\d+\]\Z")
 """What stands behind the name of a file of which a partition is a part."""
 
 
-def refuse_own_output(job: Job, names: Callable[[], Iterable[str]]) -> None:
-    """Raise ConfigError if the source lists a file that this pipeline writes; `names` lists its partitions.
+def refuse_own_output(job: Job, names: Iterable[str]) -> None:
+    """Raise ConfigError if one of these partitions of the source is a file that this pipeline writes.
 
-    It concerns sources whose partitions are files below a `path`, and outputs there. What is not there yet is not seen: look
-    again whenever the source is listed.
+    It concerns sources whose partitions are files below a `path`. What is not there yet is not seen: look again whenever the
+    source is listed.
     """
-    source: Any = job.source
-    while (inner := getattr(source, "source", None)) is not None:  # what Mapped and its kin hold
-        source = inner
+    source = _innermost(job.source)
     read = _path_of(source)
+    places = (
+        {os.path.realpath(path): (role, part) for path, role, part in _outputs(job)}
+        if read is not None
+        else {}
+    )
+    if read is None or not places:
+        return
+    for file in _files(_root(read), names):
+        folder, name = os.path.split(file)
+        role, part = places.get(file) or places.get(folder) or ("", None)
+        if file in places or (isinstance(part, FillsFolder) and part.owns(name)):
+            msg = (
+                f"{role}: wanted a place that the source does not read, found {file}, which {str(source.path)!r} means, too: "
+                "what is written there would be read in turn; write somewhere else, or let the source read less"
+            )
+            raise ConfigError(msg)
+
+
+def refuse_before_opening(job: Job, names: Callable[[], Iterable[str]]) -> None:
+    """The same before an output is opened, which may empty it: lists the source only where that can matter, for it takes time."""
+    read = _path_of(_innermost(job.source))
     if read is None:
         return
     root = Path(os.path.realpath(_root(read)))
-    places = [found for found in _places(job) if _meet(found[0], root)]
-    for name in names() if places else ():
-        file = Path(os.path.realpath(root if root.is_file() else root / RUN.sub("", name)))
-        for place, role, part in places:
-            if file == place or (
-                file.parent == place and isinstance(part, FillsFolder) and part.owns(file.name)
-            ):
-                msg = (
-                    f"{role}: wanted a place that the source does not read, found {file}, which {str(source.path)!r} means, too: "
-                    "what is written there would be read in turn; write somewhere else, or let the source read less"
-                )
-                raise ConfigError(msg)
+    for path, _, part in _outputs(job):
+        place = Path(os.path.realpath(path))
+        below = place == root or root in place.parents or (root.is_file() and root.parent == place)
+        # a link among the files that are read may lead to it from anywhere
+        if below or (getattr(part, "if_exists", None) == "replace" and place.exists()):
+            refuse_own_output(job, names())
+            return
 
 
-def _meet(place: Path, root: Path) -> bool:
-    """Whether an output may be among the files of a source: most lie elsewhere, and then no file need be looked at."""
-    return place == root or root in place.parents or (root.is_file() and root.parent == place)
+def _innermost(source: Any) -> Any:
+    """What `Mapped` and its kin hold. What makes up attributes as it is asked for them would hold one without end."""
+    while getattr_static(source, "source", None) is not None:
+        inner = source.source
+        if getattr_static(inner, "partitions", None) is None:
+            break
+        source = inner
+    return source
 
 
 def _root(path: Path) -> Path:
@@ -60,7 +79,23 @@ def _root(path: Path) -> Path:
     return path
 
 
-def _places(job: Job) -> Iterator[tuple[Path, str, object]]:
+def _files(root: Path, names: Iterable[str]) -> Iterator[str]:
+    """Where the files really are: of many in one folder only links are followed one by one."""
+    if root.is_file():
+        yield os.path.realpath(root)
+        return
+    folders: dict[str, str] = {}
+    for name in names:
+        whole = os.path.join(root, RUN.sub("", name))  # noqa: PTH118 - a Path of each costs as much as to list them
+        folder, last = os.path.split(whole)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        linked = os.path.islink(whole)  # noqa: PTH114 - likewise
+        yield os.path.realpath(whole) if linked else os.path.join(folders[folder], last)  # noqa: PTH118 - likewise
+
+
+def _outputs(job: Job) -> Iterator[tuple[Path, str, object]]:
+    """Where each output writes, if that is a path, what it is called, and the part."""
     side = ((f"side {name!r}", one) for name, one in job.side.items())
     outputs = [
         ("destination", job.destination),
@@ -69,15 +104,16 @@ def _places(job: Job) -> Iterator[tuple[Path, str, object]]:
         *side,
     ]
     for role, part in outputs:
-        for one in getattr(part, "destinations", (part,)):  # what Tee holds
+        held = getattr(part, "destinations", None)  # what Tee holds
+        for one in held if isinstance(held, tuple | list) else (part,):
             if (path := _path_of(one)) is not None:
-                yield Path(os.path.realpath(path)), role, one
+                yield path, role, one
 
 
 def _path_of(part: object) -> Path | None:
     """Where a part reads or writes; None if it has no `path`, or one that it will complain about itself."""
-    path = getattr(part, "path", None)
     try:
+        path = getattr(part, "path", None)
         return located(path) if isinstance(path, str | os.PathLike) else None
-    except ConfigError:
+    except Exception:  # noqa: BLE001 - a part of others may know its path only while it is open
         return None

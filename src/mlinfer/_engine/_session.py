@@ -14,7 +14,7 @@ from mlinfer._engine._delivery import Delivery, Running
 from mlinfer._engine._fingerprint import beside, fingerprint
 from mlinfer._engine._lane import READ_RECORDS, Lane
 from mlinfer._engine._outputs import Outputs, resume_from, stored
-from mlinfer._engine._own_output import refuse_own_output
+from mlinfer._engine._own_output import refuse_before_opening, refuse_own_output
 from mlinfer._engine._plan import demand
 from mlinfer._engine._pool import Pool, Timed, open_model, shared_cores
 from mlinfer._engine._redelivery import Redelivery
@@ -72,7 +72,7 @@ class Session:
         self._beside = beside(self.job)
         self.fingerprint = fingerprint(self.layout, self._beside)
         side_schemas = models[0].side_schemas() if isinstance(models[0], SideTables) else {}
-        refuse_own_output(self.job, lambda: names_of(self.job.source))
+        refuse_before_opening(self.job, lambda: names_of(self.job.source))
         try:
             self._open_outputs(stack, epochs, side_schemas)
         except ConfigError:
@@ -222,10 +222,10 @@ class Session:
             self._waiting.clear()
 
     def _list_partitions(self) -> None:
-        found = names_of(self.job.source)
-        refuse_own_output(self.job, lambda: set(found) - self._known)
+        found = [name for name in names_of(self.job.source) if name not in self._known]
+        refuse_own_output(self.job, found)
         with self._lock:
-            self._waiting.extend(name for name in found if name not in self._known)
+            self._waiting.extend(found)
             self._known.update(found)
 
     # --- what lanes ask ----------------------------------------------------------------------------------------------

@@ -184,12 +184,22 @@ class Desk:
             self._begun = False
             return
         failpoint("server.dequeue")
-        if not self._elsewhere and self._pace.quick(self._inside):
-            self._done(*self._inferred(asks))
+        rows = self._inside
+        if not self._elsewhere and self._pace.quick(rows):
+            found, seconds = self._inferred(asks)
+            self._done(found, seconds)
+            self._pace.took(rows, seconds)  # only now: nobody should wait for what is noted
             return
         if self._thread is None:
             self._thread = Thread("mlinfer-desk")
-        self._thread.do(lambda: self._loop.call_soon_threadsafe(self._done, *self._inferred(asks)))
+        self._thread.do(lambda: self._infer_there(asks, rows))
+
+    def _infer_there(self, asks: list[Ask], rows: int) -> None:
+        """The same on the thread."""
+        found, seconds = self._inferred(asks)
+        # at once: the loop may have many requests to judge by it before it comes to the answers
+        self._pace.took(rows, seconds)
+        self._loop.call_soon_threadsafe(self._done, found, seconds)
 
     def _take(self) -> list[Ask]:
         taken: list[Ask] = []
@@ -234,7 +244,6 @@ class Desk:
                 some[0].caller.refuse(refusal(answers))
             else:
                 self._hand_out(some, answers)
-        self._pace.took(rows, seconds)  # only now: nobody should wait for what is noted
         self._counts.infer.add(seconds)
         self._counts.batch.add(rows)
         if self._waiting:

@@ -139,8 +139,8 @@ class GrpcServer:
                 listener.rejected(refused)
                 return await context.abort(CODES.get(status, grpc.StatusCode.INTERNAL), _details(refused))  # type: ignore[no-any-return]
             else:
+                await self._taking.give(context, len(found))
                 status = 200
-                self._taking.give(context, len(found))
                 return found
             finally:
                 listener.hold(-held, call_.key)

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlinfer._online._wire import MOST_BYTES_AT_ONCE
+
 if TYPE_CHECKING:
     from mlinfer._online._listener import Listener
 
@@ -17,7 +19,7 @@ _INTERNET = {socket.AF_INET, socket.AF_INET6}
 """gRPC listens on sockets of IPv6 at addresses of IPv4, too."""
 _logger = logging.getLogger("grpc._cython.cygrpc")
 LOOK_SECONDS = 1.0
-"""Between two looks: also how long an answer may wait where too many do."""
+"""Between two looks: also how long an answer may wait where too many do, and for its turn where they are too large."""
 
 
 class Given:
@@ -25,8 +27,8 @@ class Given:
 
     __slots__ = ("peer", "port", "since")
 
-    def __init__(self, peer: str, port: int, since: float) -> None:
-        self.peer, self.port, self.since = peer, port, since
+    def __init__(self, peer: str, port: int) -> None:
+        self.peer, self.port, self.since = peer, port, 0.0
 
     def give_up(self) -> None:
         """Forget it, and all that its connection has."""
@@ -37,29 +39,55 @@ class Taking:
     """What clients have yet to take. Who lets an answer wait too long loses his connection.
 
     gRPC keeps a call, and its answer, as long as the client likes, and knows no way to end it from here but with the
-    connection. The bytes of answers are the listener's to count, together with those over HTTP.
+    connection. The bytes of answers are the listener's to count, together with those over HTTP. Where there is no room for
+    more, an answer waits a moment for those before it to be taken: many that a batch gave at once may have one connection,
+    whose client takes them as fast as it can.
     """
 
     def __init__(self, listener: Listener, most: int) -> None:
         self._listener, self._most = listener, most
         self._given: dict[Given, None] = {}  # the oldest first
+        self._turns: dict[
+            Given, tuple[int, asyncio.Future[None]]
+        ] = {}  # of answers that wait for room, and their bytes
         self._looks = False
         self.port = 0
         _logger.addFilter(_no_parting)
 
-    def give(self, context: Any, size: int) -> None:
-        """Count an answer of so many bytes until its client has it, or has gone."""
-        given = Given(context.peer(), self.port, self._listener.now())
-        self._given[given] = None
+    async def give(self, context: Any, size: int) -> None:
+        """Count an answer of so many bytes until its client has it, or has gone; it may have to wait for its turn."""
+        given = Given(context.peer(), self.port)
         context.add_done_callback(lambda _: self._taken(given))
+        waiting = sum(of for of, _ in self._turns.values())
+        if not self._listener.may_wait(size) and waiting + size <= MOST_BYTES_AT_ONCE:
+            turn = asyncio.get_running_loop().create_future()
+            self._turns[given] = size, turn
+            with suppress(TimeoutError):  # the oldest makes room
+                await asyncio.wait_for(turn, LOOK_SECONDS)
+            if self._turns.pop(given, None) is None:
+                return
+        self._begin(given, size)
+
+    def _begin(self, given: Given, size: int) -> None:
+        given.since = self._listener.now()
+        self._given[given] = None
         self._listener.untaken(given, size)
         if not self._looks:
             self._looks = True
             asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     def _taken(self, given: Given) -> None:
+        self._turns.pop(given, None)
         self._given.pop(given, None)
         self._listener.untaken(given, 0)
+        while self._turns:
+            one, (size, turn) = next(iter(self._turns.items()))
+            if not self._listener.may_wait(size):
+                break
+            del self._turns[one]
+            self._begin(one, size)
+            if not turn.done():
+                turn.set_result(None)
 
     def _look(self) -> None:
         """Part from those who have let an answer wait too long, or where there are too many for a moment."""
@@ -84,7 +112,11 @@ def _no_parting(record: logging.LogRecord) -> bool:
 
 def cut(peers: set[str], port: int) -> None:
     """End the connections of this process between a port of its own and these peers, named as gRPC names them."""
-    for descriptor in Path("/dev/fd").iterdir():
+    try:
+        descriptors = list(Path("/dev/fd").iterdir())
+    except OSError:  # to look takes a descriptor, too, and there may be none left: at the next look
+        return
+    for descriptor in descriptors:
         with suppress(OSError):  # it has just gone, or is no socket, or not a connected one
             _cut(os.dup(int(descriptor.name)), peers, port)
 

@@ -171,6 +171,10 @@ class Listener:
             self._untaken_bytes -= self._untaken.pop(oldest)
             oldest.give_up()
 
+    def may_wait(self, size: int) -> bool:
+        """Whether so many bytes can wait to be taken without anybody having to go."""
+        return not self._untaken or self._untaken_bytes + size <= MOST_BYTES_AT_ONCE
+
     def _has_its_share(self, key: str | None) -> bool:
         """Whether a key has more than half of what is under way, and what is left must do for the others."""
         if key is None or 2 * self._shares[key] <= self._held or not self.routes.shared:

@@ -67,7 +67,7 @@ class IterableSource(DataSource):
         """Begin, or go on behind so many records."""
         seeks = self.resume == "seek"
         made: Any = self.make(after=after or 0) if seeks else self.make()
-        if not isinstance(made, Iterable):
+        if not isinstance(made, Iterable) and not hasattr(made, "__getitem__"):  # as datasets of torch are
             msg = f"IterableSource: wanted a function that yields records, found one that gives {type(made).__name__}; write it with yield, and without async"
             raise ConfigError(msg)
         with ExitStack() as stack:
