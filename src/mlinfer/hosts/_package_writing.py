@@ -107,7 +107,7 @@ def check_free(path: Path, *, replace: bool = False) -> None:
         return
     if os.path.lexists(path):
         found, way = (
-            ("a package", ", or let mlinfer.save(..., replace=True) take its place")
+            ("a package", ", or let mlinfer.save replace it")
             if package
             else ("something", "")
         )
