@@ -249,8 +249,6 @@ def test_only_a_package_can_be_watched_and_replaced(tmp_path: Path) -> None:
 def test_whoever_saves_twice_is_told_of_replace(tmp_path: Path) -> None:
     estimator = LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
     path = mlinfer.save(estimator, tmp_path / "m.mlinfer")
-    with pytest.raises(
-        ConfigError, match=r"found a package there; .* mlinfer.save replace it"
-    ):
+    with pytest.raises(ConfigError, match=r"found a package there; .* mlinfer.save replace it"):
         mlinfer.save(estimator, path)
     mlinfer.save(estimator, path, replace=True)

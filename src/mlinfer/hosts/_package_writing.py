@@ -106,11 +106,7 @@ def check_free(path: Path, *, replace: bool = False) -> None:
     if replace and package:
         return
     if os.path.lexists(path):
-        found, way = (
-            ("a package", ", or let mlinfer.save replace it")
-            if package
-            else ("something", "")
-        )
+        found, way = ("a package", ", or let mlinfer.save replace it") if package else ("something", "")
         msg = f"{path}: wanted a new path for the package, found {found} there; remove it or choose another name{way}"
         raise ConfigError(msg)
 
