@@ -35,8 +35,8 @@ MOST_READING = 32
 MOST_PROBES, PROBE_SECONDS = 4, 1.0
 """The same for messages of probes, which anybody may send: a few bytes, so they have to be there at once."""
 LONGEST_DETAILS = 1000
-LEAVING_SECONDS = 0.2
-"""So long calls are still refused in words, once the server ends."""
+LEAVING_SECONDS, LONGEST_LEAVING_SECONDS = 0.2, 1.0
+"""Once the server ends, calls are still refused in words until so long none has come, or one second is over."""
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -68,6 +68,7 @@ class GrpcServer:
         self.keys: Keys | None = None
         self._server: Any = None
         self._leaving = False
+        self._came = 0  # calls
         self._messages = Messages(MOST_READING, listener.patience.body)
         self._probes = Messages(MOST_PROBES, PROBE_SECONDS)
         self._taking = Taking(listener, MOST_CALLS // 2)
@@ -112,7 +113,10 @@ class GrpcServer:
         patience = self._listener.patience
         self._leaving = True
         # a call that gRPC has taken but not handed over when it stops would get CANCELLED, as if its caller had given up
-        await asyncio.sleep(LEAVING_SECONDS)
+        until, before = self._listener.now() + LONGEST_LEAVING_SECONDS, -1
+        while before != self._came and self._listener.now() < until:  # a slow machine hands them over later
+            before = self._came
+            await asyncio.sleep(LEAVING_SECONDS)
         asyncio.get_running_loop().call_later(patience.stop, self._messages.end)
         await self._server.stop(patience.stop + patience.answer)
 
@@ -125,6 +129,7 @@ class GrpcServer:
 
         async def handler(unread: Any, context: Any) -> bytes:
             del unread
+            self._came += 1
             held = status = 0
             begun, call_ = listener.now(), Call()
             try:
