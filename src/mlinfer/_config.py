@@ -211,7 +211,7 @@ class Definition:
                 found = getattr(found, step)
         except MlinferError:
             raise
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # whatever code of others raises while it is imported
             msg = f"{self.path}: {text} cannot be imported: {plain(in_words(error))}"
             raise ConfigError(msg) from error
         return found

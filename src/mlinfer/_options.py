@@ -55,7 +55,7 @@ def make(factory: Any, options: Mapping[str, Any], where: str, imported: Import)
     except (TypeError, ValueError) as error:
         msg = f"{where}: {plain(str(error))}"
         raise ConfigError(msg) from error
-    except Exception as error:
+    except Exception as error:  # whatever a class of others raises when it is called
         msg = f"{where}: wanted it to be made, found {plain(in_words(error))}"
         raise ConfigError(msg) from error
 

@@ -100,7 +100,7 @@ def _import(role: str, entry: EntryPoint) -> Any:
         return entry.load()
     except MlinferError:
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # whatever a plugin raises while it is imported
         distribution, version = _origin(entry)
         msg = f"{role} {entry.name!r} of {distribution} {version}: importing {entry.value} failed: " + plain(
             in_words(error)

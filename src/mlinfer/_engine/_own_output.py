@@ -111,9 +111,9 @@ def _outputs(job: Job) -> Iterator[tuple[Path, str, object]]:
 
 
 def _path_of(part: object) -> Path | None:
-    """Where a part reads or writes; None if it has no `path`, or one that it will complain about itself."""
+    """Where a part reads or writes; None if it has no `path`, computes it (maybe only while it is open), or will complain about it."""
+    path = getattr_static(part, "path", None)
     try:
-        path = getattr(part, "path", None)
         return located(path) if isinstance(path, str | os.PathLike) else None
-    except Exception:  # noqa: BLE001 - a part of others may know its path only while it is open
+    except ConfigError:  # the part says the same when it is opened
         return None
