@@ -147,7 +147,7 @@ class Connection(asyncio.Protocol):
         self._order = order
         self._holder = order.key.name if order.key is not None else None
         self._held = self._listener.hold(order.length, self._holder)
-        if order.head.waits and len(self._buffer) < order.length:
+        if len(self._buffer) < order.length and order.head.waits:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return True
 

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,8 +41,8 @@ class Form(Protocol):
     def batch(self, asks: Sequence[Ask]) -> Batch:
         """The records of these requests, one after the other, with ids `#0, #1, ...`."""
 
-    def answer(self, answered: Sequence[tuple[Ask, pa.RecordBatch]], records: pa.RecordBatch) -> None:
-        """Give every request its answers; `records` are those of all of them together."""
+    def answer(self, asks: Sequence[Ask], answers: Answers) -> None:
+        """Give every request its answers, which follow each other."""
 
 
 class Caller(Protocol):
@@ -67,15 +66,13 @@ class Caller(Protocol):
 class Ask:
     """Records of one caller, as its form read them."""
 
-    __slots__ = ("abandoned", "caller", "content", "form", "rows", "since", "until", "version")
+    __slots__ = ("abandoned", "caller", "content", "form", "rows", "since", "until")
 
     def __init__(self, form: Form, content: Any, rows: int, caller: Caller) -> None:
         self.form, self.content, self.rows, self.caller = form, content, rows, caller
         self.abandoned = False
         self.since, self.until = 0.0, math.inf
         """When it came to the desk, and when nobody wants its answer any more."""
-        self.version = ""
-        """Of the model that answered."""
 
 
 class Log(Protocol):
@@ -169,8 +166,10 @@ class Desk:
         ahead = queued = self._seconds(self._rows + ask.rows)
         if self._inside:
             ahead += max(0.0, self._pace.seconds(self._inside) - (ask.since - self._entered))
-        alone = self._pace.seconds(min(ask.rows, self._step.max_records))
-        if SLACK * ahead > within or queued - alone > self._patience.queue:
+        if SLACK * ahead > within:
+            raise busy(ahead)
+        most = self._patience.queue
+        if queued > most and queued - self._pace.seconds(min(ask.rows, self._step.max_records)) > most:
             raise busy(ahead)
 
     def close(self) -> None:
@@ -217,11 +216,10 @@ class Desk:
     def _inferred(self, asks: list[Ask]) -> tuple[list[tuple[list[Ask], Answers | Exception]], float]:
         """What becomes of these requests, those of one form together; and the seconds that it took."""
         begin = time.perf_counter()
-        groups = [asks]
-        if len(asks) > 1:
-            asks.sort(key=lambda ask: id(ask.form))
-            groups = [list(group) for _, group in groupby(asks, key=lambda ask: id(ask.form))]
-        found = [one for group in groups for one in self._answers(group)]
+        groups: dict[Form, list[Ask]] = {}
+        for ask in asks:
+            groups.setdefault(ask.form, []).append(ask)
+        found = [one for group in groups.values() for one in self._answers(group)]
         return found, time.perf_counter() - begin
 
     def _answers(self, asks: list[Ask]) -> Iterator[tuple[list[Ask], Answers | Exception]]:
@@ -253,11 +251,8 @@ class Desk:
 
     def _hand_out(self, asks: list[Ask], answers: Answers) -> None:
         """Cut the answers of the batch into those of its requests."""
-        if answers.layout is not None:
-            for ask in asks:
-                ask.version = answers.layout.signature.version
         if not answers.rejects:
-            self._reply(_pieces(asks, answers.batch.records), answers)
+            self._reply(asks, answers)
             return
         bad = in_order(answers)
         reasons = {
@@ -272,43 +267,41 @@ class Desk:
                 rows, kinds, messages = zip(*errors, strict=True)
                 ask.caller.refuse(refusal(RecordErrors(rows, kinds, messages)))
             else:
-                good.append((ask, answers.batch.records.slice(taken, ask.rows)))
+                good.append(ask)
                 spans.append((taken, ask.rows))
             start, taken = end, taken + ask.rows - len(errors)
         if good:
             self._reply(good, _only(answers, spans))
 
-    def _reply(self, good: list[tuple[Ask, pa.RecordBatch]], answers: Answers) -> None:
+    def _reply(self, asks: list[Ask], answers: Answers) -> None:
         """Give every request its answers, and the log all of them; which of the two comes first was decided before."""
         if self._traces:
-            records = traced([ask for ask, _ in good], answers.batch.records)
+            records = traced(asks, answers.batch.records)
             answers = replace(answers, batch=replace(answers.batch, records=records))
         if not self._first:
-            self._give(good, answers.batch.records)
+            self._give(asks, answers)
             self._log(answers)
             return
 
         def stored(refused: Refused | None) -> None:
             with suppress(RuntimeError):  # the loop has ended: whoever asked has gone before
-                self._loop.call_soon_threadsafe(self._stored, good, answers.batch.records, refused)
+                self._loop.call_soon_threadsafe(self._stored, asks, answers, refused)
 
         self._log(answers, stored)
 
-    def _stored(
-        self, good: list[tuple[Ask, pa.RecordBatch]], records: pa.RecordBatch, refused: Refused | None
-    ) -> None:
+    def _stored(self, asks: list[Ask], answers: Answers, refused: Refused | None) -> None:
         if refused is None:
-            self._give(good, records)
+            self._give(asks, answers)
             return
-        for ask, _ in good:
+        for ask in asks:
             ask.caller.refuse(refused)
 
-    def _give(self, good: list[tuple[Ask, pa.RecordBatch]], records: pa.RecordBatch) -> None:
-        self._counts.rows += records.num_rows
+    def _give(self, asks: list[Ask], answers: Answers) -> None:
+        self._counts.rows += len(answers.batch)
         try:
-            good[0][0].form.answer(good, records)
+            asks[0].form.answer(asks, answers)
         except Exception as error:  # noqa: BLE001 - told to the callers as any other failure; the desk goes on
-            for ask, _ in good:
+            for ask in asks:
                 ask.caller.refuse(refusal(error))
 
 
@@ -341,16 +334,6 @@ def _told(error: BaseException) -> Exception:
     told = ComponentError(f"the model raised {type(error).__name__}")
     told.__cause__ = error
     return told
-
-
-def _pieces(asks: Sequence[Ask], records: pa.RecordBatch) -> list[tuple[Ask, pa.RecordBatch]]:
-    if len(asks) == 1:
-        return [(asks[0], records)]
-    pieces, start = [], 0
-    for ask in asks:
-        pieces.append((ask, records.slice(start, ask.rows)))
-        start += ask.rows
-    return pieces
 
 
 def _only(answers: Answers, spans: list[tuple[int, int]]) -> Answers:

@@ -10,9 +10,8 @@ import numpy as np
 
 from mlinfer._online._desk import Ask
 from mlinfer._online._grpc_messages import CLASSES
-from mlinfer._online._oip_tensors import Asked, Tensors
-from mlinfer._online._outputs import Answer, Elements
-from mlinfer._online._routes import path_name
+from mlinfer._online._oip_tensors import Asked, Brought, Tensors, chosen
+from mlinfer._online._outputs import Answer
 from mlinfer._online._tensors import DTYPES, MOST_TENSORS, check_count, check_lengths, check_shape, from_bytes
 from mlinfer._online._wire import Refused
 from mlinfer._text import shown
@@ -35,19 +34,22 @@ class AskedByGrpc(Asked):
 class GrpcTensors(Tensors):
     """Tensors in messages."""
 
-    def read(self, request: Any) -> tuple[AskedByGrpc, int]:
+    def read(self, request: Any) -> tuple[Brought, int]:
         """What a request asks, and about how many records. Raises Refused, RecordErrors."""
         raw = len(request.raw_input_contents) > 0
         columns, rows = self.columns(_inputs(request))
         names = self.names([output.name for output in request.outputs])
-        return AskedByGrpc(columns, request.id or None, names, raw=raw), rows
+        return Brought(columns, AskedByGrpc(request.id or None, names, raw=raw)), rows
 
-    def _answer(self, ask: Ask, asked: Asked, tensors: list[tuple[Answer, list[int], Elements]]) -> None:
-        raw = getattr(asked, "raw", False) or any(one.datatype not in CONTENTS for one, _, _ in tensors)
+    def _answer(self, ask: Ask, version: str, outputs: Sequence[Answer], start: int) -> None:
+        asked: AskedByGrpc = ask.content.asked
+        some = chosen(outputs, asked)
+        raw = asked.raw or any(one.datatype not in CONTENTS for one in some)
         response = CLASSES["ModelInferResponse"](
-            model_name=self.model, model_version=path_name(ask.version), id=asked.id or ""
+            model_name=self.model, model_version=version, id=asked.id or ""
         )
-        for one, shape, elements in tensors:
+        for one in some:
+            shape, elements = one.cut(start, ask.rows)
             output = response.outputs.add(name=one.name, datatype=one.datatype, shape=shape)
             if raw:
                 response.raw_output_contents.append(one.in_bytes(elements))

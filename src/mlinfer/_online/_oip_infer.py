@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from msgspec import UNSET
 
 from mlinfer._arrays import from_floats, from_numpy, masked
@@ -16,7 +17,7 @@ from mlinfer._online._desk import Ask, Desk
 from mlinfer._online._json import BadJson, parse
 from mlinfer._online._numbers import Lifted, lift
 from mlinfer._online._oip_json import Request, Tensor, codec, keys_of
-from mlinfer._online._oip_tensors import Asked, Tensors
+from mlinfer._online._oip_tensors import Asked, Brought, Tensors
 from mlinfer._online._routes import Order
 from mlinfer._online._tensors import DTYPES, MOST_TENSORS, check_count, check_lengths, check_shape, from_bytes
 from mlinfer._online._wire import BINARY, Refused
@@ -25,6 +26,7 @@ from mlinfer._text import shown
 HEADER_LENGTH = "inference-header-content-length"
 _SIZE = re.compile("[0-9]{1,9}")
 _DOUBLES = b'"FP64"'
+_NOTHING = memoryview(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +37,18 @@ class Usual:
     count: int
     tensor: Tensor
     asked: Asked
+    whole: bool
+    """Whether its numbers are, as they come, the only column."""
 
     def again(self, lifted: Lifted) -> bool:
         """Whether another request says the same, of as many numbers."""
         return lifted.text == self.text and lifted.lists == 1 and len(lifted.numbers) == self.count
 
-    def tensors(self, numbers: np.ndarray) -> dict[str, tuple[Sequence[int], Any]]:
-        """Its input with these numbers."""
-        return {self.tensor.name: (self.tensor.shape, numbers)}
+    def columns(self, form: Tensors, numbers: np.ndarray) -> tuple[Sequence[pa.Array | np.ndarray], int]:
+        """What `form` makes of its input with these numbers."""
+        if self.whole:
+            return [numbers], self.tensor.shape[0]
+        return form.columns({self.tensor.name: (self.tensor.shape, numbers)})
 
 
 class Infer:
@@ -61,18 +67,17 @@ class Infer:
         lifted = lift(text, b"data") if _DOUBLES in text else None
         usual = self._usual
         if usual is not None and lifted is not None and not rest and usual.again(lifted):
-            asked, tensors = usual.asked, usual.tensors(lifted.numbers)
+            asked = usual.asked
+            columns, rows = usual.columns(self._form, lifted.numbers)
         else:
-            asked, tensors = self._read(text, rest, lifted)
-        columns, rows = self._form.columns(tensors)
-        mine = Asked(columns, asked.id, asked.outputs, asked.binary)  # a third of what `replace` takes
-        order.ask = Ask(self._form, mine, rows, order)
+            asked, columns, rows = self._read(text, rest, lifted)
+        order.ask = Ask(self._form, Brought(columns, asked), rows, order)
         self._desk.put(order.ask, order.within)
 
     def _read(
         self, text: bytes, rest: memoryview, lifted: Lifted | None
-    ) -> tuple[Asked, dict[str, tuple[Sequence[int], Any]]]:
-        """What a request asks for, and the inputs that it brings; `rest`: the bytes behind its JSON."""
+    ) -> tuple[Asked, Sequence[pa.Array | np.ndarray], int]:
+        """What a request asks for, its columns and their length; `rest`: the bytes behind its JSON."""
         request = None if lifted is None else self._around(lifted)
         numbers = None if lifted is None or request is None else lifted.numbers
         if request is None:
@@ -84,10 +89,12 @@ class Infer:
             _checked(text)  # a text with a colon, or a key twice
         tensors = _tensors(request, rest, numbers)
         names = self._form.names([one.name for one in request.outputs or ()])
-        asked = Asked([], request.id or None, names, request.binary_outputs(names or self._form.outputs))
+        asked = Asked(request.id or None, names, request.binary_outputs(names or self._form.outputs))
+        columns, rows = self._form.columns(tensors)
         if lifted is not None and numbers is not None:
-            self._usual = Usual(lifted.text, len(numbers), request.inputs[0], asked)
-        return asked, tensors
+            whole = len(columns) == 1 and columns[0] is numbers
+            self._usual = Usual(lifted.text, len(numbers), request.inputs[0], asked, whole)
+        return asked, columns, rows
 
     def _around(self, lifted: Lifted) -> Request | None:
         """A request of one input of doubles but for these; None: it is another, or something is wrong, which others can tell."""
@@ -105,7 +112,8 @@ class Infer:
 
 def _parted(order: Order, body: bytes) -> tuple[bytes, memoryview]:
     """The JSON of a request, and the bytes behind it."""
-    length = order.head.headers.get(HEADER_LENGTH)
+    headers = order.head.headers
+    length = headers.get(HEADER_LENGTH)
     if length is not None:
         if len(length) != 1 or not _SIZE.fullmatch(length[0]) or int(length[0]) > len(body):
             raise Refused(
@@ -113,9 +121,9 @@ def _parted(order: Order, body: bytes) -> tuple[bytes, memoryview]:
                 "wanted one Inference-Header-Content-Length, the bytes of the JSON before the tensors",
             )
         return body[: int(length[0])], memoryview(body)[int(length[0]) :]
-    if order.head.one("content-type") == BINARY:
+    if headers.get("content-type") == [BINARY]:
         raise Refused(400, "wanted an Inference-Header-Content-Length with application/octet-stream")
-    return body, memoryview(b"")
+    return body, _NOTHING
 
 
 def _why(text: bytes) -> Refused:

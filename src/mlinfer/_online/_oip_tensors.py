@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from mlinfer._answering import numbered
 from mlinfer._batch import Batch
+from mlinfer._engine import Answers
 from mlinfer._layout import Layout
 from mlinfer._online._desk import Ask
 from mlinfer._online._oip_json import codec
-from mlinfer._online._outputs import Answer, Elements
+from mlinfer._online._outputs import Answer
 from mlinfer._online._routes import path_name
 from mlinfer._online._tensors import Column, Kind
 from mlinfer._online._wire import BINARY, Refused
@@ -23,15 +25,18 @@ from mlinfer._text import shown
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request wants beside the answers: its id echoed, some of the outputs, which of them in binary.
+    """What a request wants beside the answers: its id echoed, some of the outputs, which of them in binary."""
 
-    `columns`: what it brings for each column wanted, in numpy the numbers of a column of just that type, in row-major order.
-    """
-
-    columns: list[pa.Array | np.ndarray]
     id: str | None = None
     outputs: tuple[str, ...] | None = None
     binary: frozenset[str] = frozenset()
+
+
+class Brought(NamedTuple):
+    """What a request brings for each column wanted, in numpy the numbers of a column of just that type, in row-major order."""
+
+    columns: Sequence[pa.Array | np.ndarray]
+    asked: Asked
 
 
 class Tensors:
@@ -90,7 +95,7 @@ class Tensors:
     def arrays(self, asks: Sequence[Ask]) -> Mapping[str, np.ndarray] | None:
         """The columns of all requests, if all of them are numbers in numpy."""
         parts = [ask.content.columns for ask in asks]
-        if not all(isinstance(part, np.ndarray) for columns in parts for part in columns):
+        if not set(map(type, chain.from_iterable(parts))) <= {np.ndarray}:
             return None
         return {
             one.name: one.rows(some)
@@ -113,36 +118,41 @@ class Tensors:
                 raise Refused(400, f"output {shown(name)}: there is no such output; wanted {names}")
         return tuple(asked) if asked else None
 
-    def answer(self, answered: Sequence[tuple[Ask, pa.RecordBatch]], records: pa.RecordBatch) -> None:
+    def answer(self, asks: Sequence[Ask], answers: Answers) -> None:
         """Give every request its tensors, or the reason why its answers are none."""
-        outputs = [Answer(records.column(kind.name), kind) for kind in self._kinds]
+        assert answers.layout is not None  # noqa: S101 - every step says who answered
+        version = path_name(answers.layout.signature.version)
+        outputs = [Answer(answers.batch.records.column(kind.name), kind) for kind in self._kinds]
         start = 0
-        for ask, _ in answered:
-            asked: Asked = ask.content
-            chosen = [one for one in outputs if asked.outputs is None or one.name in asked.outputs]
+        for ask in asks:
             try:
-                self._answer(ask, asked, [(one, *one.cut(start, ask.rows)) for one in chosen])
+                self._answer(ask, version, outputs, start)
             except Refused as refused:
                 ask.caller.refuse(refused)
             start += ask.rows
 
-    def _answer(self, ask: Ask, asked: Asked, tensors: list[tuple[Answer, list[int], Elements]]) -> None:
-        outputs: list[dict[str, Any]] = []
+    def _answer(self, ask: Ask, version: str, outputs: Sequence[Answer], start: int) -> None:
+        asked: Asked = ask.content.asked
+        said: list[dict[str, Any]] = []
         blobs: list[bytes] = []
-        for one, shape, elements in tensors:
+        for one in chosen(outputs, asked):
+            shape, elements = one.cut(start, ask.rows)
             output: dict[str, Any] = {"name": one.name, "shape": shape, "datatype": one.datatype}
             if one.name in asked.binary:
                 blobs.append(one.in_bytes(elements))
                 output["parameters"] = {"binary_data_size": len(blobs[-1])}
             else:
                 output["data"] = one.in_json(elements)
-            outputs.append(output)
-        said = {"model_name": self.model, "model_version": path_name(ask.version)}
-        if asked.id is not None:
-            said["id"] = asked.id
-        text = codec().encode({**said, "outputs": outputs})
+            said.append(output)
+        named = {} if asked.id is None else {"id": asked.id}
+        text = codec().encode({"model_name": self.model, "model_version": version, **named, "outputs": said})
         if not blobs:
             ask.caller.answer(text)
         else:
             more = (f"Inference-Header-Content-Length: {len(text)}",)
             ask.caller.answer(b"".join([text, *blobs]), BINARY, more)
+
+
+def chosen(outputs: Sequence[Answer], asked: Asked) -> Sequence[Answer]:
+    """The outputs that a request wants."""
+    return outputs if asked.outputs is None else [one for one in outputs if one.name in asked.outputs]

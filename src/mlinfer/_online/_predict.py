@@ -15,6 +15,7 @@ import pyarrow.types as pt
 from mlinfer._answering import numbered, rows_batch
 from mlinfer._arrays import from_floats, from_numpy, from_values
 from mlinfer._batch import Batch
+from mlinfer._engine import Answers
 from mlinfer._json_few import json_rows
 from mlinfer._online._bulk import Bulk
 from mlinfer._online._desk import Ask, Desk
@@ -86,11 +87,11 @@ class Rows:
         """Columns, and the rows that fit into none."""
         return rows_batch([row for ask in asks for row in ask.content.structs], self._wanted)
 
-    def answer(self, answered: Sequence[tuple[Ask, pa.RecordBatch]], records: pa.RecordBatch) -> None:
+    def answer(self, asks: Sequence[Ask], answers: Answers) -> None:
         """One object for a single record, a list for a list."""
-        texts = json_rows(records)
+        texts = json_rows(answers.batch.records)
         start = 0
-        for ask, _ in answered:
+        for ask in asks:
             text = texts[start] if ask.content.single else f"[{','.join(texts[start : start + ask.rows])}]"
             start += ask.rows
             ask.caller.answer(text.encode())
