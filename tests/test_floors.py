@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import mlinfer
+
 ROOT = Path(__file__).parents[1] / "src/mlinfer"
 
 # A new module must be put on a floor here and in pyproject.toml's import contract.
@@ -89,6 +91,18 @@ def test_every_import_respects_the_floors():
     assert "_errors" in files, f"nothing was read below {ROOT}"
     complaints = [text for name, tree in files.items() for text in broken(name, tree, set(files))]
     assert not complaints, "\n" + "\n".join(complaints)
+
+
+def test_a_part_takes_what_mlinfer_offers_and_makes_no_copy_of_it():
+    """Two of one kind drift apart: what a part needs and others may need, too, is public."""
+    copies = [
+        f"mlinfer.{name} defines {node.name}"
+        for name, tree in sources().items()
+        for node in tree.body
+        if top(name) in PARTS and isinstance(node, ast.FunctionDef) and node.name in mlinfer.__all__
+        if getattr(mlinfer, node.name).__module__ != f"mlinfer.{name}"
+    ]
+    assert not copies
 
 
 def test_modules_do_not_import_each_other_in_a_circle():
