@@ -88,6 +88,7 @@ def test_a_source_that_keeps_its_promises_runs():
         (Source(names=[1]), r"partitions\(\) to give a list of names, found \[1\]"),
         (Source(known={"x": "double"}), r"schema\(\) to give a pyarrow.Schema or None, found dict"),
         (Source(resume="seeks"), "resume to be 'seek', 'acknowledge' or 'none', found 'seeks'"),
+        (Source(resume=["seek"]), r"resume to be 'seek', 'acknowledge' or 'none', found \['seek'\]"),
         (Source(opened=[]), r"open\(\) to give a context manager .*, found list"),
     ],
 )

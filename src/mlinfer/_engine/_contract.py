@@ -31,6 +31,14 @@ def names_of(source: DataSource) -> list[str]:
     return names
 
 
+def check_resume(source: DataSource) -> None:
+    """Raise ComponentError for a source that does not say what a restart can do: the guarantee rests on it."""
+    if source.resume not in ("seek", "acknowledge", "none"):
+        raise _breach(
+            source, f"resume to be 'seek', 'acknowledge' or 'none', found {shown(source.resume, 80)}"
+        )
+
+
 def check_schema(schema: object, source: DataSource) -> None:
     """Raise ComponentError for what is neither a schema nor None."""
     if not isinstance(schema, pa.Schema | None):
