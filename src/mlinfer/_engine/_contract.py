@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from mlinfer._batch import Batch
+from mlinfer._batch import Batch, RecordIds
 from mlinfer._errors import ComponentError
 from mlinfer._protocols import Resumes
 from mlinfer._signature import Signature
@@ -58,6 +58,9 @@ def check_batch(batch: Any, partition: str, source: DataSource) -> None:
         )
     if batch.position is None and source.resume == "seek":
         raise _breach(source, "the position behind each batch, as resume='seek' says, found None")
+    if not isinstance(batch.ids, RecordIds):
+        raise _breach(source, f"RecordIds for the ids of a batch, found {type(batch.ids).__name__}")
+    batch.ids.expect(len(batch), type(source).__name__)
 
 
 def check_positions(positions: Mapping[str, object]) -> None:
