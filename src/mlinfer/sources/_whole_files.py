@@ -82,6 +82,10 @@ class FilesSource(DataSource):
         self._list()
         return ("files",)
 
+    def file_names(self) -> Iterable[str]:
+        """All files that it reads."""
+        return self._list()
+
     def remaining(self, partition: str, after: Position | None) -> int:  # noqa: ARG002 - there is one partition
         """The number of files that sort behind the position."""
         return len(_behind(self._list(), after))
