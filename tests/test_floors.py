@@ -64,7 +64,17 @@ FLOORS = [
     # 3: the loop
     ["_engine"],
     # 4: what a user's definition becomes
-    ["_answering", "_config", "_online", "_options", "_pipeline", "_preview", "_registry", "_replay"],
+    [
+        "_answering",
+        "_checking",
+        "_config",
+        "_online",
+        "_options",
+        "_pipeline",
+        "_preview",
+        "_registry",
+        "_replay",
+    ],
     # 5: the ways in
     ["_cli", "_demo", "__main__"],
 ]

@@ -77,6 +77,15 @@ class Counts(Protocol):
 
 
 @runtime_checkable
+class Computes(Protocol):
+    """A DataSource's power: to name the functions that its records go through, so that a change of them is noticed."""
+
+    def computed_by(self) -> Sequence[Callable[..., Any]]:
+        """The functions, in the order in which they are applied."""
+        ...
+
+
+@runtime_checkable
 class ReadsFiles(Protocol):
     """A DataSource's power: to say which files below its `path` it reads, where these are not its partitions."""
 
@@ -305,15 +314,6 @@ class DataDestination(Protocol):
 
         Raises ConfigError when what is there has another schema or another origin.
         """
-        ...
-
-
-@runtime_checkable
-class Computes(Protocol):
-    """A DataSource's power: to name the functions that its records go through, so that a change of them is noticed."""
-
-    def computed_by(self) -> Sequence[Callable[..., Any]]:
-        """The functions, in the order in which they are applied."""
         ...
 
 
