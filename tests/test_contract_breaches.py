@@ -1,7 +1,8 @@
 """A part that hands over something else than its protocol says is named: nothing is promised on top of it."""
 
+import sqlite3
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from mlinfer import (
     EndOfInput,
     Host,
     InferencePipeline,
+    RecordIds,
     Signature,
 )
 from mlinfer.destinations import MemoryDestination, SqlDestination
@@ -82,18 +84,45 @@ def test_a_source_that_keeps_its_promises_runs():
         (Source(Batch(pa.table({"x": [1.0]}), "p", 1)), r"read\(\) to give .*, found a Batch of Table"),
         (Source(Batch(RECORDS, "q", 1)), "a batch of the partition 'p', found one of 'q'"),
         (Source(Batch(RECORDS, "p", None)), "the position behind each batch, as resume='seek' says, found N"),
+        (
+            Source(Batch(RECORDS, "p", 1, pa.array(["a", "b"]))),
+            "RecordIds for the ids of a batch, found StringArray",
+        ),
+        (
+            Source(Batch(RECORDS, "p", 1, RecordIds.ordinals("p", 0, 3))),
+            "an id for each of the 2 records .* found 3 ids",
+        ),
+        (
+            Source(Batch(RECORDS, "p", 1, RecordIds.of(pa.array(["a"])))),
+            "an id for each of the 2 records .* found 1 ids",
+        ),
         (Source(names=["p", "q", "p"]), "each partition to be listed once, found p again"),
         (Source(names="p"), r"partitions\(\) to give a list of names, found 'p'"),
         (Source(names=None), r"partitions\(\) to give a list of names, found None"),
         (Source(names=[1]), r"partitions\(\) to give a list of names, found \[1\]"),
         (Source(known={"x": "double"}), r"schema\(\) to give a pyarrow.Schema or None, found dict"),
         (Source(resume="seeks"), "resume to be 'seek', 'acknowledge' or 'none', found 'seeks'"),
+        (Source(resume=["seek"]), r"resume to be 'seek', 'acknowledge' or 'none', found \['seek'\]"),
         (Source(opened=[]), r"open\(\) to give a context manager .*, found list"),
     ],
 )
 def test_a_source_that_breaks_one_is_named(source, said):
     with pytest.raises(ComponentError, match=rf"Source: wanted {said}"):
         run(source)
+
+
+def test_too_few_ids_are_the_sources_fault_also_where_they_are_made_late(tmp_path):
+    ids = RecordIds(lambda: pa.array(["a"]))
+    keyed = SqlDestination(f"sqlite:///{tmp_path}/a.db", "t", key="record_id")
+    pipeline = InferencePipeline(
+        Source(Batch(RECORDS, "p", 1, ids)), HOST, keyed, name="p", lineage=["record_id"]
+    )
+    with pytest.raises(
+        ComponentError, match=r"Source: wanted an id for each of the 2 records .* found 1 ids"
+    ):
+        pipeline.run()
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM t").fetchall() == [(0,)]
 
 
 @pytest.mark.parametrize("position", [{1: 2}, {"at": {1, 2}}, b"1", [np.int64(3)], object()])

@@ -134,7 +134,7 @@ def test_of_answers_over_grpc_that_nobody_takes_so_many_bytes_wait_and_no_more(m
 
 
 def test_an_answer_over_grpc_is_waited_for_so_long(monkeypatch, caplog):
-    monkeypatch.setattr("mlinfer._online._grpc_taking.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("mlinfer._online._grpc_taking.TURN_SECONDS", 0.05)
     with (
         serving(wordy().job, Serving("127.0.0.1:0", **HERE), Patience(taking=1)) as server,
         Hoarder(server.grpc_address) as one,
@@ -152,7 +152,7 @@ def test_an_answer_over_grpc_is_waited_for_so_long(monkeypatch, caplog):
 
 
 def test_where_no_file_can_be_opened_for_a_moment_the_next_look_ends_what_waits(monkeypatch):
-    monkeypatch.setattr("mlinfer._online._grpc_taking.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("mlinfer._online._grpc_taking.TURN_SECONDS", 0.05)
     looked, listed = [], Path.iterdir
 
     def full(path):

@@ -228,7 +228,7 @@ def texts(destination):
 
 def test_what_waits_for_the_log_is_bounded_in_bytes(monkeypatch):
     """The destination stands still: answers are kept for it up to the bound, and counted beyond it."""
-    monkeypatch.setattr("mlinfer._online._backlog.MOST_BYTES", 5 * MEBIBYTE + 1000)
+    monkeypatch.setattr("mlinfer._online._backlog.MOST_WAITING_BYTES", 5 * MEBIBYTE + 1000)
     begun, go = threading.Event(), threading.Event()
 
     def gate(_):
@@ -248,7 +248,7 @@ def test_what_waits_for_the_log_is_bounded_in_bytes(monkeypatch):
 
 
 def test_a_workers_answers_wait_for_its_parent_in_the_same_room(monkeypatch):
-    monkeypatch.setattr("mlinfer._online._backlog.MOST_BYTES", 5 * MEBIBYTE + 1000)
+    monkeypatch.setattr("mlinfer._online._backlog.MOST_WAITING_BYTES", 5 * MEBIBYTE + 1000)
     begun, go, said, told = threading.Event(), threading.Event(), [], []
 
     class Line:

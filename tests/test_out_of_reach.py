@@ -147,3 +147,12 @@ def test_a_place_is_refused_before_a_fit_for_all_that_save_would_refuse_behind_i
             with pytest.raises(ConfigError, match=found):
                 ask(place)
     assert expect_place(tmp_path / "new.mlinfer") is None
+
+
+def test_a_place_is_asked_about_in_all_spellings_that_save_takes(tmp_path, monkeypatch):
+    (tmp_path / "m.mlinfer").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MODELS", str(tmp_path))
+    for place in (str(tmp_path / "m.mlinfer"), "~/m.mlinfer", "${MODELS}/m.mlinfer"):
+        with pytest.raises(ConfigError, match="wanted a new path for the package, found something there"):
+            expect_place(place)

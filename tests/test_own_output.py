@@ -17,7 +17,7 @@ from mlinfer.destinations import (
     Tee,
 )
 from mlinfer.hosts import FunctionHost
-from mlinfer.sources import CsvSource, JsonLinesSource, Mapped, MemorySource, ParquetSource
+from mlinfer.sources import CsvSource, FilesSource, JsonLinesSource, Mapped, MemorySource, ParquetSource
 
 HOST = FunctionHost(lambda x: x * 2, {"x": "double"}, {"y": "double"}, "numpy", version="1")
 LINE = '{"x": 1}\n'
@@ -138,6 +138,41 @@ def test_a_stranger_says_which_files_of_a_folder_are_its_own(inbox):
     with pytest.raises(ConfigError, match=r"destination: wanted .*, found .*answers-0.jsonl, which .* means"):
         filled.run()
     assert (inbox / "answers-0.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_answers_among_the_whole_files_that_are_read_are_not_read_in_turn(inbox, wrapped):
+    (inbox / "a.jpg").write_bytes(b"picture")
+    sizes = FunctionHost(lambda size: size, {"size": "double"}, {"y": "double"}, "numpy", version="1")
+
+    def judge(path, out):
+        source = Mapped(FilesSource(path), same, reads=["size"]) if wrapped else FilesSource(path)
+        return InferencePipeline(source, sizes, JsonLinesDestination(out), name="p")
+
+    for _ in range(2):
+        with pytest.raises(
+            ConfigError, match=r"destination: wanted .*, found .*out.jsonl, which .* means, too"
+        ):
+            judge("in", "in/out.jsonl").run()
+    assert (inbox / "out.jsonl").read_text() == ""
+    assert judge("in/*.jpg", "in/other.jsonl").run().delivered == 1  # nothing of it is read
+
+
+def test_whole_files_are_not_emptied_by_their_own_answers(inbox):
+    (inbox / "a.jsonl").write_text(LINE)
+    source, sizes = (
+        FilesSource("in"),
+        FunctionHost(lambda size: size, {"size": "double"}, {"y": "double"}, "numpy", version="1"),
+    )
+    refused = InferencePipeline(
+        source, sizes, JsonLinesDestination("in/a.jsonl", if_exists="replace"), name="p"
+    )
+    for ask in (refused.check, refused.run):
+        with pytest.raises(
+            ConfigError, match=r"destination: wanted .*, found .*a.jsonl, which 'in' means, too"
+        ):
+            ask()
+    assert (inbox / "a.jsonl").read_text() == LINE
 
 
 def test_neither_are_rejects_read(inbox):

@@ -420,7 +420,7 @@ def GREY_SUM(x):  # noqa: N802 - a recipe
 
 
 def test_many_large_pictures_are_taken_a_few_at_a_time(monkeypatch):
-    monkeypatch.setattr("mlinfer.hosts._pictures.MOST_BYTES", 3 * 64 * 8)
+    monkeypatch.setattr("mlinfer.hosts._pictures.MOST_FLOAT_BYTES", 3 * 64 * 8)
     with InferencePipeline(MemorySource([]), Chain(GREY, GREY_SUM), MemoryDestination()) as pipeline:
         found = pipeline.infer({"bytes": [digit(n) for n in range(20)]})
     assert found["sum"].to_pylist() == DIGITS.data[:20].sum(1).tolist()

@@ -28,9 +28,9 @@ from mlinfer import (
     TransientError,
 )
 from mlinfer.destinations import MemoryDestination, SqlDestination
-from mlinfer.destinations import _sqlite as dialect
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
+from mlinfer.sql import sqlite_trouble
 
 SCHEMA = pa.schema([("id", pa.int64()), ("y", pa.float64())])
 
@@ -350,7 +350,7 @@ def test_nan_where_the_table_wants_a_number_is_a_reject_not_a_null(path):
 
 
 def test_a_database_that_stays_locked_is_a_transient_failure(path, monkeypatch):
-    monkeypatch.setattr(dialect, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("mlinfer.sql.BUSY_SECONDS", 0.01)
     with (
         to(path).open(SCHEMA, Scope("p")) as writer,
         closing(sqlite3.connect(path, isolation_level=None)) as other,
@@ -376,7 +376,7 @@ def test_a_full_disk_is_an_error_of_this_part_and_stores_nothing(path):
 def test_an_error_of_the_disk_says_what_to_do(path):
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode, error.sqlite_errorname = 778, "SQLITE_IOERR_WRITE"
-    told = dialect.Sqlite(path).trouble(error)
+    told = sqlite_trouble(path, error)
     assert isinstance(told, ComponentError)
     assert str(told).endswith(
         "(SQLITE_IOERR_WRITE); make room or mend the disk, then run the pipeline again: what was committed is safe"

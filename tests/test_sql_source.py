@@ -23,7 +23,6 @@ from mlinfer import (
 from mlinfer.destinations import SqlDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import SqlSource
-from mlinfer.sources import _sqlite as opening
 
 
 @pytest.fixture
@@ -257,7 +256,7 @@ def test_a_missing_file_is_named_and_not_made(path):
 
 
 def test_a_locked_database_is_a_transient_failure(path, monkeypatch):
-    monkeypatch.setattr(opening, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("mlinfer.sql.BUSY_SECONDS", 0.01)
     numbers(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -367,6 +366,6 @@ def test_a_pipeline_reads_and_writes_one_database_exactly_once(path):
 
 @pytest.mark.parametrize("password", ["hunter2", "hun/ter2", "hun@ter2", "hun?ter2", "a@b/hunter2?c"])
 def test_no_message_holds_a_password(password):
-    with pytest.raises(ConfigError, match="the only kind that SqlSource reads") as caught:
+    with pytest.raises(ConfigError, match="the path of an SQLite file") as caught:
         SqlSource(f"postgresql://me:{password}@host/db", "SELECT 1").describe()
     assert "ter2" not in str(caught.value)

@@ -7,6 +7,7 @@ from mlinfer import _starting, _system  # noqa: F401 - before anything that Wind
 # isort: split
 from mlinfer._arrays import as_column, as_numpy
 from mlinfer._batch import BadRecord, Batch, Position, RecordIds
+from mlinfer._casts import is_bytes, is_list, is_text
 from mlinfer._checkpoint import Checkpoint
 from mlinfer._conform import conform
 from mlinfer._engine import Batching, Budget, Plan, Stop, Workers
@@ -58,6 +59,7 @@ from mlinfer._protocols import (
     Prunes,
     Reader,
     ReadsBack,
+    ReadsFiles,
     Remembers,
     Renews,
     Resumes,
@@ -129,6 +131,7 @@ __all__ = [
     "Prunes",
     "Reader",
     "ReadsBack",
+    "ReadsFiles",
     "RecordErrors",
     "RecordIds",
     "RecordsRejected",
@@ -157,6 +160,9 @@ __all__ = [
     "failpoint",
     "finite",
     "host",
+    "is_bytes",
+    "is_list",
+    "is_text",
     "json_objects",
     "json_texts",
     "load_pipeline",

@@ -25,24 +25,28 @@ class RecordIds:
     An id is stable: it is the same when the record is delivered again and it does not depend on batch size.
     """
 
-    __slots__ = ("_made", "_make", "_numbered")
+    __slots__ = ("_count", "_expected", "_made", "_make", "_numbered")
 
     def __init__(self, make: Callable[[], pa.Array]) -> None:
         self._make = make
         self._made: pa.Array | None = None
         self._numbered: tuple[str, int, int] | None = None
+        self._count: int | None = None
+        self._expected: tuple[int, str] | None = None
 
     @classmethod
     def ordinals(cls, partition: str, start: int, count: int) -> RecordIds:
         """`partition#ordinal`, for sources whose records have no name of their own."""
         ids = cls(lambda: _numbered(partition, np.arange(start, start + count)))
-        ids._numbered = (partition, start, start + count)
+        ids._numbered, ids._count = (partition, start, start + count), count
         return ids
 
     @classmethod
     def of(cls, array: pa.Array) -> RecordIds:
         """Ids that are there already, as strings or anything that casts to strings."""
-        return cls(lambda: array.cast(pa.string()))
+        ids = cls(lambda: array.cast(pa.string()))
+        ids._count = len(array)
+        return ids
 
     @classmethod
     def joined(cls, parts: Sequence[RecordIds]) -> RecordIds:
@@ -60,8 +64,23 @@ class RecordIds:
     def array(self) -> pa.Array:
         """The ids as an Arrow string array, one per record."""
         if self._made is None:
-            self._made = self._make()
+            made = self._make()
+            self._count = len(made)
+            self._check()
+            self._made = made
         return self._made
+
+    def expect(self, count: int, who: str) -> None:
+        """Raise ComponentError if these are not the ids of so many records: at once if that is known, else when they are made."""
+        self._expected = count, who
+        self._check()
+
+    def _check(self) -> None:
+        if self._expected is None or self._count is None or self._count == self._expected[0]:
+            return
+        count, who = self._expected
+        msg = f"{who}: wanted an id for each of the {count} records of a batch, found {self._count} ids; correct the part"
+        raise ComponentError(msg)
 
     def filter(self, mask: pa.Array) -> RecordIds:
         """The ids of the records for which the mask is true."""

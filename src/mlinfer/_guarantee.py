@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from mlinfer._errors import ComponentError, ConfigError, GuaranteeError
+from mlinfer._errors import ConfigError, GuaranteeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,9 +66,6 @@ def guarantee(
     `outputs` maps `main`, `rejects` and `side/NAME` to their destinations. `keeps_progress`: a restart knows how far it
     came (the main destination or a checkpoint stores it). `stateful`: the host has memory.
     """
-    if source.resume not in {"seek", "acknowledge", "none"}:
-        msg = f"{type(source).__name__}: wanted resume to be 'seek', 'acknowledge' or 'none', found {source.resume!r}; correct the part"
-        raise ComponentError(msg)
     main = outputs["main"]
     found = [
         _of(

@@ -5,38 +5,32 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import pyarrow as pa
 
 from mlinfer._answering import Answering, answer
+from mlinfer._checking import checked, planned
 from mlinfer._engine import (
     Batching,
     Budget,
     Job,
     LocalEngine,
     OnChange,
-    Outputs,
     Plan,
     Stop,
     Until,
     Workers,
-    demand,
-    names_of,
     open_model,
-    refuse_own_output,
     stopping_on_signals,
 )
 from mlinfer._errors import ConfigError
-from mlinfer._guarantee import Level
 from mlinfer._layout import Keep
 from mlinfer._preview import preview
-from mlinfer._protocols import DataDestination, DataSource, Explains, Host, Scope, SideTables, Stateful
+from mlinfer._protocols import DataDestination, DataSource, Host
 from mlinfer._replay import Choice, open_rejects, replay_of
 from mlinfer._retry import Retry
 from mlinfer._tabular import is_matrix, is_rows, narrowed, to_arrow
-from mlinfer._watching import watches
 
 if TYPE_CHECKING:
     from mlinfer._checkpoint import Checkpoint
@@ -115,12 +109,6 @@ class InferencePipeline:
         observers: tuple[object, ...] | list[object] = (),
         engine: LocalEngine | None = None,
     ) -> None:
-        if require is not None:
-            Level.named(require)
-        if on_change not in {"stop", "continue", "restart"}:
-            msg = f"on_change: wanted 'stop', 'continue' or 'restart', found {on_change!r}"
-            raise ConfigError(msg)
-        _check_timeout(timeout)
         _check_objects(engine, observers)
         self.job = Job(
             source=source, host=host, destination=destination, name=name, keep=keep, columns=_copied(columns),
@@ -185,25 +173,7 @@ class InferencePipeline:
 
     def explain(self) -> Plan:
         """The plan: columns read, model, output schema, guarantee and why. Loads the model, writes nothing."""
-        with open_model(self.job.host) as model:
-            layout = self.job.lay_out(model.signature)
-            found = demand(replace(self.job, require=None), stateful=isinstance(model, Stateful))
-            runs = tuple(model.explain()) if isinstance(model, Explains) else ()
-        job = self.job
-        if watches(job.host):
-            runs = (
-                *runs,
-                "watched: newer versions take over between two batches; a run goes on behind what older ones answered",
-            )
-        return Plan(
-            job.name or "unnamed",
-            repr(job.source),
-            repr(job.host),
-            repr(job.destination),
-            layout,
-            found,
-            runs,
-        )
+        return planned(self.job)
 
     def check(self) -> Plan:
         """Look at everything a run would open, and open nothing for writing; no record moves.
@@ -211,15 +181,7 @@ class InferencePipeline:
         Raises ConfigError (or one of its kinds) for the first thing that would stop a run before its first record, as far as that
         shows without writing: a folder that may not be written to does not.
         """
-        plan = self.explain()
-        refuse_own_output(self.job, names_of(self.job.source))
-        with open_model(self.job.host) as model:
-            demand(self.job, stateful=isinstance(model, Stateful))
-            side_schemas = model.side_schemas() if isinstance(model, SideTables) else {}
-            scope = Scope(self.job.name or "", read_only=True)
-            with Outputs(self.job, scope, {}) as outputs:
-                outputs.open(plan.layout.output, side_schemas)
-        return plan
+        return checked(self.job)
 
     def preview(self, records: int = 10) -> pa.Table:
         """Answers for the first records of the source; nothing is delivered and no progress is kept.
@@ -336,12 +298,6 @@ def _workers(asked: int | Workers | None) -> Workers:
         msg = f'workers: wanted a number of threads, or Workers(n, "process"), found {asked!r}'
         raise ConfigError(msg)
     return asked if isinstance(asked, Workers) else Workers(1 if asked is None else asked)
-
-
-def _check_timeout(timeout: object) -> None:
-    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
-        msg = f"timeout: wanted a positive number of seconds, found {timeout!r}"
-        raise ConfigError(msg)
 
 
 def _check_objects(engine: object, observers: object) -> None:

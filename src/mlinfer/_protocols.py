@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
 
@@ -73,6 +73,24 @@ class Counts(Protocol):
 
     def remaining(self, partition: str, after: Position | None) -> int | None:
         """The number of records behind `after` in a partition, bad ones included; None if it is not cheap to know."""
+        ...
+
+
+@runtime_checkable
+class Computes(Protocol):
+    """A DataSource's power: to name the functions that its records go through, so that a change of them is noticed."""
+
+    def computed_by(self) -> Sequence[Callable[..., Any]]:
+        """The functions, in the order in which they are applied."""
+        ...
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A DataSource's power: to say which files below its `path` it reads, where these are not its partitions."""
+
+    def file_names(self) -> Iterable[str]:
+        """Those that are there now, named by their paths below the part of `path` that holds no wildcard."""
         ...
 
 
@@ -296,15 +314,6 @@ class DataDestination(Protocol):
 
         Raises ConfigError when what is there has another schema or another origin.
         """
-        ...
-
-
-@runtime_checkable
-class Computes(Protocol):
-    """A DataSource's power: to name the functions that its records go through, so that a change of them is noticed."""
-
-    def computed_by(self) -> Sequence[Callable[..., Any]]:
-        """The functions, in the order in which they are applied."""
         ...
 
 

@@ -14,7 +14,7 @@ from mlinfer._protocols import Exemplifies, Host, Model
 if TYPE_CHECKING:
     from mlinfer._signature import Signature
 
-LOOK_SECONDS = 0.25
+NEWER_SECONDS = 0.25
 
 
 def watches(host: Host) -> bool:
@@ -71,7 +71,7 @@ class Watch:
             self._thread.join()
 
     def _work(self) -> None:
-        while not self._ended.wait(LOOK_SECONDS):
+        while not self._ended.wait(NEWER_SECONDS):
             found = self._stamp()
             if found is None or found == self._seen:
                 continue

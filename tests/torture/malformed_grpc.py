@@ -17,7 +17,7 @@ CONTENTS = {
     "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
 }  # fmt: skip
 REFUSALS = {"INVALID_ARGUMENT", "NOT_FOUND"}
-MOST_BYTES = 4 * 2**20
+MOST_MESSAGE_BYTES = 4 * 2**20
 
 
 def over_grpc(seed, requests):
@@ -103,7 +103,7 @@ def _owed(name, data):
         CLASSES,
     )  # the classes are protobuf's own, made of a description
 
-    if len(data) > MOST_BYTES:
+    if len(data) > MOST_MESSAGE_BYTES:
         return TOO_MUCH
     if f"{name}Request" not in CLASSES:
         return UNKNOWN
@@ -257,7 +257,7 @@ def huge(dice):
             request.SerializeToString() + b"\x3a\xff\xff\xff\xff\x0f",
         )  # bytes of 4 GB, promised
     else:
-        return "ModelInfer", b"\0" * (MOST_BYTES + 2**20)
+        return "ModelInfer", b"\0" * (MOST_MESSAGE_BYTES + 2**20)
     return "ModelInfer", request.SerializeToString()
 
 

@@ -18,7 +18,7 @@ from mlinfer._events import RunEnded, RunStarted, observer
 
 SECONDS = 10
 MOST_CONNECTIONS = 64
-MOST_BYTES = 1 << 20
+MOST_BODY_BYTES = 1 << 20
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 HEADERS = {
     "Cache-Control": "no-store",
@@ -219,7 +219,7 @@ class Answer(BaseHTTPRequestHandler):
             or not lengths[0].isdigit()
         ):
             return 411, TEXT, b"wanted one Content-Length\n"
-        if len(lengths[0]) > len(str(MOST_BYTES)) or int(lengths[0]) > MOST_BYTES:
+        if len(lengths[0]) > len(str(MOST_BODY_BYTES)) or int(lengths[0]) > MOST_BODY_BYTES:
             return 413, TEXT, b"too large\n"
         return self.rfile.read(int(lengths[0]))
 

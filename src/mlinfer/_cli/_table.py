@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mlinfer._casts import is_number
 from mlinfer._text import plain
 
 WIDEST_CELL = 60
@@ -29,7 +30,7 @@ def rendered(table: pa.Table, width: int | None = None) -> str:
     lines = []
     for row in range(table.num_rows + 1):
         cells = [
-            _padded(column[row], widths[n], right=_is_number(table.field(n).type))
+            _padded(column[row], widths[n], right=is_number(table.field(n).type))
             for n, column in enumerate(columns[:shown])
         ]
         lines.append(GAP.join(cells).rstrip())
@@ -86,7 +87,3 @@ def _width(text: str) -> int:
         if text.isascii()
         else sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
     )
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))

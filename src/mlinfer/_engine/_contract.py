@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from mlinfer._batch import Batch
+from mlinfer._batch import Batch, RecordIds
 from mlinfer._errors import ComponentError
 from mlinfer._protocols import Resumes
 from mlinfer._signature import Signature
@@ -31,6 +31,14 @@ def names_of(source: DataSource) -> list[str]:
     return names
 
 
+def check_resume(source: DataSource) -> None:
+    """Raise ComponentError for a source that does not say what a restart can do: the guarantee rests on it."""
+    if source.resume not in ("seek", "acknowledge", "none"):
+        raise _breach(
+            source, f"resume to be 'seek', 'acknowledge' or 'none', found {shown(source.resume, 80)}"
+        )
+
+
 def check_schema(schema: object, source: DataSource) -> None:
     """Raise ComponentError for what is neither a schema nor None."""
     if not isinstance(schema, pa.Schema | None):
@@ -50,6 +58,9 @@ def check_batch(batch: Any, partition: str, source: DataSource) -> None:
         )
     if batch.position is None and source.resume == "seek":
         raise _breach(source, "the position behind each batch, as resume='seek' says, found None")
+    if not isinstance(batch.ids, RecordIds):
+        raise _breach(source, f"RecordIds for the ids of a batch, found {type(batch.ids).__name__}")
+    batch.ids.expect(len(batch), type(source).__name__)
 
 
 def check_positions(positions: Mapping[str, object]) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 from mlinfer._checkpoint import Checkpoint
 from mlinfer._engine._contract import check_schema
 from mlinfer._errors import ConfigError
+from mlinfer._guarantee import Level
 from mlinfer._layout import Keep, Layout, lay_out
 from mlinfer._protocols import DataDestination, DataSource, Host
 from mlinfer._retry import Retry
@@ -123,6 +124,18 @@ class Job:
         if self.name is not None and any("\ud800" <= char <= "\udfff" for char in self.name):
             msg = f"name: wanted a text that UTF-8 can hold, found {self.name!r}"
             raise ConfigError(msg)
+        if self.require is not None:
+            Level.named(self.require)
+        if self.on_change not in ("stop", "continue", "restart"):
+            msg = f"on_change: wanted 'stop', 'continue' or 'restart', found {self.on_change!r}"
+            raise ConfigError(msg)
+        limit: object = self.timeout
+        if limit is not None and not (isinstance(limit, int | float) and limit > 0):
+            msg = f"timeout: wanted a positive number of seconds, found {limit!r}"
+            raise ConfigError(msg)
+        self._check_parts()
+
+    def _check_parts(self) -> None:
         rejects = [] if self.rejects is None else [("destination", self.rejects)]
         side = [("destination", one) for one in self.side.values()]
         main = [("source", self.source), ("host", self.host), ("destination", self.destination)]

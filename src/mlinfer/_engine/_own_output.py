@@ -5,13 +5,13 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from inspect import getattr_static
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlinfer._errors import ConfigError
-from mlinfer._protocols import FillsFolder
+from mlinfer._protocols import FillsFolder, ReadsFiles
 from mlinfer._resolve import located
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ RUN = re.compile(r"\[\d+:\d+\]\Z")
 """What stands behind the name of a file of which a partition is a part."""
 
 
-def refuse_own_output(job: Job, names: Iterable[str]) -> None:
+def refuse_own_output(job: Job, names: Collection[str]) -> None:
     """Raise ConfigError if one of these partitions of the source is a file that this pipeline writes.
 
-    It concerns sources whose partitions are files below a `path`. What is not there yet is not seen: look again whenever the
-    source is listed.
+    It concerns sources whose partitions are files below a `path`, or that say which files they read. What is not there
+    yet is not seen: look again whenever the source is listed.
     """
     source = _innermost(job.source)
     read = _path_of(source)
@@ -36,7 +36,12 @@ def refuse_own_output(job: Job, names: Iterable[str]) -> None:
     )
     if read is None or not places:
         return
-    for file in _files(_root(read), names):
+    root = _root(read)
+    if isinstance(source, ReadsFiles):
+        # listing takes time: again only where new ones could be the pipeline's own
+        asked = names or any(_lies_in(root, Path(place)) for place in places)
+        names = list(source.file_names()) if asked else ()
+    for file in _files(root, names):
         folder, name = os.path.split(file)
         role, part = places.get(file) or places.get(folder) or ("", None)
         if file in places or (isinstance(part, FillsFolder) and part.owns(name)):
@@ -47,19 +52,24 @@ def refuse_own_output(job: Job, names: Iterable[str]) -> None:
             raise ConfigError(msg)
 
 
-def refuse_before_opening(job: Job, names: Callable[[], Iterable[str]]) -> None:
+def refuse_before_opening(job: Job, names: Callable[[], Collection[str]]) -> None:
     """The same before an output is opened, which may empty it: lists the source only where that can matter, for it takes time."""
     read = _path_of(_innermost(job.source))
     if read is None:
         return
-    root = Path(os.path.realpath(_root(read)))
+    root = _root(read)
     for path, _, part in _outputs(job):
         place = Path(os.path.realpath(path))
-        below = place == root or root in place.parents or (root.is_file() and root.parent == place)
         # a link among the files that are read may lead to it from anywhere
-        if below or (getattr(part, "if_exists", None) == "replace" and place.exists()):
+        if _lies_in(root, place) or (getattr(part, "if_exists", None) == "replace" and place.exists()):
             refuse_own_output(job, names())
             return
+
+
+def _lies_in(root: Path, place: Path) -> bool:
+    """Whether what is written at a place may be among what is read below a root."""
+    root = Path(os.path.realpath(root))
+    return place == root or root in place.parents or (root.is_file() and root.parent == place)
 
 
 def _innermost(source: Any) -> Any:

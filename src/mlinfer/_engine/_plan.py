@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from mlinfer._engine._contract import check_resume
 from mlinfer._errors import ConfigError
 from mlinfer._guarantee import Guarantee, guarantee
 
@@ -66,6 +67,7 @@ def demand(job: Job, *, stateful: bool) -> Guarantee:
         outputs["rejects"] = job.rejects
     outputs.update({f"side/{name}": destination for name, destination in job.side.items()})
     _refuse_one_place_for_two(outputs)
+    check_resume(job.source)
     found = guarantee(job.source, outputs, keeps_progress=keeps_progress, stateful=stateful)
     if job.require is not None:
         found.demand(job.require)

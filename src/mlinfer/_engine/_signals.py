@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-LOOK_SECONDS = 0.05
+NAP_SECONDS = 0.05
 
 
 class Stop:
@@ -37,7 +37,7 @@ class Stop:
         """Wait until somebody asks, for at most `timeout` seconds; says whether somebody did."""
         until = time.monotonic() + timeout
         while not self.is_set() and (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, LOOK_SECONDS))
+            time.sleep(min(left, NAP_SECONDS))
         return self.is_set()
 
 

@@ -18,7 +18,7 @@ from mlinfer._online._refusals import BUSY
 from mlinfer._online._wire import Refused
 
 LONGEST_QUEUE = 1000
-MOST_BYTES = 64 * 2**20
+MOST_WAITING_BYTES = 64 * 2**20
 """Of answers that wait for the destination; one batch may be larger, if it is alone."""
 REST_SECONDS = 0.05
 """Between two pieces for which nobody waits: so long that fewer than one answer in a hundred meets one."""
@@ -43,7 +43,7 @@ class Backlog:
         """Add answers behind the others, at once; without room for them `stored` hears it."""
         size = answers.batch.records.get_total_buffer_size()  # nbytes takes 50 µs
         held = self._came - self._went
-        if self._queue.qsize() < LONGEST_QUEUE and (not held or held + size <= MOST_BYTES):
+        if self._queue.qsize() < LONGEST_QUEUE and (not held or held + size <= MOST_WAITING_BYTES):
             self._came += size
             self._queue.put(((answers, [] if stored is None else [stored]), size))
             return

@@ -25,7 +25,7 @@ from mlinfer._online._refusals import ENDS, refusal
 from mlinfer._online._trace import trace_id
 from mlinfer._online._wire import Refused
 
-MOST_BYTES = 4 * 2**20
+MOST_MESSAGE_BYTES = 4 * 2**20
 """Of a message; gRPC takes memory for it while it comes in, whatever its size will be, so this is less than over HTTP."""
 MOST_CALLS = 2048
 MOST_PENDING = 4 * MOST_CALLS
@@ -48,7 +48,7 @@ CODES = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 OPTIONS = [
-    ("grpc.max_receive_message_length", MOST_BYTES),
+    ("grpc.max_receive_message_length", MOST_MESSAGE_BYTES),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 16 * 2**10),
     ("grpc.max_concurrent_streams", MOST_CALLS // 8),  # of one connection: further ones wait in their client

@@ -11,7 +11,7 @@ from typing import Any
 from mlinfer._online._refusals import BUSY, ENDS
 from mlinfer._online._wire import Refused
 
-SHARE = 10
+READING_SHARE = 10
 """Who wants a place where all are taken waits until somebody has had a tenth of the seconds that a message may take."""
 
 
@@ -55,13 +55,13 @@ class Messages:
     async def _read(self, context: Any) -> Any:
         if self._ended:
             raise ENDS.anew()
-        limit = asyncio.timeout(self._seconds / SHARE if self._waiting else self._seconds)
+        limit = asyncio.timeout(self._seconds / READING_SHARE if self._waiting else self._seconds)
         self._limits[limit] = bool(self._waiting)
         try:
             async with limit:
                 return await context.read()
         except TimeoutError as error:
-            seconds = self._seconds / SHARE if self._limits[limit] else self._seconds
+            seconds = self._seconds / READING_SHARE if self._limits[limit] else self._seconds
             raise Refused(408, f"wanted the whole message within {seconds:g} s") from error
         finally:
             del self._limits[limit]
@@ -104,5 +104,5 @@ class Messages:
             until = limit.when()
             if not hurried and until is not None and not limit.expired():
                 self._limits[limit] = True
-                limit.reschedule(until - self._seconds * (1 - 1 / SHARE))
+                limit.reschedule(until - self._seconds * (1 - 1 / READING_SHARE))
                 return

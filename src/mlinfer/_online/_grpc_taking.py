@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _INTERNET = {socket.AF_INET, socket.AF_INET6}
 """gRPC listens on sockets of IPv6 at addresses of IPv4, too."""
 _logger = logging.getLogger("grpc._cython.cygrpc")
-LOOK_SECONDS = 1.0
+TURN_SECONDS = 1.0
 """Between two looks: also how long an answer may wait where too many do, and for its turn where they are too large."""
 
 
@@ -63,7 +63,7 @@ class Taking:
             turn = asyncio.get_running_loop().create_future()
             self._turns[given] = size, turn
             with suppress(TimeoutError):  # the oldest makes room
-                await asyncio.wait_for(turn, LOOK_SECONDS)
+                await asyncio.wait_for(turn, TURN_SECONDS)
             if self._turns.pop(given, None) is None:
                 return
         self._begin(given, size)
@@ -74,7 +74,7 @@ class Taking:
         self._listener.untaken(given, size)
         if not self._looks:
             self._looks = True
-            asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+            asyncio.get_running_loop().call_later(TURN_SECONDS, self._look)
 
     def _taken(self, given: Given) -> None:
         self._turns.pop(given, None)
@@ -94,7 +94,7 @@ class Taking:
         now, late, left = self._listener.now(), set(), len(self._given)
         for given in self._given:
             seconds = now - given.since
-            if seconds < LOOK_SECONDS or (seconds < self._listener.patience.taking and left <= self._most):
+            if seconds < TURN_SECONDS or (seconds < self._listener.patience.taking and left <= self._most):
                 break
             late.add(given.peer)
             left -= 1
@@ -102,7 +102,7 @@ class Taking:
             cut(late, self.port)
         self._looks = bool(self._given)
         if self._looks:
-            asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+            asyncio.get_running_loop().call_later(TURN_SECONDS, self._look)
 
 
 def _no_parting(record: logging.LogRecord) -> bool:

@@ -32,7 +32,7 @@ SILENT_SECONDS = 1.0
 BACKLOG = 1024
 MANY = 32
 """Such a part of the room is made at once."""
-SHARE = 4
+HANDSHAKE_SHARE = 4
 """Handshakes may take room beside connections: a quarter of theirs."""
 
 
@@ -89,7 +89,7 @@ class Listener:
                 lambda: Connection(self), sock=listening, backlog=BACKLOG
             )
         else:
-            most = max(self.room // SHARE, 1)
+            most = max(self.room // HANDSHAKE_SHARE, 1)
             self._doors = self._server = Doors(
                 listening, tls, lambda: Connection(self), most=most, seconds=self.patience.head
             )

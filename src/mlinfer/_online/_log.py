@@ -27,7 +27,7 @@ from mlinfer._protocols import Scope
 from mlinfer._retry import Retry
 from mlinfer._text import count
 
-LOOK_SECONDS = 0.2
+ENTRY_SECONDS = 0.2
 AGAIN_SECONDS = 30.0
 """After a failure that does not pass by itself: a full disk, say, in which somebody makes room."""
 MOST_WAITING = 1000
@@ -97,7 +97,7 @@ class PredictionLog:
         while True:
             try:
                 # with somebody waiting, take what is there, and then commit for all
-                entry = self._backlog.take(wait=not self._waiting, seconds=LOOK_SECONDS)
+                entry = self._backlog.take(wait=not self._waiting, seconds=ENTRY_SECONDS)
             except queue.Empty:
                 self._try(lambda delivery: delivery.commit() if self._waiting else delivery.commit_if_due())
                 continue

@@ -22,6 +22,8 @@ from mlinfer import (
     Progress,
     Scope,
     as_column,
+    is_list,
+    is_text,
     json_texts,
     located,
     quoted_texts,
@@ -163,15 +165,9 @@ def _cells(array: pa.Array, *, guard_formulas: bool) -> pa.Array:
         return array
     if pt.is_float16(kind):
         return array.cast(pa.float32())
-    if pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind):
+    if is_text(kind):
         texts = array.cast(pa.large_string())
-    elif (
-        pt.is_list(kind)
-        or pt.is_large_list(kind)
-        or pt.is_fixed_size_list(kind)
-        or pt.is_struct(kind)
-        or pt.is_map(kind)
-    ):
+    elif is_list(kind) or pt.is_struct(kind) or pt.is_map(kind):
         texts = pc.if_else(array.is_valid(), json_texts(array), pa.nulls(1, pa.large_string())[0])
     else:
         return quoted_texts(array)

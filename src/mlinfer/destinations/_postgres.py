@@ -18,8 +18,9 @@ from mlinfer import ConfigError, RecordErrors, TransientError
 from mlinfer.destinations import _postgres_line as line
 from mlinfer.destinations._postgres_address import Address, address
 from mlinfer.destinations._postgres_values import csv_of, storage, too_fine
-from mlinfer.destinations._sql_dialect import check_names, listed, on_conflict, quoted
+from mlinfer.destinations._sql_dialect import check_names, listed, on_conflict
 from mlinfer.destinations._sql_values import refusals
+from mlinfer.sql import quoted
 
 if TYPE_CHECKING:
     import psycopg

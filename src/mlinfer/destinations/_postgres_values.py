@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.types as pt
 
+from mlinfer import is_bytes, is_text
 from mlinfer.destinations import _sql_values as shared
 from mlinfer.destinations._spellable import plain
 
@@ -94,9 +95,9 @@ def cells(array: pa.Array) -> pa.Array:
         return array
     if pt.is_temporal(kind):
         return _times(array)
-    if shared.is_text(kind) or pt.is_decimal(kind) or pt.is_null(kind):
+    if is_text(kind) or pt.is_decimal(kind) or pt.is_null(kind):
         return array.cast(pa.string())
-    if shared.is_binary(kind):
+    if is_bytes(kind):
         texts = [None if value is None else f"\\x{value.hex()}" for value in array.to_pylist()]
     else:
         texts = shared.json_values(array)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from mlinfer import RecordErrors, SchemaError, as_column, as_numpy, quoted_texts
+from mlinfer import RecordErrors, SchemaError, as_column, as_numpy, is_list, quoted_texts
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 DAY = 86_400
@@ -31,8 +31,7 @@ def is_spellable(kind: pa.DataType) -> bool:
     """Whether JSON and CSV have a text for values of this type."""
     kind = plain(kind)
     if pt.is_nested(kind):
-        known = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
-        known = known or pt.is_struct(kind) or pt.is_map(kind)
+        known = is_list(kind) or pt.is_struct(kind) or pt.is_map(kind)
         return bool(known and all(map(is_spellable, _inner(kind))))
     return not (pt.is_interval(kind) or pt.is_run_end_encoded(kind))
 

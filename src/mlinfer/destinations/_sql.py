@@ -23,9 +23,10 @@ from mlinfer import (
 )
 from mlinfer.destinations._if_exists import IfExists, check_if_exists
 from mlinfer.destinations._sql_databases import check, database
-from mlinfer.destinations._sql_dialect import Dialect, quoted, redacted
+from mlinfer.destinations._sql_dialect import Dialect
 from mlinfer.destinations._sql_state import State
 from mlinfer.destinations._sql_table import Table, look
+from mlinfer.sql import quoted, redacted
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 

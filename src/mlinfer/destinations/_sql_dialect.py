@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -14,8 +13,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from mlinfer import ConfigError, RecordErrors
-
-_SECRET = re.compile(r"://.*@", re.DOTALL)
+from mlinfer.sql import quoted
 
 
 class Dialect(Protocol):
@@ -93,19 +91,9 @@ class Dialect(Protocol):
         ...
 
 
-def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def listed(names: Sequence[str]) -> str:
     """Names as a list of SQL identifiers."""
     return ", ".join(map(quoted, names))
-
-
-def redacted(url: str) -> str:
-    """A URL without what could be a password."""
-    return _SECRET.sub("://***@", url).partition("?")[0]
 
 
 def on_conflict(names: Sequence[str], key: str) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlinfer import ChangedError, FencedError, Progress, Scope
-from mlinfer.destinations._sql_dialect import Dialect, quoted
+from mlinfer.destinations._sql_dialect import Dialect
+from mlinfer.sql import quoted
 
 FORMAT = 1
 SERVER = "/serve"

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from mlinfer import RecordErrors, as_column, as_numpy
+from mlinfer import RecordErrors, as_column, as_numpy, is_bytes, is_list, is_text
 from mlinfer.destinations._spellable import BAD_TIME, TOO_FAR, far_times, plain, with_spelled_times
 
 LARGEST = 2**63 - 1
@@ -38,7 +38,7 @@ def storage(kind: pa.DataType) -> str | None:
         return "INTEGER"
     if pt.is_floating(kind):
         return "REAL"
-    if is_binary(kind):
+    if is_bytes(kind):
         return "BLOB"
     if is_text(kind) or _is_spelled(kind) or pt.is_null(kind):
         return "TEXT"
@@ -46,7 +46,7 @@ def storage(kind: pa.DataType) -> str | None:
         return "TEXT" if all(storage(field.type) for field in kind) else None
     if pt.is_map(kind):
         return "TEXT" if storage(kind.key_type) and storage(kind.item_type) else None
-    return "TEXT" if _is_list(kind) and storage(kind.value_type) else None
+    return "TEXT" if is_list(kind) and storage(kind.value_type) else None
 
 
 def values(array: pa.Array) -> list[Any]:
@@ -66,7 +66,7 @@ def values(array: pa.Array) -> list[Any]:
         array = _spelled(array)
     if is_text(array.type):
         array = array.cast(pa.string())
-    if is_text(array.type) or is_binary(kind) or pt.is_null(kind):
+    if is_text(array.type) or is_bytes(kind) or pt.is_null(kind):
         return array.to_pylist()  # type: ignore[no-any-return]
     return json_values(array)
 
@@ -200,24 +200,5 @@ def is_floating(kind: pa.DataType) -> bool:
     return bool(pt.is_floating(plain(kind)))
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Whether these are texts."""
-    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
-
-
-def is_binary(kind: pa.DataType) -> bool:
-    """Whether these are bytes."""
-    return bool(
-        pt.is_binary(kind)
-        or pt.is_large_binary(kind)
-        or pt.is_fixed_size_binary(kind)
-        or pt.is_binary_view(kind)
-    )
-
-
 def _is_spelled(kind: pa.DataType) -> bool:
     return bool(pt.is_timestamp(kind) or pt.is_date(kind) or pt.is_time(kind) or pt.is_decimal(kind))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind))

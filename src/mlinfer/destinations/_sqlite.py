@@ -1,6 +1,6 @@
-"""SQLite: how a database file is opened, what its columns are called, how Arrow values arrive in it.
+"""SQLite: what its columns are called, how Arrow values arrive in it.
 
-All that is particular to SQLite is here and in `_sql_values`; what another database needs is said in `_sql_dialect`.
+All that is particular to SQLite is here, in `_sql_values` and in `mlinfer.sql`; what another database needs is said in `_sql_dialect`.
 """
 
 from __future__ import annotations
@@ -8,32 +8,19 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pyarrow as pa
 
-from mlinfer import (
-    ChangedError,
-    ComponentError,
-    ConfigError,
-    MlinferError,
-    RecordErrors,
-    TransientError,
-    durable,
-)
-from mlinfer.destinations._sql_dialect import check_names, listed, on_conflict, quoted, redacted
+from mlinfer import ComponentError, ConfigError, RecordErrors, durable
+from mlinfer.destinations._sql_dialect import check_names, listed, on_conflict
 from mlinfer.destinations._sql_values import refusals, storage, values
+from mlinfer.sql import quoted, redacted, sqlite_connected, sqlite_errors, sqlite_file
 
-BUSY_SECONDS = 30
 LONGEST_COLUMN = 128
-PREFIX = "sqlite:///"
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_UNUSABLE = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
-_DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 READ_ROWS = 8192
 _ARROW = {
     "INTEGER": pa.int64(),
@@ -68,43 +55,21 @@ class Sqlite:
                 "with pip install 'mlinfer[postgres]'"
             )
             raise ConfigError(msg)
-        path = url.removeprefix(PREFIX)
-        if path in {url, "", ":memory:"} or "?" in path or "\0" in path:
-            msg = f"database {redacted(url)!r}: wanted sqlite:///relative.db or sqlite:////absolute.db, the path of a file"
-            raise ConfigError(msg)
-        return cls(Path(path))
+        return cls(sqlite_file(url))
 
     @property
     def store(self) -> str:
         """The same for all URLs that name the same file."""
         return f"sqlite:///{os.path.realpath(self.path)}"
 
-    @contextmanager
-    def connected(self, *, read_only: bool) -> Iterator[sqlite3.Connection]:
+    def connected(self, *, read_only: bool) -> AbstractContextManager[sqlite3.Connection]:
         """A connection that begins and ends transactions only when it is told to.
 
         With `read_only` nothing is created: a file that is not there counts as an empty database.
         """
-        durable.expect_reachable(self.path)
-        if read_only and not self.path.exists():
-            self._folder()
-            target = ":memory:"
-        else:
-            if not read_only:
-                self._create()
-            # rw, not ro: only so can SQLite first undo what a writer that died has left half done.
-            target = f"file:{quote(str(self.path))}?mode=rw"
-        with self.translating():
-            # Lanes take turns on the connection: the engine's lock keeps them apart, not SQLite's.
-            connection = sqlite3.connect(
-                target, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=True
-            )
-        with closing(connection):
-            with self.translating():
-                # EXTRA is FULL plus a flush of the folder: a commit is not undone by a power loss right after it.
-                connection.execute("PRAGMA synchronous = EXTRA")
-                connection.execute(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
-            yield connection
+        return sqlite_connected(
+            self.path, read_only=read_only
+        )  # lanes take turns on it, by the engine's lock
 
     def look(self) -> None:
         """Raise ConfigError where nobody could write: the journal of a transaction needs the folder, too."""
@@ -127,31 +92,9 @@ class Sqlite:
                     connection.execute("ROLLBACK")
                 raise
 
-    @contextmanager
-    def translating(self) -> Iterator[None]:
+    def translating(self) -> AbstractContextManager[None]:
         """Raise the driver's errors as ours."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise self.trouble(error) from error
-        except UnicodeDecodeError as error:  # the driver's own: no text of ours is decoded here
-            msg = f"database {self.path}: wanted texts in UTF-8, found something else: it is damaged; restore the database from a backup"
-            raise ChangedError(msg) from error
-
-    def trouble(self, error: sqlite3.Error) -> MlinferError:
-        """What an error means for the run."""
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in _BUSY:
-            return TransientError(
-                f"database {self.path}: still locked by somebody else after {BUSY_SECONDS} s"
-            )
-        if code in _UNUSABLE:
-            return ConfigError(
-                f"database {self.path}: wanted an SQLite database that can be opened, found: {error}"
-            )
-        name = getattr(error, "sqlite_errorname", type(error).__name__)
-        advice = "; make room or mend the disk, then run the pipeline again: what was committed is safe"
-        return ComponentError(f"database {self.path}: {error} ({name}){advice if code in _DISK else ''}")
+        return sqlite_errors(self.path)
 
     def execute(
         self, connection: sqlite3.Connection, statement: str, values: Sequence[Any] = ()
@@ -251,24 +194,6 @@ class Sqlite:
             elif not _takes(declared, wanted, field.type):
                 problems.append(f"column {field.name!r} is {declared}, wanted {wanted}")
         return problems
-
-    def _create(self) -> None:
-        """Make an empty file that its owner alone can read, unless there is a file."""
-        self._folder()
-        try:
-            with durable.create(self.path):
-                pass
-        except FileExistsError:
-            return
-        except OSError as error:
-            msg = f"database {self.path}: wanted a place where a file can be made, found: {error.strerror}"
-            raise ConfigError(msg) from error
-        durable.flush_folder(self.path.parent)
-
-    def _folder(self) -> None:
-        if not self.path.parent.is_dir():
-            msg = f"database {self.path}: the folder {self.path.parent} does not exist; create it first"
-            raise ConfigError(msg)
 
 
 def _check_columns(table: str, schema: pa.Schema) -> None:

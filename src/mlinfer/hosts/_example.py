@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer import ConfigError, finite, to_arrow
-from mlinfer.hosts._feeding import Feed, is_plain_number, is_text
+from mlinfer import ConfigError, finite, is_text, to_arrow
+from mlinfer.hosts._feeding import Feed, is_plain_number
 
 SHOWN = 4096
 """Records that the types of the columns are seen from, and that a compiled form must answer."""

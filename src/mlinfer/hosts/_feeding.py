@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer import ConfigError, as_numpy
+from mlinfer import ConfigError, as_numpy, is_text
 
 Kind = Literal["tensor", "copied tensor", "array", "texts", "pandas", "polars", "objects"]
 
@@ -67,11 +67,6 @@ def library(name: Literal["pandas", "polars"]) -> Any:
     except ImportError as error:
         msg = f"the estimator wants a {name} data frame, but {name} is not installed: pip install 'mlinfer[{name}]'"
         raise ConfigError(msg) from error
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Strings in any of Arrow's layouts."""
-    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
 
 
 def is_plain_number(kind: pa.DataType) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import ComponentError, ConfigError, durable
+from mlinfer import ComponentError, ConfigError, durable, located
 from mlinfer.hosts._compiling import Compiled
 from mlinfer.hosts._package import FORM, FORMAT, LARGEST_MANIFEST, MANIFEST, MODEL, NAME, Package, sealed
 from mlinfer.hosts._pictures import TAKEN
@@ -81,13 +81,14 @@ def write(
         raise
 
 
-def expect_place(path: Path) -> None:
+def expect_place(path: str | os.PathLike[str]) -> None:
     """Raise ConfigError if no model can be saved here: something is there, or its name would be none, or nobody may write.
 
     For whoever is about to fit a model for hours: `save` would say so only then.
     """
-    check_free(path)
-    model_id_at(path)
+    place = located(path)
+    check_free(place)
+    model_id_at(place)
 
 
 def model_id_at(path: Path, name: str | None = None) -> str:

@@ -20,7 +20,7 @@ Layout: TypeAlias = Literal["HWC", "CHW"]
 Numbers: TypeAlias = float | tuple[float, ...]
 MOST_VALUES = 2**24
 """In one picture."""
-MOST_BYTES = 2**26
+MOST_FLOAT_BYTES = 2**26
 """Of float64 at a time: the engine asks for smaller batches when it hears of more."""
 TAKEN = pa.field("bytes", pa.binary(), nullable=False)
 """What `FilesSource` calls the content of a file."""
@@ -171,8 +171,8 @@ class PicturesModel:
         """The numbers. Raises RecordErrors: some are no pictures; MemoryError: ask for fewer at a time."""
         contents = records.column(0)
         size = 8 * self._decoder.width * len(contents)
-        if size > MOST_BYTES and len(contents) > 1:
-            msg = f"{len(contents)} pictures are {size:,} bytes of numbers, wanted at most {MOST_BYTES:,} at a time"
+        if size > MOST_FLOAT_BYTES and len(contents) > 1:
+            msg = f"{len(contents)} pictures are {size:,} bytes of numbers, wanted at most {MOST_FLOAT_BYTES:,} at a time"
             raise MemoryError(msg)
         kept, self._kept = self._kept, None
         if kept is not None and kept[0].equals(contents):

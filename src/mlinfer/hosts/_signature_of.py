@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer import ConfigError, finite
+from mlinfer import ConfigError, finite, is_text
 from mlinfer.hosts._answers_of import METHODS, Answer, answer_of, dense
 from mlinfer.hosts._example import Example
-from mlinfer.hosts._feeding import Feed, feeder, is_text
+from mlinfer.hosts._feeding import Feed, feeder
 from mlinfer.hosts._unnamed import unnamed
 
 REFUSALS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)

@@ -13,9 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer import ConfigError
+from mlinfer import ConfigError, is_text
 from mlinfer.lifecycle._metrics import Answers
-from mlinfer.lifecycle._records import is_text
 
 LARGEST_SEED = 2**31
 UNKNOWN_PARAMETER = re.compile(r"Invalid parameter '(\w+)' for estimator (\w+)")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from mlinfer.lifecycle._records import is_text
+from mlinfer import is_text
 
 BINS = 10
 MOST_VALUES = 50

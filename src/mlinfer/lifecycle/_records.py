@@ -50,11 +50,6 @@ def read(source: Any, columns: Sequence[str]) -> pa.Table:
     return pa.table(plain, names=list(columns))
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Strings in any of Arrow's layouts."""
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
 def digest_of(*columns: pa.Table | np.ndarray) -> str:
     """A SHA-256 (hex) of names, types and values, however they are cut into chunks."""
     found = hashlib.sha256()

@@ -101,7 +101,7 @@ def train(  # noqa: PLR0913 - the fit, the split, the confirmation and the place
         seed,
         {"features": features, "metrics": metrics, "perfect": perfect, "trusted": trusted},
     )
-    expect_place(path)  # before the hours that a fit may take
+    expect_place(to)  # before the hours that a fit may take
     taken = {target, split.column, getattr(split, "key", None), sample_weight, groups}
     named = tuple(features) if features is not None else tuple(
         name for name in known(source).names if name not in taken

@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
+from mlinfer import is_list
+
 KIND = "undecodable"
 
 
@@ -69,7 +71,7 @@ def _rows(array: pa.Array) -> np.ndarray:
     elif pt.is_string(kind) or pt.is_large_string(kind):
         raws = array.cast(pa.large_binary()).to_pylist()
         found[:] = [raw is not None and _first_odd(raw) is not None for raw in raws]
-    elif pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind):
+    elif is_list(kind):
         found[np.asarray(pc.list_parent_indices(array))[_rows(array.flatten())]] = True
     elif pt.is_struct(kind):
         for inner in array.flatten():

@@ -28,15 +28,8 @@ from mlinfer import (
     batch_from_rows,
     resolve,
 )
-from mlinfer.sources._sqlite import (
-    connected,
-    database,
-    quoted,
-    redacted,
-    result_schema,
-    text_or_bytes,
-    translating,
-)
+from mlinfer.sources._sqlite import connected, result_schema, text_or_bytes
+from mlinfer.sql import quoted, redacted, sqlite_errors, sqlite_file
 
 LONGEST_SHOWN = 60
 REMARKS = re.compile(r"(\s|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
@@ -77,7 +70,7 @@ class SqlSource(DataSource):
                 msg = f"{name}: wanted a text, found {value!r:.100}; the URL of a file is 'sqlite:///' and its path"
                 raise ConfigError(msg)
         if "${" not in self.url and not self.url.startswith("file:"):
-            database(self.url)
+            sqlite_file(self.url)
         if not REMARKS.sub("", self.query, count=1).upper().startswith(("SELECT", "WITH", "VALUES")):
             msg = f"query: wanted one SELECT, found {self.query[:LONGEST_SHOWN]!r}"
             raise ConfigError(msg)
@@ -125,7 +118,7 @@ class SqlSource(DataSource):
             yield SqlReader(self, connection, schema, partition=partition, after=after)
 
     def _schema(self, connection: sqlite3.Connection) -> pa.Schema:
-        found = result_schema(connection, self.query)
+        found = result_schema(connection, self._path(), self.query)
         if self.key is not None and self.key not in found.names:
             msg = f"key: wanted a column of the query's result ({', '.join(found.names)}), found {self.key!r}"
             raise ConfigError(msg)
@@ -137,7 +130,7 @@ class SqlSource(DataSource):
             yield connection
 
     def _path(self) -> Path:
-        return database(resolve(self.url))
+        return sqlite_file(resolve(self.url))
 
 
 class SqlReader:
@@ -162,12 +155,12 @@ class SqlReader:
         self._after = after
         if isinstance(after, dict):  # earlier versions stored the key alone
             self._after = after["key"]
-            with translating(source._path()):  # noqa: SLF001 - its own source
+            with sqlite_errors(source._path()):  # noqa: SLF001 - its own source
                 self._check_last(after["row"])
 
     def read(self, max_records: int, timeout: float) -> Batch | None:
         """The next page. Raises ComponentError: the key is null or not unique; TransientError: the database is locked."""
-        with translating(self._source._path()):  # noqa: SLF001 - its own source
+        with sqlite_errors(self._source._path()):  # noqa: SLF001 - its own source
             rows = self._rows(max_records)
         if not rows and self._source.follow:
             time.sleep(timeout)

@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
 import pyarrow as pa
 
-from mlinfer import ComponentError, ConfigError, TransientError, durable
+from mlinfer import ConfigError, TransientError, durable
+from mlinfer.sql import sqlite_connected, sqlite_errors, sqlite_trouble
 
-BUSY_SECONDS = 30
 SAMPLE = 1000
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_SECRET = re.compile(r"://.*@", re.DOTALL)
 _SEEN = {int: pa.int64(), float: pa.float64(), str: pa.string(), bytes: pa.binary()}
-
-
-def database(url: str) -> Path:
-    """The file of a URL. Raises ConfigError: it is of another kind, or lives in memory only."""
-    path = url.removeprefix("sqlite:///")
-    if path in {url, "", ":memory:"} or "?" in path or "\0" in path:
-        msg = (
-            f"database {redacted(url)!r}: wanted sqlite:///relative.db or sqlite:////absolute.db, the only "
-            "kind that SqlSource reads"
-        )
-        raise ConfigError(msg)
-    return Path(path)
-
-
-def redacted(url: str) -> str:
-    """A URL without what could be a password."""
-    return _SECRET.sub("://***@", url).partition("?")[0]
-
-
-def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 @contextmanager
@@ -49,38 +23,11 @@ def connected(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         msg = f"database {path}: wanted an SQLite file, found none; create it first, or correct the path"
         raise ConfigError(msg)
-    with translating(path):
-        # rw, not ro: only so can SQLite first undo what a writer that died has left half done.
-        connection = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=rw",
-            timeout=BUSY_SECONDS,
-            isolation_level=None,
-            check_same_thread=False,
-            uri=True,
-        )
-    with closing(connection):
-        with translating(path):
+    with sqlite_connected(path, read_only=True) as connection:
+        with sqlite_errors(path):
             connection.execute("PRAGMA trusted_schema = OFF")
-            connection.execute("PRAGMA query_only = ON")
             connection.execute("SELECT count(*) FROM sqlite_master")
         yield connection
-
-
-@contextmanager
-def translating(path: Path) -> Iterator[None]:
-    """Raise the driver's errors as ours."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in _BUSY:
-            msg = f"database {path}: still locked by somebody else after {BUSY_SECONDS} s"
-            raise TransientError(msg) from error
-        if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN}:
-            msg = f"database {path}: wanted an SQLite database that can be opened, found: {error}"
-            raise ConfigError(msg) from error
-        msg = f"database {path}: {error}"
-        raise ComponentError(msg) from error
 
 
 def text_or_bytes(raw: bytes) -> str | bytes:
@@ -91,7 +38,7 @@ def text_or_bytes(raw: bytes) -> str | bytes:
         return raw
 
 
-def result_schema(connection: sqlite3.Connection, query: str) -> pa.Schema:
+def result_schema(connection: sqlite3.Connection, path: Path, query: str) -> pa.Schema:
     """Names and types of a query's result. Raises ConfigError: the query does not work."""
     inner = query.rstrip().rstrip(";")
     connection.text_factory = lambda raw: raw.decode(errors="replace")  # types are asked for, not texts
@@ -100,9 +47,8 @@ def result_schema(connection: sqlite3.Connection, query: str) -> pa.Schema:
         names = [column[0] for column in cursor.description]
         sample = cursor.fetchall()
     except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:  # the other: `:name` for a value
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY:
-            msg = f"the database is still locked by somebody else after {BUSY_SECONDS} s"
-            raise TransientError(msg) from error
+        if isinstance(trouble := sqlite_trouble(path, error), TransientError):
+            raise trouble from error
         msg = f"query: wanted one SELECT that the database understands, found: {error}"
         raise ConfigError(msg) from error
     finally:

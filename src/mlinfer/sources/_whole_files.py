@@ -36,7 +36,7 @@ COLUMNS = pa.schema(
     ]
 )
 BATCH_BYTES = 32 * 2**20
-MOST_BYTES = 2**30
+LARGEST_FILE = 2**30
 LIST_AGAIN_SECONDS = 1.0
 PROOF_BYTES = 4096
 
@@ -76,11 +76,15 @@ class FilesSource(DataSource):
 
     def partitions(self) -> Sequence[str]:
         """One. Raises ConfigError: there are no files, or `max_bytes` is out of range."""
-        if not 0 < self.max_bytes <= MOST_BYTES:
-            msg = f"FilesSource: wanted max_bytes from 1 to {MOST_BYTES} (1 GiB), found {self.max_bytes}"
+        if not 0 < self.max_bytes <= LARGEST_FILE:
+            msg = f"FilesSource: wanted max_bytes from 1 to {LARGEST_FILE} (1 GiB), found {self.max_bytes}"
             raise ConfigError(msg)
         self._list()
         return ("files",)
+
+    def file_names(self) -> Iterable[str]:
+        """All files that it reads."""
+        return self._list()
 
     def remaining(self, partition: str, after: Position | None) -> int:  # noqa: ARG002 - there is one partition
         """The number of files that sort behind the position."""

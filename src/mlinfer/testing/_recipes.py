@@ -52,7 +52,7 @@ def _check_frozen(recipe: Any, name: str) -> None:
 def _check_inert(recipe: Any, name: str) -> None:
     if not dataclasses.is_dataclass(recipe) or isinstance(recipe, type):
         return
-    with watched() as seen:
+    with overheard() as seen:
         dataclasses.replace(recipe)
     wanted = f"that making a {name} looks at nothing outside"
     expect(not seen, wanted, ", ".join(sorted(set(seen))), "move that into open(), schema() or partitions()")
@@ -63,7 +63,7 @@ _hooked: list[bool] = []
 
 
 @contextmanager
-def watched() -> Iterator[list[str]]:
+def overheard() -> Iterator[list[str]]:
     """The names of what happens to files, sockets and processes in this block, seen by Python's audit hooks."""
     if not _hooked:
         # hooks cannot be taken away again, so there is one, and it is silent outside of blocks

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer import finite
-from mlinfer.hosts._feeding import is_plain_number, is_text
+from mlinfer import finite, is_text
+from mlinfer.hosts._feeding import is_plain_number
 from mlinfer.hosts._forms._columns import Choice, Column, Number
 
 UNSEEN = "a category that nobody has seen"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlinfer.hosts._feeding import is_text
+from mlinfer import is_text
 
 
 class NotCompiled(Exception):  # noqa: N818 - not an error: the estimator is asked as it is

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer.hosts._feeding import is_plain_number, is_text
+from mlinfer import is_text
+from mlinfer.hosts._feeding import is_plain_number
 from mlinfer.hosts._forms._columns import Choice, Lookup, Number
 from mlinfer.hosts._forms._source import NotCompiled, Source
 from mlinfer.hosts._forms._vectorizers import Weighted, counts, tfidf, weighted
