@@ -65,8 +65,7 @@ def openapi(layout: Layout, example: dict[str, Any] | None, *, keys: bool) -> di
 
 def record_schema(layout: Layout) -> dict[str, Any]:
     """A record as JSON Schema: the inputs of the model and the columns that are kept."""
-    inputs = layout.wanted.names[: len(layout.signature.inputs)]
-    required = [name for name in inputs if not layout.wanted.field(name).nullable]
+    required = [field.name for field in layout.inputs if not field.nullable]
     return _object(
         {field.name: _schema(field.type, nullable=field.name not in required) for field in layout.wanted},
         required,

@@ -278,7 +278,7 @@ def _example(model: Model, layout: Layout) -> dict[str, Any] | None:
         return None
     record: dict[str, Any] = json.loads(json_rows(found.slice(0, 1))[0])
     # callers may know other names for the inputs
-    return dict(zip(layout.wanted.names, record.values(), strict=False))
+    return {layout.columns.get(name, name): value for name, value in record.items()}
 
 
 def _warm_up(step: Step, example: dict[str, Any]) -> None:
