@@ -105,7 +105,7 @@ def _nested(kind: pa.DataType) -> dict[str, Any]:
     if pt.is_struct(kind):
         inside = [kind.field(number) for number in range(kind.num_fields)]
         return _object({field.name: _schema(field.type, nullable=True) for field in inside}, [])
-    if pt.is_map(kind):  # pairs would do, too
+    if pt.is_map(kind):
         return {"type": "object", "additionalProperties": _schema(kind.item_type, nullable=True)}
     if not is_list(kind):
         return {"description": str(kind)}
