@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer._answering import in_order
+from mlinfer._arrays import taken_of
 from mlinfer._batch import Batch
 from mlinfer._engine import Answers, ProcessModel, Step
 from mlinfer._errors import ComponentError, RecordErrors
@@ -242,8 +243,12 @@ class Desk:
         for some, answers in found:
             if isinstance(answers, Exception):
                 some[0].caller.refuse(refusal(answers))
-            else:
+                continue
+            try:
                 self._hand_out(some, answers)
+            except Exception as error:  # noqa: BLE001 - told and logged as any other failure; the desk goes on
+                for ask in some:
+                    ask.caller.refuse(refusal(error))
         self._counts.infer.add(seconds)
         self._counts.batch.add(rows)
         if self._waiting:
@@ -358,6 +363,6 @@ def _only(answers: Answers, spans: list[tuple[int, int]]) -> Answers:
     batch = answers.batch
     rows = [row for start, rows in spans for row in range(start, start + rows)]
     if len(rows) < len(batch):
-        records = batch.records.take(pa.array(rows, pa.int64()))
+        records = taken_of(batch.records, np.array(rows, np.int64))
         batch = replace(batch, records=records, ids=batch.ids.take(rows))
     return Answers(batch, layout=answers.layout)

@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 
+from mlinfer._arrays import taken_of
 from mlinfer._clock import SystemClock
 from mlinfer._engine import Answers, Delivery, Job, Outputs, Running, Spending, Tally, fingerprint
 from mlinfer._errors import FencedError, TransientError
@@ -48,7 +48,7 @@ class Sampled:
         rows = np.flatnonzero(self._draw(len(answers.batch)) < self._share)
         if len(rows):
             batch = answers.batch
-            records = batch.records.take(pa.array(rows))
+            records = taken_of(batch.records, rows)
             chosen = replace(batch, records=records, ids=batch.ids.take(rows))
             self._log(replace(answers, batch=chosen), stored)
         elif stored is not None:
