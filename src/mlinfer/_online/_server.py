@@ -191,6 +191,7 @@ def _load(job: Job, place: Alone, stack: ExitStack) -> _Loaded:
     log: Log = NoLog() if nowhere else stack.enter_context(place.log(job, layout, run))
     log.counts = counts
     step = _step(job, model, layout, run=run, counts=counts)
+    step.resume(None)  # so that also the first attempt can be undone
     example = _example(model, layout)
     if example is not None and not isinstance(model, Stateful):
         _warm_up(step, example)
