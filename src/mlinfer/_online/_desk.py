@@ -23,9 +23,10 @@ from mlinfer._batch import Batch
 from mlinfer._engine import Answers, ProcessModel, Step
 from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._failpoints import failpoint
+from mlinfer._online._backlog import Outcome, Stored
 from mlinfer._online._counts import Counts
 from mlinfer._online._pace import Pace
-from mlinfer._online._refusals import BUSY, busy, refusal
+from mlinfer._online._refusals import BUSY, NOT_STORED, busy, refusal
 from mlinfer._online._trace import COLUMN, traced
 from mlinfer._online._wire import JSON, Patience, Refused
 from mlinfer._signature import Signature
@@ -82,8 +83,8 @@ class Ask:
 class Log(Protocol):
     """Where answers are remembered."""
 
-    def __call__(self, answers: Answers, stored: Callable[[Refused | None], None] | None = None) -> None:
-        """Remember answers; `stored` is called, on any thread, when they are durable (None), or cannot be."""
+    def __call__(self, answers: Answers, stored: Stored | None = None) -> None:
+        """Remember answers; `stored` is called, on any thread, when they are durable, or cannot be."""
 
 
 class Desk:
@@ -293,20 +294,26 @@ class Desk:
             self._log(answers)
             return
 
-        def stored(refused: Refused | None) -> None:
+        def stored(outcome: Outcome) -> None:
             with suppress(RuntimeError):  # the loop has ended: whoever asked has gone before
-                self._loop.call_soon_threadsafe(self._stored, good, answers.batch.records, refused)
+                self._loop.call_soon_threadsafe(self._stored, good, answers.batch.records, outcome)
 
         self._log(answers, stored)
 
     def _stored(
-        self, good: list[tuple[Ask, pa.RecordBatch]], records: pa.RecordBatch, refused: Refused | None
+        self, good: list[tuple[Ask, pa.RecordBatch]], records: pa.RecordBatch, outcome: Outcome
     ) -> None:
-        if refused is None:
+        if outcome is None:
             self._give(good, records)
             return
-        for ask, _ in good:
-            ask.caller.refuse(refused)
+        start = 0
+        for ask, its in good:
+            end = start + ask.rows
+            if isinstance(outcome, frozenset) and outcome.isdisjoint(range(start, end)):
+                self._give([(ask, its)], its)  # another's record was refused
+            else:
+                ask.caller.refuse(NOT_STORED if isinstance(outcome, frozenset) else outcome)
+            start = end
 
     def _give(self, good: list[tuple[Ask, pa.RecordBatch]], records: pa.RecordBatch) -> None:
         self._counts.rows += records.num_rows
