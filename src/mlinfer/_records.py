@@ -135,6 +135,8 @@ def _objects(values: list[Any], wanted: pa.DataType) -> pa.Array:
 
     Arrow would force what is in them: 1.5 to 1, True to 1.
     """
+    if all(value is None or isinstance(value, pa.Scalar) for value in values):
+        return pa.array(values, wanted)  # restored rejects, of just this type
     if not all(value is None or isinstance(value, dict) for value in values):
         msg = "something else where an object is wanted"
         raise ValueError(msg)
