@@ -345,3 +345,10 @@ def test_every_pair_of_compatible_types_can_be_cast_at_any_offset():
         part, bad_part = cast(array.slice(1), wanted)
         assert str(part.to_pylist()) == str(result.to_pylist()[1:]), (found, wanted)
         assert (bad is not None and bad[1:].any()) == (bad_part is not None and bad_part.any())
+
+
+@pytest.mark.parametrize("layout", [pa.list_, pa.large_list])
+def test_lists_of_nothing_but_nulls_keep_their_lengths(layout):
+    wanted = pa.field("x", layout(pa.float64()))
+    made, bad = conform(pa.array([[None, None], None, [], [None]]), wanted)
+    assert (made, bad) == ([[None, None], None, [], [None]], [])

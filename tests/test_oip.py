@@ -27,10 +27,10 @@ def nothing():
     yield from ()
 
 
-def made(function, inputs, outputs):
+def made(function, inputs, outputs, **more):
     function.__name__ = "duck"  # what the model is called
     host = FunctionHost(function, pa.schema(inputs), pa.schema(outputs), takes="numpy", version="3")
-    return InferencePipeline(IterableSource(nothing), host, MemoryDestination())
+    return InferencePipeline(IterableSource(nothing), host, MemoryDestination(), **more)
 
 
 def required(name, kind):
@@ -157,6 +157,25 @@ def test_one_matrix_stands_for_many_scalars_in_the_order_of_the_signature():
         apart = httpx.post(f"{server.url}/v2/models/duck/infer", json=body).json()
     assert found["outputs"] == [{"name": "y", "shape": [2], "datatype": "FP64", "data": [123.0, 456.0]}]
     assert apart["outputs"][0]["data"] == [777.0]
+
+
+def test_one_column_may_be_two_inputs_of_the_model():
+    both = made(
+        lambda a, b, c: a + 10 * b + 100 * c,
+        [required("a", pa.float64()), pa.field("b", pa.float64()), required("c", pa.float64())],
+        [pa.field("y", pa.float64())],
+        columns={"a": "x", "b": "x"},
+    )
+    with both.serving() as server, httpx.Client(base_url=server.url) as client:
+        described = client.get("/v2/models/duck").json()["inputs"]
+        assert [one["name"] for one in described] == ["x", "c"]
+        matrix = {"name": "m", "shape": [1, 2], "datatype": "FP64", "data": [2, 3]}
+        found = client.post("/v2/models/duck/infer", json={"inputs": [matrix]}).json()
+        assert found["outputs"][0]["data"] == [322.0]
+        assert client.post("/predict", json={"x": 2, "c": 3}).json() == {"y": 322.0}
+        record = client.get("/openapi.json").json()["components"]["schemas"]["Record"]
+        assert (list(record["properties"]), record["required"]) == (["x", "c"], ["x", "c"])
+    assert both.infer([{"x": 2.0, "c": 3.0}]).column("y").to_pylist() == [322.0]
 
 
 GOOD = [

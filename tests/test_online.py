@@ -229,6 +229,42 @@ def test_a_request_that_breaks_the_model_leaves_its_neighbours_alone():
         assert asked[1].exception().status == 500
 
 
+class Counting:
+    """A host whose model answers with the sum of all that it was given, and refuses what is negative when it has added it."""
+
+    signature = mlinfer.Signature(
+        pa.schema([("x", pa.float64())]), pa.schema([("y", pa.float64())]), "sum", "1", "1"
+    )
+
+    @contextmanager
+    def open(self):
+        self.sum = 0.0
+        yield self
+
+    def infer(self, records):
+        sums = []
+        for x in records.column("x").to_pylist():
+            self.sum += x
+            if x < 0:
+                raise ValueError("negative")
+            sums.append(self.sum)
+        return pa.record_batch({"y": sums})
+
+    def snapshot(self):
+        return str(self.sum).encode()
+
+    def restore(self, state):
+        self.sum = float(state)
+
+
+def test_what_failed_attempts_left_in_a_memory_is_undone_from_the_first_request_on():
+    made = InferencePipeline(MemorySource({"x": [0.0]}), Counting(), MemoryDestination())
+    with made.serving() as server, httpx.Client(base_url=server.url) as client:
+        for begun in (0, 1):
+            assert client.post("/predict", json=[{"x": -1}]).status_code == 422
+            assert client.post("/predict", json={"x": 1}).json() == {"y": begun + 1.0}
+
+
 def test_a_number_too_exact_for_a_neighbours_column_type_changes_nothing():
     requests = [[row("a", 2**53 + 1)], [row("b", 0.5)], [row("c", 1.5), row("d", True)]]
     with a_full_desk(double, requests) as (asked, _, _):

@@ -10,7 +10,10 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from decimal import Decimal
 from html.parser import HTMLParser
 
 import httpx
@@ -150,6 +153,7 @@ class Parts(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.found, self.texts, self.inside = [], {}, None
+        self.all = defaultdict(list)
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -158,6 +162,7 @@ class Parts(HTMLParser):
 
     def handle_data(self, data):
         self.texts.setdefault(self.inside, data)
+        self.all[len(self.found) - 1].append(data)
 
 
 def test_the_page_has_a_field_for_each_input_and_takes_nothing_from_elsewhere(server):
@@ -170,6 +175,70 @@ def test_the_page_has_a_field_for_each_input_and_takes_nothing_from_elsewhere(se
         assert "src" not in attrs, tag
         assert attrs.get("href", "openapi.json") == "openapi.json"
         assert not [name for name in attrs if name.startswith("on") or name == "style"], tag
+
+
+SPELLED = pa.record_batch(
+    {
+        "at": pa.array(["2024-02-29T12:30"]).cast(pa.timestamp("us")),
+        "day": pa.array(["2024-02-29"]).cast(pa.date32()),
+        "price": pa.array([Decimal("1.50")], pa.decimal128(10, 2)),
+        "who": pa.array(['1 "Ä"']),
+        "place": pa.array([{"lat": 1.5, "name": "ß"}]),
+        "share": pa.array([{"a": 1}], pa.map_(pa.string(), pa.int64())),
+        "v": pa.array([[1.0, None]]),
+        "yes": pa.array([True]),
+        "raw": pa.array([b"\x00"]),
+    }
+)
+
+
+class Exemplary:
+    """A host that knows a record of every kind, and answers records with themselves."""
+
+    @contextmanager
+    def open(self):
+        fields = [field.with_name(f"the_{field.name}") for field in SPELLED.schema]
+        host = FunctionHost(lambda records: records.rename_columns([f.name for f in fields]),
+                            SPELLED.schema, pa.schema(fields), version="1")  # fmt: skip
+        with host.open() as model:
+            yield Knowing(model)
+
+
+class Knowing:
+    def __init__(self, model):
+        self.signature, self.infer = model.signature, model.infer
+
+    def example(self):
+        return SPELLED
+
+
+def typed_in(parts):
+    """What the script of the page sends when nothing is changed in its form."""
+    record = {}
+    for number, (tag, attrs) in enumerate(parts.found):
+        if "data-name" in attrs:
+            chosen = [one for one in parts.all[number] if one] if tag == "textarea" else []
+            text = chosen[0] if chosen else attrs.get("value", "true")
+            record[attrs["data-name"]] = text if "data-text" in attrs else json.loads(text)
+    return record
+
+
+def test_the_example_in_the_form_of_the_page_is_a_record_that_is_answered():
+    made = InferencePipeline(IterableSource(nothing), Exemplary(), MemoryDestination())
+    with made.serving() as server, httpx.Client(base_url=server.url) as client:
+        record = typed_in(Parts(client.get("/docs").text))
+        assert list(record) == SPELLED.schema.names
+        found = client.post("/predict", json=record)
+        assert found.status_code == 200, found.text
+        document = client.get("/openapi.json").json()
+        jsonschema.validate(record, schema_of(document, "Record"))
+        jsonschema.validate(found.json(), schema_of(document, "Answer"))
+        assert found.json() == {f"the_{name}": value for name, value in record.items()}
+        console = Console(made, why_not=None, log="behind")
+        console.url = server.url
+        facts = json.loads(console.get("/pipeline")[2])
+        fields = {field["name"]: field["kind"] for field in facts["form"]}
+        assert {name for name, kind in fields.items() if kind == "object"} == {"place", "share"}
 
 
 def test_the_page_may_run_its_own_script_and_nothing_else(server):

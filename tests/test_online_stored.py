@@ -285,6 +285,32 @@ def test_so_many_answers_are_logged_as_were_asked_for_and_all_are_given(tmp_path
     assert 350 < len(kept) < 650, "500 of 2,000 are expected, give or take 19"
 
 
+def test_what_goes_wrong_behind_an_answer_does_not_end_the_desk(caplog):
+    def broken(answers, stored=None):
+        raise OSError("no log")
+
+    with pipeline(Store()).serving() as server, httpx.Client(base_url=server.url, timeout=10) as client:
+        server.desk._log = broken
+        for number in range(3):
+            assert client.post("/predict", json={"x": number}).json() == {"y": number + 1.0}
+    assert caplog.text.count("OSError: no log") == 3
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view()])
+def test_texts_and_bytes_in_views_are_logged_in_part_and_chosen_as_others_are(kind):
+    store, schema = Store(), pa.schema([pa.field("x", kind, nullable=False)])
+    host = FunctionHost(
+        lambda records: {"y": records.column("x")}, schema, {"y": kind}, takes="arrow", version="1"
+    )
+    made = InferencePipeline(IterableSource(nothing), host, store)
+    with made.serving(log_sample=0.5) as server, httpx.Client(base_url=server.url, timeout=10) as client:
+        for _ in range(20):
+            assert client.post("/predict", json=[{"x": "aGk="}] * 3).json() == [{"y": "aGk="}] * 3
+            bad = client.post("/predict", json=[{"x": "aGk="}, {"x": None}])
+            assert (bad.status_code, bad.json()["records"][0]["row"]) == (422, 1)
+    assert 0 < len(store.kept) < 60
+
+
 @pytest.mark.parametrize("share", [0, -1, 1.01, float("nan")])
 def test_a_share_of_the_log_that_is_none_is_refused(share):
     with (

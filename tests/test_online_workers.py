@@ -26,7 +26,7 @@ from sklearn.linear_model import LinearRegression
 
 import mlinfer
 from mlinfer import ComponentError, ConfigError, InferencePipeline, Retry
-from mlinfer.destinations import JsonLinesDestination, MemoryDestination
+from mlinfer.destinations import JsonLinesDestination, MemoryDestination, SqlDestination
 from mlinfer.hosts import FunctionHost, SklearnHost
 from mlinfer.sources import CsvSource, IterableSource
 from ports import free_port
@@ -182,6 +182,35 @@ def test_the_log_is_one_and_names_every_record_differently(server, log):
     names = log.table()["record_id"].to_pylist()
     assert len(set(names)) == len(names)
     assert {pipeline for pipeline, _ in log._outputs} == {"p/serve"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("share", [1, 0.99])
+def test_a_record_that_the_log_refuses_costs_nobody_else_his_answer(tmp_path, workers, share):
+    """A database takes no text with a NUL, and callers who wait together share a batch, a piece and a commit."""
+    outputs = {"y": pa.float64(), "pid": pa.int64()}
+    host = FunctionHost(who, {"x": pa.float64()}, outputs, takes="numpy", version="1")
+    stored = SqlDestination(f"sqlite:///{tmp_path}/log.db", table="asked")
+    made = InferencePipeline(IterableSource(nothing), host, stored, name="p", keep={"note": pa.string()})
+    records = [
+        [{"x": n, "note": "a\0b" if n % 5 == row == 0 else "fine"} for row in range(2)] for n in range(100)
+    ]
+    with (
+        made.serving(workers=workers, log="before_reply", log_sample=share) as server,
+        httpx.Client(base_url=server.url) as client,
+        ThreadPoolExecutor(20) as threads,
+    ):
+        found = list(threads.map(lambda some: client.post("/predict", json=some), records))
+    given = [n for n, answer in enumerate(found) if answer.status_code == 200]
+    assert {answer.status_code for answer in found} == {200, 503}
+    assert set(range(100)) - set(given) == set(range(0, 100, 5)) or share < 1
+    assert all(n in given for n in range(100) if n % 5)
+    for n in given:
+        assert [row["y"] for row in found[n].json()] == [n + 1.0] * 2
+    if share == 1:
+        with closing(sqlite3.connect(tmp_path / "log.db")) as database:
+            kept = Counter(y for (y,) in database.execute("select y from asked"))
+        assert kept == {n + 1.0: 1 if n % 5 == 0 else 2 for n in range(100)}
 
 
 def test_what_is_counted_is_the_sum():

@@ -1,6 +1,7 @@
 """Rows of Python values become columns; a row that cannot is set apart alone."""
 
 import datetime as dt
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -16,6 +17,10 @@ def columns(values, kind):
     assert batch.num_rows == len(good)
     assert sorted([*good, *(one.row for one in bad)]) == list(range(len(values)))
     return batch.column(0).to_pylist(), [one.row for one in bad]
+
+
+OF_OBJECTS = pa.struct([("a", pa.struct([("b", pa.int64())]))])
+OF_TEXTS = pa.struct([("d", pa.decimal128(9, 2)), ("t", pa.timestamp("us")), ("r", pa.binary())])
 
 
 @pytest.mark.parametrize(
@@ -43,6 +48,26 @@ def columns(values, kind):
         ([[1], [2**70]], pa.list_(pa.int64()), [[1]], [1]),
         ([{"a": 1}, 4], pa.struct([("a", pa.int64())]), [{"a": 1}], [1]),
         ([{"a": 1}, "", []], pa.struct([("a", pa.int64())]), [{"a": 1}], [1, 2]),
+        (
+            [{"a": 1.5}, {"a": True}, {"a": 2.0}, None, {}, {"a": 2**63}, {"a": "1"}, [("a", 1)]],
+            pa.struct([("a", pa.int64())]),
+            [{"a": 2}, None, {"a": None}],
+            [0, 1, 5, 6, 7],
+        ),
+        ([{"a": True}, {"a": 1}], pa.struct([("a", pa.float64())]), [{"a": 1.0}], [0]),
+        ([{"a": {"b": 0.5}}, {"a": {"b": 1}}], OF_OBJECTS, [{"a": {"b": 1}}], [0]),
+        (
+            [{"d": "1.50", "t": "2024-01-01T00:00:00", "r": "/w=="}, {"d": "x"}, {"r": "no base64"}],
+            OF_TEXTS,
+            [{"d": Decimal("1.50"), "t": dt.datetime(2024, 1, 1), "r": b"\xff"}],  # noqa: DTZ001
+            [1, 2],
+        ),
+        (
+            [[None], {"a": 1.5}, {"a": True}, {"a": None}, None, {}, [], [(None, 1)], [1], [["a", 1]]],
+            pa.map_(pa.string(), pa.int64()),
+            [[("a", None)], None, [], []],
+            [0, 1, 2, 7, 8, 9],
+        ),
         ([{"a": 1}, "", [("b", 2)]], pa.map_(pa.string(), pa.int64()), [[("a", 1)], [("b", 2)]], [1]),
         (["a\ud800", "b"], pa.string(), ["b"], [0]),
         (["2024-01-01", "no day", None], pa.timestamp("s"), [dt.datetime(2024, 1, 1), None], [1]),  # noqa: DTZ001

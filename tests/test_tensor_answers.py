@@ -260,6 +260,31 @@ def test_a_text_has_the_same_most_length_however_it_is_said(text, status):
                 infer(request.SerializeToString(), timeout=20)
 
 
+@pytest.mark.parametrize(
+    ("kind", "datatype"), [(pa.list_(pa.float64()), "FP64"), (pa.large_list(pa.string()), "BYTES")]
+)
+def test_lists_of_nothing_come_in_and_go_out_in_every_way(kind, datatype):
+    def duck(records):
+        return {"o": records.column("v")}
+
+    host = FunctionHost(duck, {"v": kind}, {"o": kind}, version="1")
+    nothings = np.zeros((2, 0), DTYPES.get(datatype, object))
+    request = CLASSES["ModelInferRequest"](model_name="duck")
+    request.inputs.add(name="v", datatype=datatype, shape=[2, 0])
+    made = InferencePipeline(IterableSource(nothing), host, MemoryDestination())
+    with made.serving(grpc_bind="127.0.0.1:0") as server:
+        with triton.InferenceServerClient(server.url.removeprefix("http://")) as client:
+            for binary in (True, False):
+                tensor = triton.InferInput("v", [2, 0], datatype)
+                tensor.set_data_from_numpy(nothings, binary_data=binary)
+                assert client.infer("duck", [tensor]).as_numpy("o").shape == (2, 0)
+        with grpc.insecure_channel(server.grpc_address) as channel:
+            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            found = CLASSES["ModelInferResponse"].FromString(infer(request.SerializeToString(), timeout=20))
+        assert list(found.outputs[0].shape) == [2, 0]
+        assert httpx.post(f"{server.url}/predict", json=[{"v": []}] * 2).json() == [{"o": []}] * 2
+
+
 # by type: what is sent, the datatype by which metadata call it, what /predict says back, and what comes in a tensor
 SAID = {
     "a decimal": (pa.decimal128(38, 20), "123456789012345678.12345678901234567890", "BYTES"),

@@ -247,7 +247,10 @@ def _cast_list(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarr
         pa.large_list(array.type.value_type) if pt.is_large_list(wanted) else pa.list_(array.type.value_type)
     )
     lengths = lengths_of(lists)
-    values, bad_values = cast(lists.flatten(), wanted.value_type)
+    # Arrow's cast loses count of elements that are all null
+    nothing = pt.is_null(lists.type.value_type)
+    flat = pa.nulls(int(lengths.sum())) if nothing else lists.flatten()
+    values, bad_values = cast(flat, wanted.value_type)
     maker = pa.LargeListArray if pt.is_large_list(wanted) else pa.ListArray
     ends = from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
     offsets = ends.cast(pa.int64() if pt.is_large_list(wanted) else pa.int32())

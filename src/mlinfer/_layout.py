@@ -30,6 +30,12 @@ class Layout:
     lineage: pa.Schema = field(default_factory=lambda: pa.schema([]))
 
     @cached_property
+    def inputs(self) -> pa.Schema:
+        """The columns that the model's inputs are taken from: fewer than these, where one column is for several."""
+        places = dict.fromkeys(self.columns.get(name, name) for name in self.signature.inputs.names)
+        return pa.schema([self.wanted.field(number) for number in range(len(places))])
+
+    @cached_property
     def output(self) -> pa.Schema:
         """Kept columns first, then the answers, then where they come from."""
         return pa.schema([*self.keep, *self.signature.outputs, *self.lineage])
@@ -58,7 +64,11 @@ def lay_out(
     if known is not None:
         Conform(signature.inputs, columns).bind(known)
         Conform(kept).bind(known)
-    wanted = {columns.get(field.name, field.name): field for field in signature.inputs}
+    wanted: dict[str, pa.Field] = {}
+    for one in signature.inputs:  # of two that one column is for, the stricter
+        name = columns.get(one.name, one.name)
+        if name not in wanted or not one.nullable:
+            wanted[name] = one
     fields = [field.with_name(name) for name, field in wanted.items()]
     more = [field for field in kept if field.name not in wanted]
     return Layout(signature, kept, columns, pa.schema([*fields, *more]), origin)

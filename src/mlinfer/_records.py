@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import from_floats, from_numpy, from_values
+from mlinfer._arrays import from_floats, from_numpy, from_values, masked
 from mlinfer._casts import cast, compatible, is_bytes, is_list, is_moment, is_number, is_text
 from mlinfer._text import shown
 
@@ -131,22 +131,64 @@ def _misfit(number: int, value: Any, field: pa.Field) -> BadRow:
 
 
 def _objects(values: list[Any], wanted: pa.DataType) -> pa.Array:
-    """Objects, and maps as pairs, too; to Arrow an empty text is an empty object."""
-    if any(type(value) is str for value in values):
-        msg = "a text where an object is wanted"
+    """Objects, whose parts are judged as columns are. Raises ValueError: a value is none, or a part of it does not fit.
+
+    Arrow would force what is in them: 1.5 to 1, True to 1.
+    """
+    if all(value is None or isinstance(value, pa.Scalar) for value in values):
+        return pa.array(values, wanted)  # restored rejects, of just this type
+    if not all(value is None or isinstance(value, dict) for value in values):
+        msg = "something else where an object is wanted"
         raise ValueError(msg)
-    if pt.is_struct(wanted) and any(value == [] for value in values):
-        msg = "a list where an object is wanted"
+    fields = [wanted.field(number) for number in range(wanted.num_fields)]
+    if not fields:
+        return pa.array(values, wanted)
+    given = [{} if value is None else value for value in values]
+    parts = [_parts([value.get(field.name) for value in given], field.type) for field in fields]
+    mask = from_numpy(np.array([value is None for value in values], bool))
+    return pa.StructArray.from_arrays(parts, fields=fields, mask=mask)
+
+
+def _maps(values: list[Any], wanted: pa.DataType) -> pa.Array:
+    """The same for maps, which may be pairs, too. Arrow ends the process over a null where a pair should be."""
+    pairs = [list(value.items()) if isinstance(value, dict) else value for value in values]
+    if not all(value is None or (isinstance(value, list) and all(map(_is_pair, value))) for value in pairs):
+        msg = "something else where a map is wanted"
         raise ValueError(msg)
-    return pa.array(values, wanted)
+    keys, found = ([pair[n] for value in pairs for pair in value or ()] for n in (0, 1))
+    ends = np.cumsum([0, *(len(value or ()) for value in pairs)]).astype(np.int32)
+    gaps = np.array([*(value is None for value in pairs), False])
+    offsets = masked(from_numpy(ends), gaps) if gaps.any() else from_numpy(ends)
+    parts = _parts(keys, wanted.key_type), _parts(found, wanted.item_type)
+    return pa.MapArray.from_arrays(offsets, *parts, type=wanted)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and value[0] is not None  # noqa: PLR2004 - a key and a value
+
+
+def _parts(values: list[Any], wanted: pa.DataType) -> pa.Array:
+    """What is in objects. Raises ValueError: a value does not fit."""
+    array = _array(values, wanted)
+    fits = len(array) == len(values) and compatible(array.type, wanted)
+    if fits and not (
+        pt.is_floating(array.type) and bool in set(map(type, values))
+    ):  # Arrow took True for 1.0
+        array, unfit = cast(array, wanted)
+        if unfit is None:
+            return array
+    msg = "a part of an object that does not fit"
+    raise ValueError(msg)
 
 
 def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
     """Let Arrow see what the values are, rather than force a type: forcing would cut 1.5 to 1 and take True for 1."""
     if is_moment(wanted):
         return _moments(from_values(values), wanted)
-    if pt.is_struct(wanted) or pt.is_map(wanted):
+    if pt.is_struct(wanted):
         return _objects(values, wanted)
+    if pt.is_map(wanted):
+        return _maps(values, wanted)
     if is_bytes(wanted):
         return pa.array([_bytes(value) for value in values], wanted)
     kinds = set(map(type, values)) - {type(None)}

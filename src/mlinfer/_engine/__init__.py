@@ -1,7 +1,7 @@
 """The loop: read, conform, coalesce, infer, join, write, commit, acknowledge."""
 
 from mlinfer._engine._contract import check_batch, gave_up, names_of
-from mlinfer._engine._delivery import Delivery, Running
+from mlinfer._engine._delivery import Delivery, Running, refused_rows
 from mlinfer._engine._fingerprint import fingerprint
 from mlinfer._engine._job import Batching, Budget, Job, OnChange, Until, Workers
 from mlinfer._engine._local import LocalEngine
@@ -54,6 +54,7 @@ __all__ = [
     "open_model",
     "portable",
     "refuse_own_output",
+    "refused_rows",
     "shared_cores",
     "spawn",
     "stopping_on_signals",

@@ -219,15 +219,28 @@ def _without(answers: Answers, errors: RecordErrors) -> Answers:
     """The answers that the destination can take; the others as rejects of the stage `write`."""
     _check_rows(errors, len(answers.batch))
     batch, bad = answers.batch, set(errors.rows)
+    before = refused_rows(answers)
+    left = (
+        [row for row in range(len(batch) + len(before)) if row not in before] if before else range(len(batch))
+    )
     rest = [row for row in range(len(batch)) if row not in bad]
     refused = batch.records.take(pa.array(errors.rows, pa.int64()))
     group = Rejected(
-        batch.partition, "write", batch.ids.take(errors.rows), errors.kinds, errors.messages, refused
-    )
+        batch.partition, "write", batch.ids.take(errors.rows), errors.kinds, errors.messages, refused,
+        places=[left[row] for row in errors.rows],
+    )  # fmt: skip
     remaining = replace(
         batch, records=batch.records.take(pa.array(rest, pa.int64())), ids=batch.ids.take(rest)
     )
     return replace(answers, batch=remaining, rejects=(*answers.rejects, group))
+
+
+def refused_rows(answers: Answers) -> frozenset[int]:
+    """Which rows of a batch, as it was delivered, the destination has refused."""
+    groups = (
+        group.places for group in answers.rejects if group.stage == "write" and group.places is not None
+    )
+    return frozenset(int(row) for places in groups for row in places)
 
 
 def _check_rows(errors: RecordErrors, count: int) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlinfer._arrays import from_numpy, from_values
+from mlinfer._arrays import from_numpy, from_values, taken_of
 from mlinfer._batch import RecordIds, places_of_bad
 from mlinfer._rejects import Rejected
 
@@ -38,7 +38,7 @@ class Left:
         good = np.ones(len(batch), bool) if self._good is None else self._good.copy()
         good[bad] = False
         self._good = good
-        taken = batch.records.take(from_numpy(bad))
+        taken = taken_of(batch.records, bad)
         ids = batch.ids.take(bad)
         if batch.bad:  # those that could not be decoded stood between them
             others = np.sort(places_of_bad(batch))

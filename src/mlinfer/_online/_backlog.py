@@ -7,7 +7,7 @@ piece for each answer takes longer than the answers, and all of them together no
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import pyarrow as pa
@@ -24,9 +24,21 @@ REST_SECONDS = 0.05
 """Between two pieces for which nobody waits: so long that fewer than one answer in a hundred meets one."""
 PIECE_BYTES = 2**20
 
-Stored = Callable[[Refused | None], None]
-Entry = tuple[Answers, list[Stored]]
-"""Answers, and who waits to hear that they are durable."""
+Outcome = Refused | None | frozenset[int]
+"""What becomes of answers: all are durable (None), none is, or all but those in these rows, which the destination refuses."""
+Stored = Callable[[Outcome], None]
+Waits = tuple[Stored, int, int]
+"""Who waits to hear that answers are durable: those from a row on, so many."""
+Entry = tuple[Answers, list[Waits]]
+
+
+def tell(waiting: Iterable[Waits], outcome: Outcome) -> None:
+    """Tell everybody what has become of his own answers."""
+    for stored, start, rows in waiting:
+        if isinstance(outcome, frozenset):
+            stored(frozenset(row - start for row in outcome if start <= row < start + rows) or None)
+        else:
+            stored(outcome)
 
 
 class Backlog:
@@ -45,7 +57,8 @@ class Backlog:
         held = self._came - self._went
         if self._queue.qsize() < LONGEST_QUEUE and (not held or held + size <= MOST_WAITING_BYTES):
             self._came += size
-            self._queue.put(((answers, [] if stored is None else [stored]), size))
+            waits: list[Waits] = [] if stored is None else [(stored, 0, len(answers.batch))]
+            self._queue.put(((answers, waits), size))
             return
         self.dropped += len(answers.batch)
         if stored is not None:
@@ -66,10 +79,11 @@ class Backlog:
         if first is None:
             return None
         (answers, stored), size = first
-        found = [answers]
+        found, rows = [answers], len(answers.batch)
         for (more, its), more_size in self._like(answers, size):
             found.append(more)
-            stored += its
+            stored += [(one, rows + start, count) for one, start, count in its]
+            rows += len(more.batch)
             size += more_size
         self._went += size
         return _joined(found), stored

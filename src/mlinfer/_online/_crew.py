@@ -18,12 +18,13 @@ from mlinfer._clock import SystemClock
 from mlinfer._engine import UNGUARDED, Answers, Job, from_bytes
 from mlinfer._errors import ComponentError, ConfigError
 from mlinfer._layout import Layout
+from mlinfer._online._backlog import Outcome
 from mlinfer._online._counts import Counts, Figures, exposition
 from mlinfer._online._log import PredictionLog, prediction_log
 from mlinfer._online._member import Member
 from mlinfer._online._server import Server, serving_here, url_of
 from mlinfer._online._serving import Serving
-from mlinfer._online._wire import Patience, Refused
+from mlinfer._online._wire import Patience
 from mlinfer._online._worker import OUTCOMES, Task
 from mlinfer._protocols import Host
 from mlinfer._watching import same_model, watches
@@ -252,8 +253,9 @@ class Crew:
         worker.kill()
 
     def _write(self, worker: Member, number: int, waits: bool, data: bytes) -> None:  # noqa: FBT001 - as it was sent
-        def stored(refused: Refused | None) -> None:
-            worker.tell("stored", number, OUTCOMES.index(refused))
+        def stored(outcome: Outcome) -> None:
+            rows = isinstance(outcome, frozenset)
+            worker.tell("stored", number, outcome if rows else OUTCOMES.index(outcome))
 
         batch = Batch(from_bytes(data), PARTITION, None)
         with self._logging:

@@ -14,16 +14,17 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 
 from mlinfer._answering import in_order
+from mlinfer._arrays import taken_of
 from mlinfer._batch import Batch
 from mlinfer._engine import Answers, ProcessModel, Step
 from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._failpoints import failpoint
+from mlinfer._online._backlog import Outcome, Stored
 from mlinfer._online._counts import Counts
 from mlinfer._online._pace import Pace
-from mlinfer._online._refusals import BUSY, busy, refusal
+from mlinfer._online._refusals import BUSY, NOT_STORED, busy, refusal
 from mlinfer._online._trace import COLUMN, traced
 from mlinfer._online._wire import JSON, Patience, Refused
 from mlinfer._signature import Signature
@@ -78,8 +79,8 @@ class Ask:
 class Log(Protocol):
     """Where answers are remembered."""
 
-    def __call__(self, answers: Answers, stored: Callable[[Refused | None], None] | None = None) -> None:
-        """Remember answers; `stored` is called, on any thread, when they are durable (None), or cannot be."""
+    def __call__(self, answers: Answers, stored: Stored | None = None) -> None:
+        """Remember answers; `stored` is called, on any thread, when they are durable, or cannot be."""
 
 
 class Desk:
@@ -240,8 +241,12 @@ class Desk:
         for some, answers in found:
             if isinstance(answers, Exception):
                 some[0].caller.refuse(refusal(answers))
-            else:
+                continue
+            try:
                 self._hand_out(some, answers)
+            except Exception as error:  # noqa: BLE001 - told and logged as any other failure; the desk goes on
+                for ask in some:
+                    ask.caller.refuse(refusal(error))
         self._counts.infer.add(seconds)
         self._counts.batch.add(rows)
         if self._waiting:
@@ -283,18 +288,28 @@ class Desk:
             self._log(answers)
             return
 
-        def stored(refused: Refused | None) -> None:
+        def stored(outcome: Outcome) -> None:
             with suppress(RuntimeError):  # the loop has ended: whoever asked has gone before
-                self._loop.call_soon_threadsafe(self._stored, asks, answers, refused)
+                self._loop.call_soon_threadsafe(self._stored, asks, answers, outcome)
 
         self._log(answers, stored)
 
-    def _stored(self, asks: list[Ask], answers: Answers, refused: Refused | None) -> None:
-        if refused is None:
+    def _stored(self, asks: list[Ask], answers: Answers, outcome: Outcome) -> None:
+        if outcome is None:
             self._give(asks, answers)
             return
+        good, spans = [], []
+        start = 0
         for ask in asks:
-            ask.caller.refuse(refused)
+            end = start + ask.rows
+            if isinstance(outcome, frozenset) and outcome.isdisjoint(range(start, end)):
+                good.append(ask)  # another's record was refused
+                spans.append((start, ask.rows))
+            else:
+                ask.caller.refuse(NOT_STORED if isinstance(outcome, frozenset) else outcome)
+            start = end
+        if good:
+            self._give(good, _only(answers, spans))
 
     def _give(self, asks: list[Ask], answers: Answers) -> None:
         self._counts.rows += len(answers.batch)
@@ -341,6 +356,6 @@ def _only(answers: Answers, spans: list[tuple[int, int]]) -> Answers:
     batch = answers.batch
     rows = [row for start, rows in spans for row in range(start, start + rows)]
     if len(rows) < len(batch):
-        records = batch.records.take(pa.array(rows, pa.int64()))
+        records = taken_of(batch.records, np.array(rows, np.int64))
         batch = replace(batch, records=records, ids=batch.ids.take(rows))
     return Answers(batch, layout=answers.layout)

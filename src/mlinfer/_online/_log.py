@@ -7,22 +7,32 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from itertools import repeat
 
 import numpy as np
-import pyarrow as pa
 
+from mlinfer._arrays import taken_of
 from mlinfer._clock import SystemClock
-from mlinfer._engine import Answers, Delivery, Job, Outputs, Running, Spending, Tally, fingerprint
+from mlinfer._engine import (
+    Answers,
+    Delivery,
+    Job,
+    Outputs,
+    Running,
+    Spending,
+    Tally,
+    fingerprint,
+    refused_rows,
+)
 from mlinfer._errors import FencedError, TransientError
 from mlinfer._events import manager
 from mlinfer._layout import Layout
-from mlinfer._online._backlog import REST_SECONDS, Backlog, Stored
+from mlinfer._online._backlog import REST_SECONDS, Backlog, Outcome, Stored, Waits, tell
 from mlinfer._online._counts import Counts
 from mlinfer._online._refusals import NOT_STORED
-from mlinfer._online._wire import Refused
 from mlinfer._protocols import Scope
 from mlinfer._retry import Retry
 from mlinfer._text import count
@@ -32,6 +42,8 @@ AGAIN_SECONDS = 30.0
 """After a failure that does not pass by itself: a full disk, say, in which somebody makes room."""
 MOST_WAITING = 1000
 """Batches of answers that share a commit, at most."""
+Kept = Callable[[list[frozenset[int]]], None]
+"""Is told that all that was delivered is durable, but for these rows of each piece."""
 _logger = logging.getLogger("mlinfer")
 _dice = random.Random()  # noqa: S311 - jitter, not a secret
 
@@ -48,11 +60,22 @@ class Sampled:
         rows = np.flatnonzero(self._draw(len(answers.batch)) < self._share)
         if len(rows):
             batch = answers.batch
-            records = batch.records.take(pa.array(rows))
+            records = taken_of(batch.records, rows)
             chosen = replace(batch, records=records, ids=batch.ids.take(rows))
-            self._log(replace(answers, batch=chosen), stored)
+            self._log(replace(answers, batch=chosen), stored and _of_all(stored, rows))
         elif stored is not None:
             stored(None)
+
+
+def _of_all(stored: Stored, rows: np.ndarray) -> Stored:
+    """Whoever waits for some rows, by their places among all."""
+
+    def told(outcome: Outcome) -> None:
+        if isinstance(outcome, frozenset):
+            outcome = frozenset(int(rows[row]) for row in outcome)
+        stored(outcome)
+
+    return told
 
 
 class PredictionLog:
@@ -60,14 +83,17 @@ class PredictionLog:
 
     Answers that find the backlog full or the destination failing are dropped and counted. After a failure the destination is
     opened again: soon if the failure is transient, after a while if not, and never if another server has taken it over. Whoever
-    waits for answers to be durable shares a commit with all that came meanwhile.
+    waits for answers to be durable shares a commit with all that came meanwhile; what the destination refuses is his alone.
     """
 
-    def __init__(self, opened: Callable[[ExitStack, Callable[[int], None]], Delivery], retry: Retry) -> None:
+    def __init__(self, opened: Callable[[ExitStack, Kept], Delivery], retry: Retry) -> None:
         self._opened, self._retry = opened, retry
         self._clock = SystemClock()
         self._backlog = Backlog()
-        self._waiting: list[Stored] = []  # for the next commit
+        self._pieces: list[
+            list[Waits]
+        ] = []  # who waits for the next commit, by what was delivered since the last one
+        self._waiting = 0
         self.counts: Counts | None = None
         self._stack = ExitStack()
         self._delivery: Delivery | None = opened(self._stack, self._kept)
@@ -109,29 +135,31 @@ class PredictionLog:
             if not entry[1] and self._backlog.empty:
                 time.sleep(REST_SECONDS)
 
-    def _write(self, answers: Answers, stored: list[Stored]) -> None:
+    def _write(self, answers: Answers, stored: list[Waits]) -> None:
         begun = self._clock.monotonic()
         if self._delivery is None and begun >= self._again:
             self._try(None)
         if self._delivery is None:
             self._lost += len(answers.batch)
-            for one in stored:
-                one(NOT_STORED)
+            tell(stored, NOT_STORED)
             return
         self._written += len(answers.batch)
-        self._waiting.extend(stored)
+        self._pieces.append(stored)
+        self._waiting += len(stored)
         self._try(lambda delivery: delivery.deliver(answers))
-        if len(self._waiting) < MOST_WAITING:
+        if self._waiting < MOST_WAITING:
             self._try(lambda delivery: delivery.commit_if_due())
         else:
             self._try(lambda delivery: delivery.commit())
         if self.counts is not None:
             self.counts.write.add(self._clock.monotonic() - begun)
 
-    def _tell(self, refused: Refused | None) -> None:
-        waiting, self._waiting = self._waiting, []
-        for stored in waiting:
-            stored(refused)
+    def _tell(self, outcomes: Iterable[Outcome]) -> None:
+        pieces, self._pieces, self._waiting = self._pieces, [], 0
+        for piece, outcome in zip(
+            pieces, outcomes, strict=False
+        ):  # one refusal repeated, or one outcome for each
+            tell(piece, outcome)
 
     def _try(self, action: Callable[[Delivery], None] | None) -> None:
         """Act on the destination, or open it again (None). What goes wrong is told here and must not stop the answers."""
@@ -158,23 +186,23 @@ class PredictionLog:
         self._lost, self._written = self._lost + self._written, 0
         with suppress(Exception):  # the failure that led here is the one to tell
             self._stack.close()
-        self._tell(NOT_STORED)
+        self._tell(repeat(NOT_STORED))
 
-    def _kept(self, refused: int) -> None:
-        """What was written is durable, without so many records that the destination has refused."""
+    def _kept(self, refused: list[frozenset[int]]) -> None:
+        """What was written is durable, without the rows of each piece that the destination has refused."""
         self._written = self._failures = 0
-        self._tell(NOT_STORED if refused else None)
+        self._tell(refused)
 
 
 class Refusals(Tally):
-    """Knows how many records the destination has refused since it was asked last."""
+    """Knows which rows of what was delivered before the latest commit the destination has refused."""
 
-    told = 0
+    latest: list[frozenset[int]]
 
-    def latest(self) -> int:
-        """As many as that."""
-        found, self.told = self.rejected - self.told, self.rejected
-        return found
+    def committed(self, partitions: tuple[str, ...], held: list[Answers], seconds: float) -> None:
+        """These answers are durable."""
+        super().committed(partitions, held, seconds)
+        self.latest = [refused_rows(answers) for answers in held]
 
 
 @contextmanager
@@ -183,7 +211,7 @@ def prediction_log(job: Job, layout: Layout, run: str) -> Iterator[PredictionLog
     job = replace(job, name=f"{job.name or 'unnamed'}/serve", rejects=None, side={}, checkpoint=None)
     epochs: dict[str, int] = {}  # opened again, it must not take over from a server that began later
 
-    def opened(stack: ExitStack, kept: Callable[[int], None]) -> Delivery:
+    def opened(stack: ExitStack, kept: Kept) -> Delivery:
         with ExitStack() as opening:  # closed again when opening fails halfway
             outputs = opening.enter_context(Outputs(job, Scope(job.name or "", run=run), epochs))
             outputs.open(layout.output, {})
@@ -193,7 +221,7 @@ def prediction_log(job: Job, layout: Layout, run: str) -> Iterator[PredictionLog
         running = Running(
             model=f"{signature.model_id}@{signature.version}", run=run, fingerprint=fingerprint(layout),
             clock=SystemClock(), tally=tally, spending=Spending(job.budget, rejects_kept=True),
-            durable=lambda _: kept(tally.latest()), commit_seconds=job.destination.commit_seconds,
+            durable=lambda _: kept(tally.latest), commit_seconds=job.destination.commit_seconds,
         )  # fmt: skip
         return Delivery(outputs.main, outputs, running)
 

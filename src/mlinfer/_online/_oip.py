@@ -22,7 +22,7 @@ def oip_routes(desk: Desk, layout: Layout, ready: Callable[[], bool]) -> dict[st
     metadata = {
         "name": model,
         "platform": "mlinfer",
-        "inputs": [Kind.of(layout.wanted.field(n)).described() for n in range(len(layout.signature.inputs))],
+        "inputs": [Kind.of(field).described() for field in layout.inputs],
         "outputs": [Kind.of(field).described() for field in layout.signature.outputs],
     }
     server = {"name": "mlinfer", "version": "2", "extensions": ["binary_tensor_data"]}

@@ -44,7 +44,7 @@ class Tensors:
 
     def __init__(self, layout: Layout, model: str) -> None:
         self.wanted = layout.wanted
-        self._inputs = len(layout.signature.inputs)
+        self._inputs = len(layout.inputs)
         self._names = self.wanted.names
         self._columns = [Column(field) for field in self.wanted]
         self._kinds = [Kind.of(field) for field in layout.signature.outputs]

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
+from mlinfer._casts import is_list
 from mlinfer._layout import Layout
 from mlinfer._online._wire import MOST_BYTES, MOST_ROWS
 from mlinfer._signature import allows_nonfinite
@@ -65,8 +66,7 @@ def openapi(layout: Layout, example: dict[str, Any] | None, *, keys: bool) -> di
 
 def record_schema(layout: Layout) -> dict[str, Any]:
     """A record as JSON Schema: the inputs of the model and the columns that are kept."""
-    inputs = layout.wanted.names[: len(layout.signature.inputs)]
-    required = [name for name in inputs if not layout.wanted.field(name).nullable]
+    required = [field.name for field in layout.inputs if not field.nullable]
     return _object(
         {field.name: _schema(field.type, nullable=field.name not in required) for field in layout.wanted},
         required,
@@ -98,17 +98,19 @@ def _plain(kind: pa.DataType) -> dict[str, Any]:
         return {"type": "string"}
     if pt.is_binary(kind) or pt.is_large_binary(kind):
         return {"type": "string", "contentEncoding": "base64"}
-    if pt.is_fixed_size_list(kind):
-        size = kind.list_size
-        return {
-            "type": "array",
-            "items": _schema(kind.value_type, nullable=True),
-            "minItems": size,
-            "maxItems": size,
-        }
-    if pt.is_list(kind) or pt.is_large_list(kind):
-        return {"type": "array", "items": _schema(kind.value_type, nullable=True)}
-    return {"description": str(kind)}
+    return _nested(kind) if pt.is_nested(kind) else {"description": str(kind)}
+
+
+def _nested(kind: pa.DataType) -> dict[str, Any]:
+    if pt.is_struct(kind):
+        inside = [kind.field(number) for number in range(kind.num_fields)]
+        return _object({field.name: _schema(field.type, nullable=True) for field in inside}, [])
+    if pt.is_map(kind):
+        return {"type": "object", "additionalProperties": _schema(kind.item_type, nullable=True)}
+    if not is_list(kind):
+        return {"description": str(kind)}
+    size = {"minItems": kind.list_size, "maxItems": kind.list_size} if pt.is_fixed_size_list(kind) else {}
+    return {"type": "array", "items": _schema(kind.value_type, nullable=True), **size}
 
 
 def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:

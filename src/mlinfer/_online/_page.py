@@ -87,7 +87,7 @@ def policy() -> tuple[str, ...]:
 def _field(name: str, schema: dict[str, Any], value: Any, *, required: bool) -> str:
     kind = schema.get("type", "")
     kind = kind[0] if isinstance(kind, list) else kind
-    text = "" if value is None else str(value) if kind == "string" else json.dumps(value)
+    text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     what = f"{kind or schema.get('description', '')}{'' if required else ', may be empty'}"
     label = f"<span>{escape(name)} <small>{escape(what)}</small></span>"
     return f"<label>{label}{_control(name, kind, text)}</label>"
@@ -100,7 +100,7 @@ def _control(name: str, kind: str, text: str) -> str:
             f"<option{' selected' if one == text else ''}>{one}</option>" for one in ("", "true", "false")
         )
         return f"<select {data}>{options}</select>"
-    if kind == "array":
+    if kind in {"array", "object"}:
         return f"<textarea {data} rows=2>{escape(text)}</textarea>"
     if kind in {"integer", "number"}:
         return f'<input {data} inputmode=decimal value="{escape(text)}">'

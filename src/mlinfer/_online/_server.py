@@ -191,6 +191,7 @@ def _load(job: Job, place: Alone, stack: ExitStack) -> _Loaded:
     log: Log = NoLog() if nowhere else stack.enter_context(place.log(job, layout, run))
     log.counts = counts
     step = _step(job, model, layout, run=run, counts=counts)
+    step.resume(None)  # so that also the first attempt can be undone
     example = _example(model, layout)
     if example is not None and not isinstance(model, Stateful):
         _warm_up(step, example)
@@ -278,7 +279,7 @@ def _example(model: Model, layout: Layout) -> dict[str, Any] | None:
         return None
     record: dict[str, Any] = json.loads(json_rows(found.slice(0, 1))[0])
     # callers may know other names for the inputs
-    return dict(zip(layout.wanted.names, record.values(), strict=False))
+    return {layout.columns.get(name, name): value for name, value in record.items()}
 
 
 def _warm_up(step: Step, example: dict[str, Any]) -> None:

@@ -150,6 +150,8 @@ class Column:
         flat = _flat(name, elements, self._scalar)
         if not width:
             return _fitting(flat, self.field)
+        if not inner[0]:  # of which Arrow makes no lists of a fixed size
+            return pa.array([[]] * shape[0], self.field.type)
         flat, unfit = cast(flat, self._scalar)
         if unfit is not None:
             _refuse_rows(np.unique(np.flatnonzero(unfit) // inner[0]), self.field)

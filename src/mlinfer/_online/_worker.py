@@ -17,7 +17,7 @@ import pyarrow as pa
 from mlinfer._engine import Answers, Job, end_here, leave_signals, portable, shared_cores, to_bytes
 from mlinfer._errors import ComponentError, ConfigError
 from mlinfer._layout import Layout
-from mlinfer._online._backlog import REST_SECONDS, Backlog, Stored
+from mlinfer._online._backlog import REST_SECONDS, Backlog, Stored, Waits, tell
 from mlinfer._online._counts import Counts
 from mlinfer._online._refusals import BUSY, NOT_STORED
 from mlinfer._online._server import Alone, Log, serving_here
@@ -29,7 +29,7 @@ from mlinfer._protocols import DataDestination, DataSource, Host, Scope, Writer
 FIGURES_SECONDS = 0.5
 LOGGERS = ("mlinfer", "mlinfer.access")
 OUTCOMES = (None, NOT_STORED, BUSY)
-"""What may become of answers on their way to the log; a pipe carries the place in this list."""
+"""What may become of answers on their way to the log; a pipe carries the place in this list, or the rows that were refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Line:
         self._speaking = threading.Lock()
         self.stopped, self._told = threading.Event(), threading.Event()
         self.addresses: tuple[str, str | None] = ("", None)
-        self.waiting: dict[int, list[Stored]] = {}
+        self.waiting: dict[int, list[Waits]] = {}
         """Who waits for which answers to be durable."""
         threading.Thread(target=self._hear, name="mlinfer-parent", daemon=True).start()
 
@@ -134,8 +134,8 @@ class Line:
                 break
             if kind == "stored":
                 number, outcome = what
-                for stored in self.waiting.pop(number):
-                    stored(OUTCOMES[outcome])
+                rows = isinstance(outcome, frozenset)
+                tell(self.waiting.pop(number), outcome if rows else OUTCOMES[outcome])
             elif kind == "listen":
                 self.addresses = (what[0], what[1])
                 self._told.set()

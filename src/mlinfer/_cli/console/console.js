@@ -180,7 +180,7 @@ function control(field, id) {
     select.append(...["", "true", "false"].map((text) => make("option", text, {value: text})));
     return select;
   }
-  if (field.kind === "array") return make("textarea", null, {...attributes, rows: 2, spellcheck: "false"});
+  if (["array", "object"].includes(field.kind)) return make("textarea", null, {...attributes, rows: 2, spellcheck: "false"});
   const text = field.kind !== "integer" && field.kind !== "number";
   return make("input", null, {...attributes, ...(text ? {"data-text": "1"} : {inputmode: "decimal"})});
 }
