@@ -21,13 +21,13 @@ from mlinfer._online._bulk import Bulk
 from mlinfer._online._desk import Ask, Caller, Desk
 from mlinfer._online._json import BadJson, dump, parse
 from mlinfer._online._numbers import lift
+from mlinfer._online._refusals import MOST_UNASKED
 from mlinfer._online._routes import Order
 from mlinfer._online._wire import JSON, MOST_ROWS, Refused
 from mlinfer._text import shown
 
 _UNSPELLABLE = re.compile(r'[\\"\x00-\x1f]')
 """What a name must not hold, or the decoder cannot look for it."""
-MOST_UNASKED = 3
 LARGEST_EXACT = 2**53
 """From here on an integer may have no float of its own: in a list, only the thorough way tells it from a float."""
 
