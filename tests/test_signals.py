@@ -50,7 +50,7 @@ PROGRAM = textwrap.dedent("""
         def write(self, batch):
             self.file.writelines(f"{y:.0f}\\n" for y in batch.records["y"].to_pylist())
             if not self.told:
-                print("writing", flush=True)
+                print("writing\\n", end="", flush=True)  # in one piece, beside another thread
                 self.told = True
         def commit(self, progress):
             self.file.flush()
@@ -58,7 +58,7 @@ PROGRAM = textwrap.dedent("""
 
     def infer(x):
         if HANGS and x[0] > 20:
-            print("hanging", flush=True)
+            print("hanging\\n", end="", flush=True)
             time.sleep(60)
         return x
 
