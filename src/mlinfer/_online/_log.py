@@ -148,9 +148,8 @@ class PredictionLog:
             )
         except FencedError as error:
             self._let_go(float("inf"))
-            _logger.error(
-                "the prediction log has another server now; this one stores nothing more: %s", error
-            )  # noqa: TRY400 - nothing is broken, and the message says it all
+            text = "the prediction log has another server now; this one stores nothing more: %s"
+            _logger.error(text, error)  # noqa: TRY400 - nothing is broken, and the message says it all
         except Exception:
             self._let_go(self._clock.monotonic() + AGAIN_SECONDS)
             _logger.exception("the prediction log failed; answers go on without it")
