@@ -95,7 +95,7 @@ EXTRAS := pandas polars json metrics onnx images serve grpc postgres
 $(LOWEST)/.installed: pyproject.toml $(AUDIT)/.installed | $(LOWEST)/bin/python
 	$(AUDIT)/bin/uv pip compile --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --upgrade --no-deps --only-binary :all: \
 	  $(addprefix --extra ,$(EXTRAS)) --output-file $(LOWEST)/lowest.txt pyproject.toml
-	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/lowest.txt --editable '.[test]' 'scipy<1.17'
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/lowest.txt --editable '.[test]' 'scipy<1.16'
 	touch $@
 
 .PHONY: lowest
