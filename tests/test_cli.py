@@ -437,6 +437,17 @@ def test_a_signal_drains_and_the_code_is_0(endless, folder):
     assert rows() == [(90,)]
 
 
+def test_a_signal_that_comes_twice_at_once_as_timeout_sends_it_drains_all_the_same(endless, folder):
+    child, url = endless
+    _until(lambda: b'mlinfer_records_delivered_total{pipeline="doubled"} 90.0' in _get(f"{url}/metrics")[1])
+    child.send_signal(signal.SIGTERM)
+    assert "finishing" in _line_with(child.stderr, "finishing")
+    child.send_signal(signal.SIGTERM)
+    out, _ = child.communicate(timeout=20)
+    assert (child.returncode, "stopped by SIGTERM" in out) == (0, True)
+    assert rows() == [(90,)]
+
+
 def test_a_terminal_that_is_closed_ends_a_run_at_once_and_the_next_one_goes_on(endless, folder):
     child, url = endless
     _until(lambda: b'mlinfer_records_delivered_total{pipeline="doubled"} 90.0' in _get(f"{url}/metrics")[1])
@@ -454,6 +465,7 @@ def test_a_second_signal_ends_a_run_whose_model_does_not_return(endless, folder)
     _until(lambda: b'mlinfer_records_read_total{pipeline="doubled"} 101.0' in _get(f"{url}/metrics")[1])
     child.send_signal(signal.SIGINT)
     assert "finishing" in _line_with(child.stderr, "finishing")
+    time.sleep(0.3)  # sooner it would be the first one that comes twice
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=20)
     assert child.returncode == 130

@@ -198,6 +198,9 @@ def test_a_file_that_is_no_text_may_be_a_model_that_was_not_saved_for_it(tmp_pat
     (tmp_path / "model.pkl").write_bytes(b"\x80\x04\x95")
     with pytest.raises(ConfigError, match=r"wanted TOML.*if this is a model, save it by mlinfer\.save"):
         load_pipeline(tmp_path / "model.pkl")
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"wanted TOML.*if this is a model, save it by mlinfer\.save"):
+        load_pipeline(tmp_path / "manifest.json")
 
 
 PARTS_ALONE = {

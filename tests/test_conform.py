@@ -95,6 +95,25 @@ def test_a_list_of_another_length_is_no_tensor():
     )
 
 
+@pytest.mark.parametrize("kind", [pa.list_(pa.float64()), pa.large_list(pa.float64())])
+def test_a_list_of_another_length_is_told_with_its_length(kind):
+    found = pa.array(
+        [None, [1.0], [1.0, 2.0], [], [3.0], [0.5, 1.5], *[[0.0] * n for n in range(3, 40)]], kind
+    )
+    wanted = pa.schema([pa.field("x", pa.list_(pa.int64(), 2))])
+    errors = Conform(wanted)(pa.record_batch({"x": found}).slice(1)).errors
+    said = [message.partition("[2], found ")[2] for message in errors.messages]
+    assert said[:4] == [
+        "a list of 1",
+        "a list of 0",
+        "a list of 1",
+        "a list of another length or values that do not fit",
+    ]
+    assert said[4:] == [f"a list of {n}" for n in range(3, 16)] + [said[3]] * 24
+    assert errors.rows == [0, 2, 3, 4, *range(5, 42)]
+    assert set(errors.kinds) == {"wrong_length"}
+
+
 def test_a_null_list_may_have_elements_behind_it():
     values = pa.array([1, 2, 3, None, 5, 6])
     lists = pa.ListArray.from_arrays(

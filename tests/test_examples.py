@@ -90,6 +90,20 @@ def test_the_service_runs_as_its_readme_and_its_containerfile_say(tmp_path):
     assert logged[150:] == ["setosa", "versicolor", "virginica"]
 
 
+def test_the_service_needs_no_extra_that_its_readme_does_not_install(tmp_path):
+    text = (FOLDER / "online" / "README.md").read_text(encoding="utf-8")
+    extras = re.search(r"pip install 'mlinfer\[([a-z,]+)\]'", text)[1].split(",")
+    program = f"""
+import runpy, sys
+runpy.run_path({str(FOLDER / "online" / "fit.py")!r})
+print(*{{"pandas", "polars", "onnx"}}.intersection(sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.split()) <= set(extras)
+
+
 def built(text, context, srv):
     """What stands in /srv of the image, by the rules of COPY; whoever the container runs as must be able to read it."""
     user, owners = int(re.search(r"^USER (\d+)$", text, re.MULTILINE)[1]), {}

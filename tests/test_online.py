@@ -542,6 +542,30 @@ def test_a_flood_of_bad_records_is_counted_and_the_first_are_named():
     assert [one["row"] for one in found["records"]] == list(range(100))
 
 
+def test_where_a_value_is_missing_names_that_nobody_asked_for_are_told():
+    named = {"who": "a", "X": 1.0, "y" * 5000: 2, "ypsilon": 3, "z": 4}
+    with client_of(pipeline()) as client:
+        several, wrapped, null, good = (
+            client.post("/predict", json=body)
+            for body in (
+                [row("a", 1.0), named],
+                {"instances": []},
+                {**row("a", None), "z": 1},
+                {**row("a", 1.0), "z": 1},
+            )
+        )
+    assert several.status_code == wrapped.status_code == 422
+    assert several.json()["error"].startswith("1 bad record; no field is called 'X', 'yyyyy")
+    assert several.json()["error"].endswith(", 'ypsilon': /openapi.json has the names")
+    assert len(several.content) < 1000
+    assert [one["row"] for one in several.json()["records"]] == [1]
+    assert (
+        wrapped.json()["error"] == "1 bad record; no field is called 'instances': /openapi.json has the names"
+    )
+    assert null.json()["error"] == "1 bad record"  # it is there, and without a value: nothing is misspelt
+    assert good.json() == {"whose": "a", "y": 2.0}
+
+
 # --- where it listens -----------------------------------------------------------------------------------------------
 
 
@@ -690,7 +714,8 @@ def test_a_log_never_takes_over_from_a_server_that_began_later(tmp_path, monkeyp
         asked = [(older, 503), (older, 503), (newer, 200), (older, 503), (newer, 200)]
         for n, (server, status) in enumerate(asked):
             assert httpx.post(f"{server.url}/predict", json=row(str(n))).status_code == status, n
-    assert "FencedError" in caplog.text
+    told = [one for one in caplog.records if "has another server now" in one.message]
+    assert [one.exc_info for one in told] == [None], "once, and in words: nothing is broken"
     with closing(sqlite3.connect(tmp_path / "log.db")) as database:
         assert sorted(name for (name,) in database.execute("SELECT whose FROM answers")) == ["2", "4"]
 

@@ -398,7 +398,9 @@ def test_a_name_given_is_one_more_by_which_a_loopback_server_may_be_asked():
             "localhost": 200,
             "x.example": 400,
         }.items():
-            assert httpx.get(f"{server.url}/live", headers={"Host": host}).status_code == status
+            found = httpx.get(f"{server.url}/live", headers={"Host": host})
+            assert found.status_code == status
+            assert ("--name" in found.text) == (status != 200), "who asks is told what the server lacks"
 
 
 @pytest.mark.parametrize("names", ["a.example", ["a.example:80"], ["http://a.example"], [""], ["*"]])

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from sklearn.linear_model import LogisticRegression
 
 import mlinfer
 from mlinfer import ComponentError, InferencePipeline
+from mlinfer._cli import main
 from mlinfer._cli._admin import admin
 from mlinfer._cli._console import Console
 from mlinfer._online import Nowhere
@@ -330,6 +332,23 @@ def test_it_is_ready_only_when_the_example_was_answered(package, monkeypatch):
     assert asked
 
 
+def test_the_folder_of_a_pipeline_is_no_model_and_its_file_is_told(tmp_path, capsys):
+    (tmp_path / "pipeline.toml").write_text('name = "flowers"')
+    assert main(["serve", str(tmp_path)]) == 2
+    told = "wanted a pipeline in TOML or a saved model (a folder with manifest.json), found a folder with pipeline.toml"
+    assert told in capsys.readouterr().err
+
+
+def test_an_address_of_the_admin_that_is_taken_is_told_in_words(package, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert main(["serve", str(package), "--bind", "127.0.0.1:0", "--admin-bind", where]) == 2
+    assert (
+        f"wanted to listen at {where}, found that this is not possible: Address already in use; take another one"
+        in capsys.readouterr().err
+    )
+
+
 def test_the_command_serves_probes_and_metrics_beside_the_model(package, tmp_path):
     command = [sys.executable, "-m", "mlinfer", "serve", package, "--bind", "127.0.0.1:0", "--access-log",
                "--admin-bind", "127.0.0.1:0"]  # fmt: skip
@@ -338,10 +357,11 @@ def test_the_command_serves_probes_and_metrics_beside_the_model(package, tmp_pat
     )
     assert taken.returncode == 2
     assert "--insecure-bind" in taken.stderr
-    no_log = subprocess.run(
-        [*command, "--log", "before_reply"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert (no_log.returncode, "has no log" in no_log.stderr) == (2, True)
+    for option in (["--log", "before_reply"], ["--log-sample", "0.5"]):
+        no_log = subprocess.run(
+            [*command, *option], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert (no_log.returncode, "has no log" in no_log.stderr) == (2, True)
     server = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ)
     try:
         url = re.search(r"http://\S+:\d+", server.stderr.readline())[0]

@@ -562,6 +562,7 @@ def test_a_second_signal_ends_the_workers_at_once(tmp_path):
             parent.send_signal(signal.SIGTERM)
             while "finishing" not in parent.stderr.readline():
                 pass
+            time.sleep(0.3)  # sooner it would be the first one that comes twice
             parent.send_signal(signal.SIGTERM)
             assert parent.wait(WITHIN) == 128 + signal.SIGTERM
             until(lambda: not any(lives(pid) for pid in workers))

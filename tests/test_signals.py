@@ -50,7 +50,7 @@ PROGRAM = textwrap.dedent("""
         def write(self, batch):
             self.file.writelines(f"{y:.0f}\\n" for y in batch.records["y"].to_pylist())
             if not self.told:
-                print("writing", flush=True)
+                print("writing\\n", end="", flush=True)  # in one piece, beside another thread
                 self.told = True
         def commit(self, progress):
             self.file.flush()
@@ -58,7 +58,7 @@ PROGRAM = textwrap.dedent("""
 
     def infer(x):
         if HANGS and x[0] > 20:
-            print("hanging", flush=True)
+            print("hanging\\n", end="", flush=True)
             time.sleep(60)
         return x
 
@@ -185,6 +185,25 @@ def heeds(process):
         return True
     masks = [int(found.get(name, "0").strip(), 16) for name in ("SigCgt", "SigIgn")]
     return "Z" in found["State"] or bool((masks[0] | masks[1]) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_a_signal_that_comes_twice_at_once_is_one():
+    code = (
+        "import signal, time\n"
+        "from mlinfer._engine import Stop, stopping_on_signals\n"
+        "stop = Stop()\n"
+        "with stopping_on_signals(stop):\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    signal.raise_signal(signal.SIGTERM)  # as timeout(1) does it\n"
+        "    print(stop.reason)\n"
+        "    time.sleep(0.3)\n"
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('at once')\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "SIGTERM\nat once\n"
 
 
 def test_a_program_keeps_its_own_handlers():

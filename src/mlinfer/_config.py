@@ -93,7 +93,7 @@ def read_file(path: Path, what: str = "a pipeline") -> dict[str, Any]:
         return tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"{path}: wanted TOML, found something else: {plain(str(error))}"
-        if isinstance(error, UnicodeDecodeError):
+        if isinstance(error, UnicodeDecodeError) or path.suffix != ".toml":
             msg += "; if this is a model, save it by mlinfer.save, and name the folder that comes of it"
         raise ConfigError(msg) from error
 

@@ -15,7 +15,11 @@ from mlinfer._errors import RecordErrors, SchemaError
 from mlinfer._signature import is_spelled, needs_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+
+MOST_LENGTHS = 16
+"""Of lists that are too long or too short: so many are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +167,24 @@ class Wanted:
     def _cast(self, array: pa.Array, troubles: list[Trouble]) -> pa.Array:
         made, unfit = cast(array, self.type)
         if unfit is not None:
-            length = pt.is_fixed_size_list(self.type)
-            kind = "wrong_length" if length else "wrong_type"
-            found = (
-                "a list of another length or values that do not fit"
-                if length
-                else f"a value of {array.type} that does not fit"
-            )
-            troubles.append(Trouble(unfit, kind, f"{self._who}: wanted {self.type}, found {found}"))
+            troubles += self._unfit(array, unfit)
         return made
+
+    def _unfit(self, array: pa.Array, unfit: np.ndarray) -> Iterator[Trouble]:
+        wanted = f"{self._who}: wanted {self.type}, found"
+        if not pt.is_fixed_size_list(self.type):
+            yield Trouble(unfit, "wrong_type", f"{wanted} a value of {array.type} that does not fit")
+            return
+        if pt.is_list(array.type) or pt.is_large_list(array.type) or pt.is_fixed_size_list(array.type):
+            lengths = to_numpy(array.value_lengths().fill_null(self.type.list_size))
+            for length in np.unique(lengths[unfit])[:MOST_LENGTHS].tolist():
+                if length != self.type.list_size:
+                    these = unfit & (lengths == length)
+                    yield Trouble(these, "wrong_length", f"{wanted} a list of {length:,}")
+                    unfit = unfit & ~these
+        if unfit.any():
+            found = "a list of another length or values that do not fit"
+            yield Trouble(unfit, "wrong_length", f"{wanted} {found}")
 
     def _look_at(self, array: pa.Array, troubles: list[Trouble]) -> None:
         if array.null_count == 0 and finite_in_all(to_numpy(array)):

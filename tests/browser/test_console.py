@@ -157,6 +157,10 @@ def test_the_page_of_the_server_says_which_field_is_wrong(server: tuple[str, str
     page.get_by_label("petal_width").fill("0.2")
     page.get_by_role("button", name="Answer").click()
     expect(page.locator("pre")).to_contain_text("setosa")
+    lines = (
+        page.locator("pre").inner_text().splitlines()
+    )  # a field a line: between probabilities nothing is cut
+    assert len(lines) == len(json.loads("\n".join(lines[1:]))) + 3
     page.close()
 
 

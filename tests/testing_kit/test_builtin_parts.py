@@ -227,9 +227,9 @@ def test_pictures_to_png(check):
 # --- destinations --------------------------------------------------------------------------------------------------------
 
 
-def delivered(factory, read_back):
+def delivered(factory, read_back, excused=None):
     """At fewer lines than a stranger's part: the built-in ones are killed in tests of their own, too."""
-    return check_destination(factory, read_back, kills=20)
+    return check_destination(factory, read_back, kills=20, expected_failures=excused)
 
 
 def table_of(destination):
@@ -284,7 +284,11 @@ def test_sql_destination_with_a_key(check):
     check()
 
 
-@cases(delivered(lambda folder: ParquetDestination(str(folder / "parts")), parts_of))
+UNREADABLE = "pyarrow before 26 cannot read a list of fixed length without a value, which it has written"
+OLD = dict.fromkeys(("types", "refused"), UNREADABLE) if int(pa.__version__.partition(".")[0]) < 26 else None
+
+
+@cases(delivered(lambda folder: ParquetDestination(str(folder / "parts")), parts_of, OLD))
 def test_parquet_destination(check):
     check()
 

@@ -99,7 +99,8 @@ def admin(
     try:
         server = Listener(_address(bind, anywhere=anywhere), readiness, metrics, pages or NoPages())
     except (OSError, OverflowError) as error:  # overflow: a port above 65535
-        msg = f"--admin-bind: wanted to listen at {bind}, found: {error}"
+        why = getattr(error, "strerror", None) or error
+        msg = f"--admin-bind: wanted to listen at {bind}, found that this is not possible: {why}; take another one"
         raise ConfigError(msg) from error
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="mlinfer-admin", daemon=True)
     thread.start()
@@ -237,7 +238,7 @@ class Answer(BaseHTTPRequestHandler):
         """Send it, or what the path takes instead, or that there is none."""
         method = "GET" if self.path in OWN else self.server.pages.takes.get(self.path)
         if reply is not None or method is None:
-            self._send(reply or (404, TEXT, b"not found\n"))
+            self._send(reply or (404, TEXT, b"there is nothing here; see /live, /ready and /metrics\n"))
         else:
             allow = "GET, HEAD" if method == "GET" else method
             self._send((405, TEXT, f"wanted {method} {self.path}\n".encode()), Allow=allow)

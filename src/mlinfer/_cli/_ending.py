@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from mlinfer._cli._spelling import spelled
-from mlinfer._engine import Stop, gave_up
+from mlinfer._engine import Sent, Stop, gave_up
 from mlinfer._errors import (
     ChangedError,
     ComponentError,
@@ -80,8 +80,11 @@ def stopping() -> Iterator[Stop]:
     """
     stop = Stop()
     signals: list[int] = []
+    sent = Sent()
 
     def handle(number: int, _: FrameType | None) -> None:
+        if not sent.counts():
+            return
         signals.append(number)
         if len(signals) > 1:
             os.write(2, b"\nmlinfer: error: stopped at once; the next run goes on from the last commit\n")

@@ -64,9 +64,8 @@ def add(verbs: Any) -> None:
 
 def serve(asked: argparse.Namespace) -> None:
     """Serve until a signal comes."""
-    if asked.file.is_dir() and asked.log == "before_reply":
-        msg = f"--log before_reply: wanted a pipeline with a destination, found the model {asked.file} alone, which has no log; describe a pipeline in TOML"
-        raise ConfigError(msg)
+    if asked.file.is_dir():
+        _check_alone(asked)
     if not asked.file.exists():
         msg = f"{asked.file}: wanted a pipeline in TOML or a saved model (a folder), found nothing at {asked.file.absolute()}; correct the path"
         raise ConfigError(msg)
@@ -95,6 +94,21 @@ def serve(asked: argparse.Namespace) -> None:
         print(f"serving at {online.server.url}/predict{also}; Ctrl-C ends it", file=sys.stderr)
         while online.server.failure is None and not stop.wait(0.2):
             pass
+
+
+def _check_alone(asked: argparse.Namespace) -> None:
+    """Raises ConfigError: this is the folder of a pipeline, or an option asks for the log that a model alone does not have."""
+    pipelines = [] if (asked.file / "manifest.json").exists() else sorted(asked.file.glob("*.toml"))
+    if pipelines:
+        msg = f"{asked.file}: wanted a pipeline in TOML or a saved model (a folder with manifest.json), found a folder with {pipelines[0].name} in it; name that file"
+        raise ConfigError(msg)
+    for option, given in (
+        ("--log before_reply", asked.log != "behind"),
+        ("--log-sample", asked.log_sample != 1),
+    ):
+        if given:
+            msg = f"{option}: wanted a pipeline with a destination, found the model {asked.file} alone, which has no log; describe a pipeline in TOML"
+            raise ConfigError(msg)
 
 
 def _no_trying(asked: argparse.Namespace) -> str | None:

@@ -18,7 +18,7 @@ from mlinfer._engine._processes import (
     spawn,
     to_bytes,
 )
-from mlinfer._engine._signals import Stop, stopping_on_signals
+from mlinfer._engine._signals import Sent, Stop, stopping_on_signals
 from mlinfer._engine._spending import Spending
 from mlinfer._engine._step import Answers, Step
 from mlinfer._engine._tally import Tally
@@ -37,6 +37,7 @@ __all__ = [
     "Plan",
     "ProcessModel",
     "Running",
+    "Sent",
     "Spending",
     "Step",
     "Stop",

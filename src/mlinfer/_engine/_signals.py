@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
 NAP_SECONDS = 0.05
+"""Between two looks at whether somebody asked a run to stop."""
+TOGETHER = 0.2
+"""Seconds: a signal that comes so soon after the first one is no second one."""
 
 
 class Stop:
@@ -41,6 +44,21 @@ class Stop:
         return self.is_set()
 
 
+class Sent:
+    """Signals as they were meant: `timeout`, for one, sends the same to its command and to the group of its command."""
+
+    def __init__(self) -> None:
+        self._first: float | None = None
+
+    def counts(self) -> bool:
+        """Whether the signal that is here is the first one, or one that was sent again."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+            return True
+        return now - self._first >= TOGETHER
+
+
 @contextmanager
 def stopping_on_signals(stop: Stop) -> Iterator[None]:
     """Let signals ask for a drain while the block runs; only in a program's main thread, never in a notebook or shell.
@@ -56,7 +74,11 @@ def stopping_on_signals(stop: Stop) -> Iterator[None]:
         if (handler := signal.getsignal(number)) == usual
     }
 
+    sent = Sent()
+
     def handle(number: int, _: FrameType | None) -> None:
+        if not sent.counts():
+            return
         if stop.is_set():
             raise KeyboardInterrupt
         stop.ask(signal.Signals(number).name)

@@ -174,11 +174,12 @@ class PredictionLog:
             _logger.warning(
                 "the prediction log failed for the moment; answers go on without it", exc_info=True
             )
-        except Exception as error:
-            again = (
-                float("inf") if isinstance(error, FencedError) else self._clock.monotonic() + AGAIN_SECONDS
-            )
-            self._let_go(again)
+        except FencedError as error:
+            self._let_go(float("inf"))
+            text = "the prediction log has another server now; this one stores nothing more: %s"
+            _logger.error(text, error)  # noqa: TRY400 - nothing is broken, and the message says it all
+        except Exception:
+            self._let_go(self._clock.monotonic() + AGAIN_SECONDS)
             _logger.exception("the prediction log failed; answers go on without it")
 
     def _let_go(self, again: float) -> None:

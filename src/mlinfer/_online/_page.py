@@ -15,13 +15,28 @@ body { max-width: 44rem; margin: 0 auto; padding: 1rem }
 h1 { font-size: 1.5rem; overflow-wrap: anywhere }
 label { display: grid; grid-template-columns: 1fr; gap: .2rem; margin: .7rem 0; overflow-wrap: anywhere }
 small { opacity: .75 }
-input, select, textarea, button { font: inherit; width: 100%; box-sizing: border-box; padding: .4rem }
-button { margin-top: 1rem; cursor: pointer }
-pre { min-height: 3rem; padding: .7rem; border: 1px solid; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere }
+h1 small { font-size: 1rem; font-weight: 400 }
+h2 { font-size: 1rem; margin: 1.5rem 0 .5rem }
+input, select, textarea, button { font: inherit; width: 100%; box-sizing: border-box; padding: .4rem .6rem }
+input, select, textarea, button, pre { border: 1px solid light-dark(#767676, #8a8d93); border-radius: .35rem }
+button { margin-top: 1rem; padding: .4rem 1.2rem; cursor: pointer; font-weight: 600 }
+button { background: light-dark(#1f5fbf, #8ab8ff); color: light-dark(#fff, #131416); border-color: transparent }
+pre { margin: 0; min-height: 3rem; padding: .7rem; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere }
 @media (min-width: 40rem) { label { grid-template-columns: 16rem 1fr; align-items: center } button { width: auto } }
 """
 SCRIPT = """
 const form = document.querySelector("form"), answer = document.querySelector("pre");
+/** A field a line, without reading it: a large integer keeps its digits. */
+function laidOut(text) {
+  const open = [], line = () => "\\n" + "  ".repeat(open.filter((one) => one === "{").length);
+  return text.replace(/"(?:[^"\\\\]|\\\\.)*"|[{}[\\],:]/g, (token) => {
+    if (token === "]") open.pop();
+    if (token === "}") return open.pop() && line() + token;
+    if (token === "{" || token === "[") open.push(token);
+    if (token === "{" || (token === "," && open.at(-1) === "{")) return token + line();
+    return token === ":" || token === "," ? token + " " : token;
+  });
+}
 function said(field) {
   if (!field.dataset.text) {
     try {
@@ -41,7 +56,7 @@ form.addEventListener("submit", async (event) => {
   try {
     const headers = {"Content-Type": "application/json"}, body = "{" + record.join(", ") + "}";
     const response = await fetch("predict", {method: "POST", headers, body});
-    answer.textContent = response.status + " " + response.statusText + "\\n" + await response.text();
+    answer.textContent = response.status + " " + response.statusText + "\\n" + laidOut(await response.text());
   } catch (error) {
     answer.textContent = String(error);
   }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from operator import attrgetter
 from typing import Annotated, Any, NamedTuple
 
@@ -18,11 +19,13 @@ from mlinfer._batch import Batch
 from mlinfer._engine import Answers
 from mlinfer._json_few import json_rows
 from mlinfer._online._bulk import Bulk
-from mlinfer._online._desk import Ask, Desk
-from mlinfer._online._json import BadJson, parse
+from mlinfer._online._desk import Ask, Caller, Desk
+from mlinfer._online._json import BadJson, dump, parse
 from mlinfer._online._numbers import lift
+from mlinfer._online._refusals import MOST_UNASKED
 from mlinfer._online._routes import Order
-from mlinfer._online._wire import MOST_ROWS, Refused
+from mlinfer._online._wire import JSON, MOST_ROWS, Refused
+from mlinfer._text import shown
 
 _UNSPELLABLE = re.compile(r'[\\"\x00-\x1f]')
 """What a name must not hold, or the decoder cannot look for it."""
@@ -56,12 +59,52 @@ class Predict:
 
     def _thoroughly(self, order: Order, body: bytes) -> Ask:
         rows, single = rows_of(body)
-        rows = [self._known(row) if isinstance(row, dict) else row for row in rows]
-        return Ask(self._general, Given(rows, single), len(rows), order)
+        unasked: dict[str, None] = {}
+        rows = [self._known(row, unasked) if isinstance(row, dict) else row for row in rows]
+        return Ask(
+            self._general, Given(rows, single), len(rows), Misnamed(order, unasked) if unasked else order
+        )
 
-    def _known(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A record without what nobody asked for, which may be much."""
-        return row if row.keys() <= self._names else {name: row[name] for name in row if name in self._names}
+    def _known(self, row: dict[str, Any], unasked: dict[str, None]) -> dict[str, Any]:
+        """A record without what nobody asked for, which may be much; a few names of that, if it lacks what was."""
+        if row.keys() <= self._names:
+            return row
+        if len(unasked) < MOST_UNASKED and not row.keys() >= self._names:
+            unasked.update(
+                dict.fromkeys(islice((name for name in row if name not in self._names), MOST_UNASKED))
+            )
+        return {name: row[name] for name in row if name in self._names}
+
+
+class Misnamed:
+    """The way back for records with names that nobody asked for: where a value is missing, it may be under one of them."""
+
+    def __init__(self, caller: Caller, unasked: Iterable[str]) -> None:
+        self._caller, self._unasked = caller, unasked
+
+    @property
+    def trace(self) -> str | None:
+        """The caller's."""
+        return self._caller.trace
+
+    @property
+    def alone(self) -> bool:
+        """Whether the caller is."""
+        return self._caller.alone
+
+    def answer(self, data: bytes, kind: str = JSON, more: tuple[str, ...] = ()) -> None:
+        """Give the answer."""
+        self._caller.answer(data, kind, more)
+
+    def refuse(self, refused: Refused) -> None:
+        """Say what was found, too."""
+        if "missing_value" in (refused.kinds or ()):
+            names = ", ".join(shown(name) for name in islice(self._unasked, MOST_UNASKED))
+            told = json.loads(refused.data)
+            told["error"] += f"; no field is called {names}: /openapi.json has the names"
+            refused = refused.anew()
+            refused.data = dump(told)
+        self._caller.refuse(refused)
 
 
 class Given(NamedTuple):

@@ -12,6 +12,8 @@ from mlinfer._online._wire import Refused
 from mlinfer._text import count, plain
 
 MOST_NAMED = 100
+MOST_UNASKED = 3
+"""Names that nobody asked for."""
 OWN_WORDS = {
     "model_error": "the model could not answer this record",
     "timeout": "the model took too long for this record",

@@ -169,7 +169,9 @@ class Routes:
         """A page in a browser must not reach a loopback server under a name of its own choosing."""
         name, colon, port = (head.one("host") or "").partition(":")
         if name.lower() not in self._names or (colon and not _PORT.fullmatch(port)):
-            raise Refused(400, "wanted exactly one Host header that names this machine")
+            raise Refused(
+                400, "wanted one Host header, with a name that this server was given (--name, names=)"
+            )
 
 
 @lru_cache(256)
