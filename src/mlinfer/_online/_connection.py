@@ -11,7 +11,7 @@ from mlinfer._failpoints import failpoint
 from mlinfer._online import _head
 from mlinfer._online._awake import AT_ONCE
 from mlinfer._online._refusals import BUSY, ENDS, FULL
-from mlinfer._online._wire import MOST_HEADER_BYTES, Refused, refusal, reply
+from mlinfer._online._wire import MOST_HEADER_BYTES, OK, Refused, refusal, reply
 
 if TYPE_CHECKING:
     from mlinfer._online._listener import Listener
@@ -189,8 +189,8 @@ class Connection(asyncio.Protocol):
         An answer that comes too late is nobody's: another request may be under way by now.
         """
         if self._answering and self._order is order:
-            close, named = self._told(200)
-            text = reply(200, data, close=close, kind=kind, more=more + named)
+            close, named = self._told(OK)
+            text = reply(OK, data, close=close, kind=kind, more=more + named)
             self._send(text[: len(text) - len(data)] if order.head.bodiless else text, close=close)
 
     def refuse(self, order: Order, refused: Refused) -> None:

@@ -34,7 +34,10 @@ SLACK = 1.25
 
 
 class Form(Protocol):
-    """A way of writing records and answers: JSON objects, tensors, ..."""
+    """A way of writing records and answers: JSON objects, tensors, ...
+
+    Hashable, and equal to itself only: the requests of one form are read and answered together.
+    """
 
     def arrays(self, asks: Sequence[Ask]) -> Mapping[str, np.ndarray] | None:
         """The columns of these requests, one after the other, if all of them are numbers in numpy; None: `batch` has them."""
@@ -255,7 +258,7 @@ class Desk:
             self._begun = False
 
     def _hand_out(self, asks: list[Ask], answers: Answers) -> None:
-        """Cut the answers of the batch into those of its requests."""
+        """Refuse the requests that have bad records, and answer the others."""
         if not answers.rejects:
             self._reply(asks, answers)
             return

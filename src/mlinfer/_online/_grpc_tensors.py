@@ -11,7 +11,7 @@ import numpy as np
 from mlinfer._online._desk import Ask
 from mlinfer._online._grpc_messages import CLASSES
 from mlinfer._online._oip_tensors import Asked, Brought, Tensors, chosen
-from mlinfer._online._outputs import Answer
+from mlinfer._online._outputs import OutputTensor
 from mlinfer._online._tensors import DTYPES, MOST_TENSORS, check_count, check_lengths, check_shape, from_bytes
 from mlinfer._online._wire import Refused
 from mlinfer._text import shown
@@ -35,13 +35,13 @@ class GrpcTensors(Tensors):
     """Tensors in messages."""
 
     def read(self, request: Any) -> tuple[Brought, int]:
-        """What a request asks, and about how many records. Raises Refused, RecordErrors."""
+        """What a request brings and asks for, and about how many records. Raises Refused, RecordErrors."""
         raw = len(request.raw_input_contents) > 0
         columns, rows = self.columns(_inputs(request))
         names = self.names([output.name for output in request.outputs])
         return Brought(columns, AskedByGrpc(request.id or None, names, raw=raw)), rows
 
-    def _answer(self, ask: Ask, version: str, outputs: Sequence[Answer], start: int) -> None:
+    def _answer(self, ask: Ask, version: str, outputs: Sequence[OutputTensor], start: int) -> None:
         asked: AskedByGrpc = ask.content.asked
         some = chosen(outputs, asked)
         raw = asked.raw or any(one.datatype not in CONTENTS for one in some)

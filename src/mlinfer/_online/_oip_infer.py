@@ -67,17 +67,15 @@ class Infer:
         lifted = lift(text, b"data") if _DOUBLES in text else None
         usual = self._usual
         if usual is not None and lifted is not None and not rest and usual.again(lifted):
-            asked = usual.asked
             columns, rows = usual.columns(self._form, lifted.numbers)
+            brought = Brought(columns, usual.asked)
         else:
-            asked, columns, rows = self._read(text, rest, lifted)
-        order.ask = Ask(self._form, Brought(columns, asked), rows, order)
+            brought, rows = self._read(text, rest, lifted)
+        order.ask = Ask(self._form, brought, rows, order)
         self._desk.put(order.ask, order.within)
 
-    def _read(
-        self, text: bytes, rest: memoryview, lifted: Lifted | None
-    ) -> tuple[Asked, Sequence[pa.Array | np.ndarray], int]:
-        """What a request asks for, its columns and their length; `rest`: the bytes behind its JSON."""
+    def _read(self, text: bytes, rest: memoryview, lifted: Lifted | None) -> tuple[Brought, int]:
+        """What a request brings and asks for, and about how many records; `rest`: the bytes behind its JSON."""
         request = None if lifted is None else self._around(lifted)
         numbers = None if lifted is None or request is None else lifted.numbers
         if request is None:
@@ -94,7 +92,7 @@ class Infer:
         if lifted is not None and numbers is not None:
             whole = len(columns) == 1 and columns[0] is numbers
             self._usual = Usual(lifted.text, len(numbers), request.inputs[0], asked, whole)
-        return asked, columns, rows
+        return Brought(columns, asked), rows
 
     def _around(self, lifted: Lifted) -> Request | None:
         """A request of one input of doubles but for these; None: it is another, or something is wrong, which others can tell."""
@@ -121,7 +119,7 @@ def _parted(order: Order, body: bytes) -> tuple[bytes, memoryview]:
                 "wanted one Inference-Header-Content-Length, the bytes of the JSON before the tensors",
             )
         return body[: int(length[0])], memoryview(body)[int(length[0]) :]
-    if headers.get("content-type") == [BINARY]:
+    if headers.get("content-type") == [BINARY]:  # without `Head.one`: every request comes by here
         raise Refused(400, "wanted an Inference-Header-Content-Length with application/octet-stream")
     return body, _NOTHING
 

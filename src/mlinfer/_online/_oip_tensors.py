@@ -16,7 +16,7 @@ from mlinfer._engine import Answers
 from mlinfer._layout import Layout
 from mlinfer._online._desk import Ask
 from mlinfer._online._oip_json import codec
-from mlinfer._online._outputs import Answer
+from mlinfer._online._outputs import OutputTensor
 from mlinfer._online._routes import path_name
 from mlinfer._online._tensors import Column, Kind
 from mlinfer._online._wire import BINARY, Refused
@@ -33,9 +33,10 @@ class Asked:
 
 
 class Brought(NamedTuple):
-    """What a request brings for each column wanted, in numpy the numbers of a column of just that type, in row-major order."""
+    """What a request brings, and what it asks for."""
 
     columns: Sequence[pa.Array | np.ndarray]
+    """For each column wanted; in numpy the numbers of a column of just that type, in row-major order."""
     asked: Asked
 
 
@@ -110,9 +111,9 @@ class Tensors:
 
     # --- answers ---------------------------------------------------------------------------------------------------
 
-    def names(self, asked: Sequence[str] | None) -> tuple[str, ...] | None:
-        """The outputs asked for. Raises Refused: there is no such output."""
-        for name in asked or ():
+    def names(self, asked: Sequence[str]) -> tuple[str, ...] | None:
+        """The outputs asked for, None if none is named. Raises Refused: there is no such output."""
+        for name in asked:
             if name not in self.outputs:
                 names = ", ".join(self.outputs)
                 raise Refused(400, f"output {shown(name)}: there is no such output; wanted {names}")
@@ -122,7 +123,7 @@ class Tensors:
         """Give every request its tensors, or the reason why its answers are none."""
         assert answers.layout is not None  # noqa: S101 - every step says who answered
         version = path_name(answers.layout.signature.version)
-        outputs = [Answer(answers.batch.records.column(kind.name), kind) for kind in self._kinds]
+        outputs = [OutputTensor(answers.batch.records.column(kind.name), kind) for kind in self._kinds]
         start = 0
         for ask in asks:
             try:
@@ -131,7 +132,7 @@ class Tensors:
                 ask.caller.refuse(refused)
             start += ask.rows
 
-    def _answer(self, ask: Ask, version: str, outputs: Sequence[Answer], start: int) -> None:
+    def _answer(self, ask: Ask, version: str, outputs: Sequence[OutputTensor], start: int) -> None:
         asked: Asked = ask.content.asked
         said: list[dict[str, Any]] = []
         blobs: list[bytes] = []
@@ -153,6 +154,6 @@ class Tensors:
             ask.caller.answer(b"".join([text, *blobs]), BINARY, more)
 
 
-def chosen(outputs: Sequence[Answer], asked: Asked) -> Sequence[Answer]:
+def chosen(outputs: Sequence[OutputTensor], asked: Asked) -> Sequence[OutputTensor]:
     """The outputs that a request wants."""
     return outputs if asked.outputs is None else [one for one in outputs if one.name in asked.outputs]

@@ -21,7 +21,7 @@ Elements = np.ndarray | list[Any]
 """Numbers as an array of just their datatype; texts, bytes, and numbers with a null among them as a list."""
 
 
-class Answer:
+class OutputTensor:
     """One output of a batch as a tensor, to be cut into those of its requests."""
 
     def __init__(self, array: pa.Array, kind: Kind) -> None:

@@ -16,6 +16,8 @@ MOST_CONNECTIONS = 2048
 MOST_HEADER_BYTES = 16 * 2**10
 MOST_HEADERS = 64
 LONGEST_REQUEST_LINE = 8 * 2**10
+OK = 200
+"""`HTTPStatus.OK` takes longer to look up than an answer to write."""
 JSON = "application/json"
 BINARY = "application/octet-stream"
 
@@ -91,6 +93,4 @@ def refusal(refused: Refused, *, close: bool, bodiless: bool = False, more: tupl
     return answer[: -len(refused.data)] if bodiless else answer
 
 
-OK = 200
-"""`HTTPStatus.OK` takes longer to look up than an answer to write."""
 _USUAL = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
