@@ -159,7 +159,7 @@ def truth_of(column: pa.ChunkedArray, *, classes: bool) -> np.ndarray:
         return np.asarray(column.to_numpy(), bool)
     if pt.is_integer(kind):
         return np.asarray(column.to_numpy(), np.int64)
-    if pt.is_string(kind) or pt.is_large_string(kind):
+    if is_text(kind):
         return np.array(column.to_pylist(), str)
     msg = f"target: wanted booleans, whole numbers or texts for a classifier, found {kind}"
     raise ConfigError(msg)
