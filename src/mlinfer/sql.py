@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlinfer._errors import MlinferError
 
 __all__ = ["quoted", "redacted", "sqlite_connected", "sqlite_errors", "sqlite_file", "sqlite_trouble"]
-BUSY_SECONDS = 30
+_BUSY_SECONDS = 30
 _SECRET = re.compile(r"://.*@", re.DOTALL)
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _UNUSABLE = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
@@ -62,7 +62,7 @@ def sqlite_connected(path: Path, *, read_only: bool) -> Iterator[sqlite3.Connect
         target = f"file:{quote(str(path))}?mode=rw"
     with sqlite_errors(path):
         connection = sqlite3.connect(
-            target, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=True
+            target, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=True
         )
     with closing(connection):
         with sqlite_errors(path):
@@ -87,7 +87,7 @@ def sqlite_trouble(path: Path, error: sqlite3.Error) -> MlinferError:
     """What an error means for the run: TransientError (locked), ConfigError (no database), ComponentError (anything else)."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _BUSY:
-        return TransientError(f"database {path}: still locked by somebody else after {BUSY_SECONDS} s")
+        return TransientError(f"database {path}: still locked by somebody else after {_BUSY_SECONDS} s")
     if code in _UNUSABLE:
         return ConfigError(f"database {path}: wanted an SQLite database that can be opened, found: {error}")
     name = getattr(error, "sqlite_errorname", type(error).__name__)
