@@ -73,12 +73,15 @@ def sqlite_connected(path: Path, *, read_only: bool) -> Iterator[sqlite3.Connect
 
 @contextmanager
 def sqlite_errors(path: Path) -> Iterator[None]:
-    """Raise the driver's errors as ours: see `sqlite_trouble`."""
+    """Raise the driver's errors as ours: see `sqlite_trouble`. Raises ChangedError: a text in the database is not UTF-8.
+
+    Decode nothing else in the block: it would be taken for a text of the database.
+    """
     try:
         yield
     except sqlite3.Error as error:
         raise sqlite_trouble(path, error) from error
-    except UnicodeDecodeError as error:  # the driver's own: no text of ours is decoded here
+    except UnicodeDecodeError as error:  # the driver has no class of its own for it
         msg = f"database {path}: wanted texts in UTF-8, found something else: it is damaged; restore the database from a backup"
         raise ChangedError(msg) from error
 
