@@ -37,11 +37,7 @@ def refuse_own_output(job: Job, names: Collection[str]) -> None:
     if read is None or not places:
         return
     root = _root(read)
-    if isinstance(source, ReadsFiles):
-        # listing takes time: again only where new ones could be the pipeline's own
-        asked = names or any(_lies_in(root, Path(place)) for place in places)
-        names = list(source.file_names()) if asked else ()
-    for file in _files(root, names):
+    for file in _files(root, _names_read(source, names, root, places)):
         folder, name = os.path.split(file)
         role, part = places.get(file) or places.get(folder) or ("", None)
         if file in places or (isinstance(part, FillsFolder) and part.owns(name)):
@@ -50,6 +46,17 @@ def refuse_own_output(job: Job, names: Collection[str]) -> None:
                 "what is written there would be read in turn; write somewhere else, or let the source read less"
             )
             raise ConfigError(msg)
+
+
+def _names_read(
+    source: Any, partitions: Collection[str], root: Path, places: Collection[str]
+) -> Collection[str]:
+    """The names of files to look at below the root: partitions, or what a source says that reads others."""
+    if not isinstance(source, ReadsFiles):
+        return partitions
+    # listing takes time: again only where new ones could be the pipeline's own
+    asked = partitions or any(_lies_in(root, Path(place)) for place in places)
+    return list(source.file_names()) if asked else ()
 
 
 def refuse_before_opening(job: Job, names: Callable[[], Collection[str]]) -> None:
@@ -67,8 +74,7 @@ def refuse_before_opening(job: Job, names: Callable[[], Collection[str]]) -> Non
 
 
 def _lies_in(root: Path, place: Path) -> bool:
-    """Whether what is written at a place may be among what is read below a root."""
-    root = Path(os.path.realpath(root))
+    """Whether what is written at a place may be among what is read below a root; both are where they really are."""
     return place == root or root in place.parents or (root.is_file() and root.parent == place)
 
 
@@ -83,10 +89,10 @@ def _innermost(source: Any) -> Any:
 
 
 def _root(path: Path) -> Path:
-    """The part of a path without wildcards."""
+    """Where the part of a path without wildcards really is."""
     while glob.has_magic(str(path)) and not path.exists():
         path = path.parent
-    return path
+    return Path(os.path.realpath(path))
 
 
 def _files(root: Path, names: Iterable[str]) -> Iterator[str]:
