@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from inspect import getattr_static
 from pathlib import Path
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from mlinfer._errors import ConfigError
@@ -129,6 +130,8 @@ def _outputs(job: Job) -> Iterator[tuple[Path, str, object]]:
 def _path_of(part: object) -> Path | None:
     """Where a part reads or writes; None if it has no `path`, computes it (maybe only while it is open), or will complain about it."""
     path = getattr_static(part, "path", None)
+    if isinstance(path, MemberDescriptorType):  # a field that has a slot
+        path = getattr(part, "path", None)
     try:
         return located(path) if isinstance(path, str | os.PathLike) else None
     except ConfigError:  # the part says the same when it is opened
