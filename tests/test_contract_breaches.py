@@ -24,7 +24,7 @@ from mlinfer import (
 )
 from mlinfer.destinations import MemoryDestination, SqlDestination
 from mlinfer.hosts import FunctionHost
-from mlinfer.sources import MemorySource
+from mlinfer.sources import Mapped, MemorySource
 
 RECORDS = pa.record_batch({"x": [1.0, 2.0]})
 FIELDS = RECORDS.schema
@@ -114,6 +114,16 @@ READS_AMISS = [
 def test_a_source_that_breaks_one_is_named(source, said):
     with pytest.raises(ComponentError, match=rf"Source: wanted {said}"):
         run(source)
+
+
+@pytest.mark.parametrize("ids", [RecordIds.ordinals("p", 0, 3), RecordIds(lambda: pa.array(["a"]))])
+def test_a_source_within_another_is_named_too_for_it_is_not_the_outer_one_that_must_be_mended(ids):
+    wrapped = Mapped(Source(Batch(RECORDS, "p", 1, ids)), lambda records: records)
+    pipeline = InferencePipeline(wrapped, HOST, MemoryDestination(), name="p", lineage=["record_id"])
+    with pytest.raises(
+        ComponentError, match=r"^Mapped around Source: wanted an id for each of the 2 records"
+    ):
+        pipeline.run()
 
 
 @pytest.mark.parametrize(("source", "said"), READS_AMISS)

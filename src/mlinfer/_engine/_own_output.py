@@ -28,7 +28,7 @@ def refuse_own_output(job: Job, names: Collection[str]) -> None:
     It concerns sources whose partitions are files below a `path`, or that say which files they read. What is not there
     yet is not seen: look again whenever the source is listed.
     """
-    source = _innermost(job.source)
+    source = innermost(job.source)
     read = _path_of(source)
     places = (
         {os.path.realpath(path): (role, part) for path, role, part in _outputs(job)}
@@ -62,7 +62,7 @@ def _names_read(
 
 def refuse_before_opening(job: Job, names: Callable[[], Collection[str]]) -> None:
     """The same before an output is opened, which may empty it: lists the source only where that can matter, for it takes time."""
-    read = _path_of(_innermost(job.source))
+    read = _path_of(innermost(job.source))
     if read is None:
         return
     root = _root(read)
@@ -79,7 +79,7 @@ def _lies_in(root: Path, place: Path) -> bool:
     return place == root or root in place.parents or (root.is_file() and root.parent == place)
 
 
-def _innermost(source: Any) -> Any:
+def innermost(source: Any) -> Any:
     """What `Mapped` and its kin hold. What makes up attributes as it is asked for them would hold one without end."""
     while getattr_static(source, "source", None) is not None:
         inner = source.source
