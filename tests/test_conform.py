@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlinfer import SchemaError, finite
-from mlinfer._casts import cast, compatible
+from mlinfer._casts import cast, compatible, is_bytes, is_list, is_text
 from mlinfer._conform import Conform
 
 NAN, INF = float("nan"), float("inf")
@@ -371,3 +371,19 @@ def test_lists_of_nothing_but_nulls_keep_their_lengths(layout):
     wanted = pa.field("x", layout(pa.float64()))
     made, bad = conform(pa.array([[None, None], None, [], [None]]), wanted)
     assert (made, bad) == ([[None, None], None, [], [None]], [])
+
+
+def test_texts_bytes_and_lists_are_told_in_the_layouts_that_the_pages_name():
+    """Views of lists and dictionaries are somebody else's question."""
+    texts = [pa.string(), pa.large_string(), pa.string_view()]
+    octets = [pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(2)]
+    lists = [pa.list_(pa.int8()), pa.large_list(pa.int8()), pa.list_(pa.int8(), 2)]
+    others = [
+        pa.list_view(pa.int8()),
+        pa.large_list_view(pa.int8()),
+        pa.dictionary(pa.int8(), pa.string()),
+        pa.dictionary(pa.int8(), pa.binary()),
+        pa.int8(),
+    ]
+    for told, meant in [(is_text, texts), (is_bytes, octets), (is_list, lists)]:
+        assert [kind for kind in texts + octets + lists + others if told(kind)] == meant

@@ -24,7 +24,7 @@ from mlinfer import (
 )
 from mlinfer.destinations import MemoryDestination, SqlDestination
 from mlinfer.hosts import FunctionHost
-from mlinfer.sources import MemorySource
+from mlinfer.sources import Mapped, MemorySource
 
 RECORDS = pa.record_batch({"x": [1.0, 2.0]})
 FIELDS = RECORDS.schema
@@ -76,26 +76,31 @@ def test_a_source_that_keeps_its_promises_runs():
     assert run(Source(names=iter(()))).delivered == 0
 
 
+READS_AMISS = [
+    (Source(RECORDS), r"read\(\) to give a Batch of a pyarrow.RecordBatch, or None, found RecordBatch"),
+    (Source({"x": [1.0]}), r"read\(\) to give a Batch of a pyarrow.RecordBatch, or None, found dict"),
+    (Source(Batch(pa.table({"x": [1.0]}), "p", 1)), r"read\(\) to give .*, found a Batch of Table"),
+    (Source(Batch(RECORDS, "q", 1)), "a batch of the partition 'p', found one of 'q'"),
+    (Source(Batch(RECORDS, "p", None)), "the position behind each batch, as resume='seek' says, found N"),
+    (
+        Source(Batch(RECORDS, "p", 1, pa.array(["a", "b"]))),
+        "RecordIds for the ids of a batch, found StringArray",
+    ),
+    (
+        Source(Batch(RECORDS, "p", 1, RecordIds.ordinals("p", 0, 3))),
+        "an id for each of the 2 records .* found 3 ids",
+    ),
+    (
+        Source(Batch(RECORDS, "p", 1, RecordIds.of(pa.array(["a"])))),
+        "an id for each of the 2 records .* found 1 ids",
+    ),
+]
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (Source(RECORDS), r"read\(\) to give a Batch of a pyarrow.RecordBatch, or None, found RecordBatch"),
-        (Source({"x": [1.0]}), r"read\(\) to give a Batch of a pyarrow.RecordBatch, or None, found dict"),
-        (Source(Batch(pa.table({"x": [1.0]}), "p", 1)), r"read\(\) to give .*, found a Batch of Table"),
-        (Source(Batch(RECORDS, "q", 1)), "a batch of the partition 'p', found one of 'q'"),
-        (Source(Batch(RECORDS, "p", None)), "the position behind each batch, as resume='seek' says, found N"),
-        (
-            Source(Batch(RECORDS, "p", 1, pa.array(["a", "b"]))),
-            "RecordIds for the ids of a batch, found StringArray",
-        ),
-        (
-            Source(Batch(RECORDS, "p", 1, RecordIds.ordinals("p", 0, 3))),
-            "an id for each of the 2 records .* found 3 ids",
-        ),
-        (
-            Source(Batch(RECORDS, "p", 1, RecordIds.of(pa.array(["a"])))),
-            "an id for each of the 2 records .* found 1 ids",
-        ),
+        *READS_AMISS,
         (Source(names=["p", "q", "p"]), "each partition to be listed once, found p again"),
         (Source(names="p"), r"partitions\(\) to give a list of names, found 'p'"),
         (Source(names=None), r"partitions\(\) to give a list of names, found None"),
@@ -109,6 +114,25 @@ def test_a_source_that_keeps_its_promises_runs():
 def test_a_source_that_breaks_one_is_named(source, said):
     with pytest.raises(ComponentError, match=rf"Source: wanted {said}"):
         run(source)
+
+
+@pytest.mark.parametrize("ids", [RecordIds.ordinals("p", 0, 3), RecordIds(lambda: pa.array(["a"]))])
+def test_a_source_within_another_is_named_too_for_it_is_not_the_outer_one_that_must_be_mended(ids):
+    wrapped = Mapped(Source(Batch(RECORDS, "p", 1, ids)), lambda records: records)
+    pipeline = InferencePipeline(wrapped, HOST, MemoryDestination(), name="p", lineage=["record_id"])
+    with pytest.raises(
+        ComponentError, match=r"^Mapped around Source: wanted an id for each of the 2 records"
+    ):
+        pipeline.run()
+
+
+@pytest.mark.parametrize(("source", "said"), READS_AMISS)
+def test_a_preview_names_it_too_also_where_it_shows_fewer_records_than_were_read(source, said):
+    with (
+        InferencePipeline(source, HOST, MemoryDestination(), name="p") as pipeline,
+        pytest.raises(ComponentError, match=rf"Source: wanted {said}"),
+    ):
+        pipeline.preview(1)
 
 
 def test_too_few_ids_are_the_sources_fault_also_where_they_are_made_late(tmp_path):

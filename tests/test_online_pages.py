@@ -103,6 +103,26 @@ def test_the_document_is_openapi_and_true(server):
             jsonschema.validate(bad, schema_of(document, "Record"))
 
 
+def test_texts_and_bytes_are_described_in_whatever_layout_the_model_asks_for_them():
+    kinds = {"plain": (pa.string(), pa.binary()), "large": (pa.large_string(), pa.large_binary())}
+    kinds |= {"view": (pa.string_view(), pa.binary_view()), "fixed": (pa.string(), pa.binary(2))}
+    for text, octets in kinds.values():
+        inputs = pa.schema([pa.field("t", text, nullable=False), pa.field("b", octets, nullable=False)])
+        host = FunctionHost(
+            lambda records: {"t": records["t"], "b": records["b"]}, inputs, inputs, version="1"
+        )
+        made = InferencePipeline(IterableSource(nothing), host, MemoryDestination())
+        with made.serving() as server, httpx.Client(base_url=server.url) as client:
+            schemas = client.get("/openapi.json").json()["components"]["schemas"]
+            for name in ("Record", "Answer"):
+                assert schemas[name]["properties"] == {
+                    "t": {"type": "string"},
+                    "b": {"type": "string", "contentEncoding": "base64"},
+                }
+            record = {"t": "a", "b": "YWI="}
+            assert client.post("/predict", json=record).json() == record
+
+
 def test_the_margins_of_a_host_are_named_columns_of_its_answers_and_of_the_document():
     """A host has them as further columns; nothing on the way makes less of them."""
 

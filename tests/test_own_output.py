@@ -175,6 +175,20 @@ def test_whole_files_are_not_emptied_by_their_own_answers(inbox):
     assert (inbox / "a.jsonl").read_text() == LINE
 
 
+@dataclass(frozen=True, slots=True)
+class Slotted(FilesSource):
+    """Its fields are in slots."""
+
+
+def test_a_source_whose_path_is_in_a_slot_is_asked_like_any_other(inbox):
+    (inbox / "a.jsonl").write_text(LINE)
+    sizes = FunctionHost(lambda size: size, {"size": "double"}, {"y": "double"}, "numpy", version="1")
+    out = JsonLinesDestination("in/a.jsonl", if_exists="replace")
+    with pytest.raises(ConfigError, match=r"destination: wanted .*, found .*a.jsonl, which 'in' means, too"):
+        InferencePipeline(Slotted("in"), sizes, out, name="p").run()
+    assert (inbox / "a.jsonl").read_text() == LINE
+
+
 def test_neither_are_rejects_read(inbox):
     (inbox / "a.jsonl").write_text(LINE)
     refused = pipeline(

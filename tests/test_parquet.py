@@ -270,15 +270,16 @@ def test_damage_in_the_middle_names_the_file_and_the_row(tmp_path):
         read(ParquetSource(path), size=10)
 
 
-def test_strings_that_are_dictionaries_in_the_file_stay_so_and_others_do_not(tmp_path):
+@pytest.mark.parametrize("kind", [pa.string(), pa.string_view()])
+def test_strings_that_are_dictionaries_in_the_file_stay_so_and_others_do_not(tmp_path, kind):
     path = tmp_path / "a.parquet"
     rows = {"few": ["left", "right"] * 500, "many": [f"a long identifier {n}" for n in range(1000)]}
-    pq.write_table(pa.table(rows), path)
+    pq.write_table(pa.table(rows, schema=pa.schema([("few", kind), ("many", kind)])), path)
     [batch] = read(ParquetSource(path))
     assert batch.records.schema.field("few").type == pa.dictionary(pa.int32(), pa.string())
-    assert batch.records.schema.field("many").type == pa.string()
+    assert batch.records.schema.field("many").type == kind
     assert {name: batch.records.column(name).to_pylist() for name in rows} == rows
-    assert ParquetSource(path).schema() == pa.schema([("few", pa.string()), ("many", pa.string())])
+    assert ParquetSource(path).schema() == pa.schema([("few", kind), ("many", kind)])
 
 
 def test_a_large_file_is_split_into_runs_of_row_groups_whose_records_keep_their_ids(tmp_path, monkeypatch):
@@ -505,9 +506,10 @@ def test_a_type_that_parquet_does_not_know_is_refused_before_a_record_moves(tmp_
     "kinds",
     ["plain dictionary", "dictionary plain", "dictionary dictionary", "narrow large", "gap gap", "plain gap"],
 )
+@pytest.mark.parametrize("text", [pa.string(), pa.string_view()])
 @pytest.mark.parametrize("group", [1, 1000])
 def test_strings_may_come_as_dictionaries_or_not_and_readers_see_strings(  # noqa: PLR0917 - fixtures
-    tmp_path, stack, kinds, group, monkeypatch
+    tmp_path, stack, kinds, text, group, monkeypatch
 ):
     monkeypatch.setattr(writing, "GROUP_ROWS", group)
     values = [["a", "b", None], ["c", "a", "c"]]
@@ -518,7 +520,7 @@ def test_strings_may_come_as_dictionaries_or_not_and_readers_see_strings(  # noq
         "narrow": lambda v: pa.array(v).dictionary_encode().cast(pa.dictionary(pa.int8(), pa.string())),
         "gap": lambda v: pa.array(v).dictionary_encode(null_encoding="encode"),
     }
-    schema = pa.schema([("s", pa.string())])
+    schema = pa.schema([("s", text)])
     writer = open_writer(tmp_path / "out", stack, schema=schema)
     for kind, column in zip(kinds.split(), values, strict=True):
         writer.write(batch_of(pa.RecordBatch.from_arrays([make[kind](column)], names=["s"])))
@@ -538,6 +540,27 @@ def test_numbers_are_not_dictionary_encoded_and_small_batches_share_a_row_group(
     footer = pq.read_metadata(path)
     assert footer.num_row_groups == 1
     assert [footer.row_group(0).column(n).has_dictionary_page for n in (0, 1)] == [False, True]
+
+
+def test_texts_and_bytes_are_dictionary_encoded_in_every_layout_but_ids_of_a_fixed_size_are_not(
+    tmp_path, stack
+):
+    kinds = [
+        *(pa.string(), pa.large_string(), pa.string_view()),
+        *(pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(2)),
+    ]
+    columns = [pa.array([b"ab", b"cd"] * 500).cast(kind) for kind in kinds]
+    records = pa.RecordBatch.from_arrays(columns, names=[str(kind) for kind in kinds])
+    writer = open_writer(tmp_path / "out", stack, schema=records.schema)
+    writer.write(batch_of(records))
+    writer.commit(Progress({"p": 1}))
+    [path] = (tmp_path / "out").iterdir()
+    group = pq.read_metadata(path).row_group(0)
+    encoded = [group.column(n).has_dictionary_page for n in range(len(kinds))]
+    assert encoded == [True] * 6 + [False]
+    for name, kind in zip(records.schema.names, kinds, strict=True):
+        wanted = ["ab", "cd"] if "string" in str(kind) else [b"ab", b"cd"]
+        assert pl.read_parquet(path)[name].to_list() == wanted * 500
 
 
 def test_a_long_dictionary_with_few_records_is_written_as_what_is_used(tmp_path, stack):

@@ -31,24 +31,26 @@ BAD_ROWS = [7, 8, 1200, 2999]
 def shops(layout):
     """3,000 names of shops, of which those of four rows are no text."""
     names = [
-        None if n % 50 == 0 else b"shop %d" % (n % 9 if layout == "dictionary" else n) for n in range(3000)
+        None if n % 50 == 0 else b"shop %d" % (n % 9 if "dictionary" in layout else n) for n in range(3000)
     ]
     for row in BAD_ROWS:
         names[row] = b"caf\xe9"
     texts = raw_texts(names)
     if layout == "list":
         return pa.ListArray.from_arrays(list(range(3001)), texts)
+    if layout in {"view", "dictionary of views"}:
+        return texts.cast(pa.string_view())
     return pa.StructArray.from_arrays([texts], ["name"]) if layout == "struct" else texts
 
 
 @pytest.mark.parametrize("size", [1000, 65_536])
-@pytest.mark.parametrize("layout", ["plain", "dictionary", "list", "struct"])
+@pytest.mark.parametrize("layout", ["plain", "dictionary", "list", "struct", "view", "dictionary of views"])
 def test_a_text_that_is_not_utf8_is_a_reject_and_costs_its_neighbours_nothing(tmp_path, layout, size):
     path = tmp_path / "a.parquet"
     table = pa.table({"shop": shops(layout), "x": pa.array(range(3000), pa.float64())})
-    pq.write_table(table, path, use_dictionary=layout == "dictionary", row_group_size=2000)
+    pq.write_table(table, path, use_dictionary="dictionary" in layout, row_group_size=2000)
     source = ParquetSource(path)
-    if layout == "dictionary":
+    if "dictionary" in layout:
         assert pa.types.is_dictionary(first(source).schema.field("shop").type)
     doubled = FunctionHost(lambda x: x * 2, {"x": pa.float64()}, {"y": pa.float64()}, "numpy")
     done, rejects = MemoryDestination(), MemoryDestination()
@@ -68,17 +70,19 @@ def test_a_text_that_is_not_utf8_is_a_reject_and_costs_its_neighbours_nothing(tm
     assert all(
         f"row {row}: wanted text in UTF-8" in one["message"] for row, one in zip(BAD_ROWS, found, strict=True)
     )
-    if layout in {"plain", "dictionary"}:
+    if layout not in {"list", "struct"}:
         assert {one["raw"] for one in found} == {b"caf\xe9"}
 
 
-def test_texts_of_a_feature_and_ids_that_are_not_utf8_are_rejects_that_have_a_name(tmp_path):
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_texts_of_a_feature_and_ids_that_are_not_utf8_are_rejects_that_have_a_name(tmp_path, kind):
     path, database = tmp_path / "a.parquet", tmp_path / "out.db"
     columns = {
-        "word": raw_texts([b"a", b"\xff", b"c", b"d"]),
-        "id": raw_texts([b"one", b"two", b"\xfe", b"four"]),
+        "word": raw_texts([b"a", b"\xff", b"c", b"d"]).cast(kind),
+        "id": raw_texts([b"one", b"two", b"\xfe", b"four"]).cast(kind),
+        "key": pa.array([b"0" * 16] * 4, pa.uuid()),
     }
-    pq.write_table(pa.table(columns), path)
+    pq.write_table(pa.table(columns), path, use_dictionary=kind != pa.string_view())
     shout = FunctionHost(
         lambda word: [one.upper() for one in word.tolist()],
         {"word": pa.string()},
@@ -87,7 +91,7 @@ def test_texts_of_a_feature_and_ids_that_are_not_utf8_are_rejects_that_have_a_na
     )
     InferencePipeline(
         ParquetSource(path, id_column="id"), shout, SqlDestination(f"sqlite:///{database}", table="out"), name="words",
-        keep=["id"], rejects=SqlDestination(f"sqlite:///{database}", table="bad"), budget=Budget(ratio=1),
+        keep=["id", "key"], rejects=SqlDestination(f"sqlite:///{database}", table="bad"), budget=Budget(ratio=1),
     ).run()  # fmt: skip
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("SELECT id, loud FROM out").fetchall() == [("one", "A"), ("four", "D")]

@@ -350,7 +350,7 @@ def test_nan_where_the_table_wants_a_number_is_a_reject_not_a_null(path):
 
 
 def test_a_database_that_stays_locked_is_a_transient_failure(path, monkeypatch):
-    monkeypatch.setattr("mlinfer.sql.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("mlinfer.sql._BUSY_SECONDS", 0.01)
     with (
         to(path).open(SCHEMA, Scope("p")) as writer,
         closing(sqlite3.connect(path, isolation_level=None)) as other,

@@ -256,7 +256,7 @@ def test_a_missing_file_is_named_and_not_made(path):
 
 
 def test_a_locked_database_is_a_transient_failure(path, monkeypatch):
-    monkeypatch.setattr("mlinfer.sql.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("mlinfer.sql._BUSY_SECONDS", 0.01)
     numbers(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")

@@ -301,6 +301,30 @@ def test_a_misspelt_name_of_a_perfect_feature_is_told_with_the_columns_there_are
     train(flights, perfect=["distance", "origin"])  # a column that is no feature this time
 
 
+def test_texts_in_views_are_outcomes_keys_and_features_like_any_others(flights, tmp_path):
+    """Data in hand come without; a file may hold them."""
+    told = pc.if_else(flights["late"], "yes", "no")
+    columns = {
+        "late": told,
+        "key": flights["flight_id"].cast(pa.string()),
+        "carrier": flights["carrier"],
+        "origin": flights["origin"],
+    }
+    model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression())
+    scores = []
+    for kind in (pa.large_string(), pa.string_view()):
+        path = tmp_path / f"{kind}.parquet"
+        pq.write_table(
+            pa.table({name: column.cast(pa.string()).cast(kind) for name, column in columns.items()}), path
+        )
+        found = mlinfer.train(
+            ParquetSource(path), model, target="late", features=["carrier", "origin"], split=ByKey("key"), to=tmp_path / f"{kind}.mlinfer",
+            metrics=["roc_auc"],
+        )  # fmt: skip
+        scores.append(found["roc_auc"])
+    assert scores[0] == scores[1]
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_feature_whose_type_a_file_does_not_tell_is_named(train, flights, tmp_path, kind):
     rows = flights.select([*FEATURES, "late", "flight_id"]).slice(0, 300).to_pylist()

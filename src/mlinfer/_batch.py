@@ -32,7 +32,7 @@ class RecordIds:
         self._made: pa.Array | None = None
         self._numbered: tuple[str, int, int] | None = None
         self._count: int | None = None
-        self._expected: tuple[int, str] | None = None
+        self._expected: tuple[int, Callable[[], str]] | None = None
 
     @classmethod
     def ordinals(cls, partition: str, start: int, count: int) -> RecordIds:
@@ -70,8 +70,11 @@ class RecordIds:
             self._made = made
         return self._made
 
-    def expect(self, count: int, who: str) -> None:
-        """Raise ComponentError if these are not the ids of so many records: at once if that is known, else when they are made."""
+    def _expect(self, count: int, who: Callable[[], str]) -> None:
+        """Raise ComponentError if these are not the ids of so many records: at once if that is known, else when they are made.
+
+        `who` is asked then: whom the error names.
+        """
         self._expected = count, who
         self._check()
 
@@ -79,7 +82,7 @@ class RecordIds:
         if self._expected is None or self._count is None or self._count == self._expected[0]:
             return
         count, who = self._expected
-        msg = f"{who}: wanted an id for each of the {count} records of a batch, found {self._count} ids; correct the part"
+        msg = f"{who()}: wanted an id for each of the {count} records of a batch, found {self._count} ids; correct the part"
         raise ComponentError(msg)
 
     def filter(self, mask: pa.Array) -> RecordIds:

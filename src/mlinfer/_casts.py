@@ -13,12 +13,12 @@ INTEGER_DIGITS = 20
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Strings in any of Arrow's layouts."""
+    """Strings, large ones and views; a dictionary of strings is a dictionary."""
     return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
 
 
 def is_bytes(kind: pa.DataType) -> bool:
-    """Bytes in any of Arrow's layouts."""
+    """Bytes, large ones, views and those of a fixed size; a dictionary of bytes is a dictionary."""
     return bool(
         pt.is_binary(kind)
         or pt.is_large_binary(kind)
@@ -28,7 +28,7 @@ def is_bytes(kind: pa.DataType) -> bool:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Lists in any of Arrow's layouts."""
+    """Lists, large ones and those of a fixed size; Arrow's views of lists are not meant."""
     return bool(pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind))
 
 

@@ -175,7 +175,7 @@ class Wanted:
         if not pt.is_fixed_size_list(self.type):
             yield Trouble(unfit, "wrong_type", f"{wanted} a value of {array.type} that does not fit")
             return
-        if pt.is_list(array.type) or pt.is_large_list(array.type) or pt.is_fixed_size_list(array.type):
+        if is_list(array.type):
             lengths = to_numpy(array.value_lengths().fill_null(self.type.list_size))
             for length in np.unique(lengths[unfit])[:MOST_LENGTHS].tolist():
                 if length != self.type.list_size:

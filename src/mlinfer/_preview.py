@@ -17,7 +17,7 @@ from mlinfer._inbox import coalesce
 if TYPE_CHECKING:
     from mlinfer._clock import Clock
     from mlinfer._engine import Job
-    from mlinfer._protocols import Reader
+    from mlinfer._protocols import DataSource, Reader
 
 FRUITLESS = 50
 SECONDS = 0.1
@@ -42,8 +42,7 @@ def _first(job: Job, wanted: pa.Schema, count: int) -> Iterator[Batch]:
     for partition in names_of(job.source):
         found: list[Batch] = []
         with job.source.open(partition, None, wanted) as reader:
-            for batch in _reads(reader, count):
-                check_batch(batch, partition, job.source)
+            for batch in _reads(reader, count, partition, job.source):
                 count -= len(batch) + len(batch.bad)
                 if found and not batch.records.schema.equals(found[0].records.schema):
                     yield coalesce(found)
@@ -55,7 +54,7 @@ def _first(job: Job, wanted: pa.Schema, count: int) -> Iterator[Batch]:
             return
 
 
-def _reads(reader: Reader, count: int) -> Iterator[Batch]:
+def _reads(reader: Reader, count: int, partition: str, source: DataSource) -> Iterator[Batch]:
     """What a reader has, up to so many records; an endless source that has nothing more is not waited for."""
     fruitless = 0
     while count and fruitless < FRUITLESS:
@@ -63,6 +62,8 @@ def _reads(reader: Reader, count: int) -> Iterator[Batch]:
             batch = reader.read(count, SECONDS)
         except EndOfInput:
             return
+        if batch is not None:
+            check_batch(batch, partition, source)  # before it is cut, which hides what is wrong with it
         if batch is None or not (len(batch) or batch.bad):
             fruitless += 1
             continue

@@ -87,7 +87,11 @@ class Computes(Protocol):
 
 @runtime_checkable
 class ReadsFiles(Protocol):
-    """A DataSource's power: to say which files below its `path` it reads, where these are not its partitions."""
+    """A DataSource's power: to say which files below its `path` it reads, where these are not its partitions.
+
+    `path` is an attribute that is there without being computed, such as a field of a dataclass: a source that has none, or
+    a property, is not asked.
+    """
 
     def file_names(self) -> Iterable[str]:
         """Those that are there now, named by their paths below the part of `path` that holds no wildcard."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlinfer._signature import Signature
 
 NEWER_SECONDS = 0.25
+"""Between two looks whether there is a newer version."""
 
 
 def watches(host: Host) -> bool:

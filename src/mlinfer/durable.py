@@ -33,7 +33,7 @@ __all__ = [
 ]  # fmt: skip
 _PRIVATE_FILE = 0o600
 _PRIVATE_FOLDER = 0o700
-TEMPORARY = ".tmp"
+_TEMPORARY = ".tmp"
 _WRITTEN = b"\nhas been written to"
 _HERE, _SWAP = -100, 2  # AT_FDCWD; RENAME_EXCHANGE, which macOS calls RENAME_SWAP
 
@@ -123,7 +123,7 @@ def make_folder(path: Path) -> None:
 
 def temporary(path: Path) -> Path:
     """A name beside `path` that nobody can guess and that readers of folders pass over (it begins with a dot)."""
-    return path.parent / f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}"
+    return path.parent / f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}"
 
 
 @contextmanager
@@ -224,7 +224,7 @@ def remove(path: Path) -> None:
 
 def remove_leftovers(folder: Path, prefix: str = "") -> None:
     """Remove the temporary files of runs that died here (names from `temporary` beginning with `prefix`)."""
-    for leftover in folder.glob(f".{prefix}*{TEMPORARY}"):
+    for leftover in folder.glob(f".{prefix}*{_TEMPORARY}"):
         remove(leftover)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlinfer._errors import MlinferError
 
 __all__ = ["quoted", "redacted", "sqlite_connected", "sqlite_errors", "sqlite_file", "sqlite_trouble"]
-BUSY_SECONDS = 30
+_BUSY_SECONDS = 30
 _SECRET = re.compile(r"://.*@", re.DOTALL)
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _UNUSABLE = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
@@ -62,7 +62,7 @@ def sqlite_connected(path: Path, *, read_only: bool) -> Iterator[sqlite3.Connect
         target = f"file:{quote(str(path))}?mode=rw"
     with sqlite_errors(path):
         connection = sqlite3.connect(
-            target, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=True
+            target, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=True
         )
     with closing(connection):
         with sqlite_errors(path):
@@ -73,12 +73,15 @@ def sqlite_connected(path: Path, *, read_only: bool) -> Iterator[sqlite3.Connect
 
 @contextmanager
 def sqlite_errors(path: Path) -> Iterator[None]:
-    """Raise the driver's errors as ours: see `sqlite_trouble`."""
+    """Raise the driver's errors as ours: see `sqlite_trouble`. Raises ChangedError: a text in the database is not UTF-8.
+
+    Decode nothing else in the block: it would be taken for a text of the database.
+    """
     try:
         yield
     except sqlite3.Error as error:
         raise sqlite_trouble(path, error) from error
-    except UnicodeDecodeError as error:  # the driver's own: no text of ours is decoded here
+    except UnicodeDecodeError as error:  # the driver has no class of its own for it
         msg = f"database {path}: wanted texts in UTF-8, found something else: it is damaged; restore the database from a backup"
         raise ChangedError(msg) from error
 
@@ -87,7 +90,7 @@ def sqlite_trouble(path: Path, error: sqlite3.Error) -> MlinferError:
     """What an error means for the run: TransientError (locked), ConfigError (no database), ComponentError (anything else)."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _BUSY:
-        return TransientError(f"database {path}: still locked by somebody else after {BUSY_SECONDS} s")
+        return TransientError(f"database {path}: still locked by somebody else after {_BUSY_SECONDS} s")
     if code in _UNUSABLE:
         return ConfigError(f"database {path}: wanted an SQLite database that can be opened, found: {error}")
     name = getattr(error, "sqlite_errorname", type(error).__name__)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from mlinfer._batch import Batch, RecordIds
+from mlinfer._engine._own_output import innermost
 from mlinfer._errors import ComponentError
 from mlinfer._protocols import Resumes
 from mlinfer._signature import Signature
@@ -60,7 +62,7 @@ def check_batch(batch: Any, partition: str, source: DataSource) -> None:
         raise _breach(source, "the position behind each batch, as resume='seek' says, found None")
     if not isinstance(batch.ids, RecordIds):
         raise _breach(source, f"RecordIds for the ids of a batch, found {type(batch.ids).__name__}")
-    batch.ids.expect(len(batch), type(source).__name__)
+    batch.ids._expect(len(batch), partial(_named, source))  # noqa: SLF001 - no part has a use for it
 
 
 def check_positions(positions: Mapping[str, object]) -> None:
@@ -104,4 +106,10 @@ def _is_json(value: object) -> bool:
 
 
 def _breach(part: object, what: str) -> ComponentError:
-    return ComponentError(f"{type(part).__name__}: wanted {what}; correct the part")
+    return ComponentError(f"{_named(part)}: wanted {what}; correct the part")
+
+
+def _named(part: object) -> str:
+    """What a part is called; of one that hands on what another gave it, both may be meant."""
+    outer, inner = type(part).__name__, innermost(part)
+    return outer if inner is part else f"{outer} around {type(inner).__name__}"

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from inspect import getattr_static
 from pathlib import Path
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from mlinfer._errors import ConfigError
@@ -27,7 +28,7 @@ def refuse_own_output(job: Job, names: Collection[str]) -> None:
     It concerns sources whose partitions are files below a `path`, or that say which files they read. What is not there
     yet is not seen: look again whenever the source is listed.
     """
-    source = _innermost(job.source)
+    source = innermost(job.source)
     read = _path_of(source)
     places = (
         {os.path.realpath(path): (role, part) for path, role, part in _outputs(job)}
@@ -37,11 +38,7 @@ def refuse_own_output(job: Job, names: Collection[str]) -> None:
     if read is None or not places:
         return
     root = _root(read)
-    if isinstance(source, ReadsFiles):
-        # listing takes time: again only where new ones could be the pipeline's own
-        asked = names or any(_lies_in(root, Path(place)) for place in places)
-        names = list(source.file_names()) if asked else ()
-    for file in _files(root, names):
+    for file in _files(root, _names_read(source, names, root, places)):
         folder, name = os.path.split(file)
         role, part = places.get(file) or places.get(folder) or ("", None)
         if file in places or (isinstance(part, FillsFolder) and part.owns(name)):
@@ -52,9 +49,20 @@ def refuse_own_output(job: Job, names: Collection[str]) -> None:
             raise ConfigError(msg)
 
 
+def _names_read(
+    source: Any, partitions: Collection[str], root: Path, places: Collection[str]
+) -> Collection[str]:
+    """The names of files to look at below the root: partitions, or what a source says that reads others."""
+    if not isinstance(source, ReadsFiles):
+        return partitions
+    # listing takes time: again only where new ones could be the pipeline's own
+    asked = partitions or any(_lies_in(root, Path(place)) for place in places)
+    return list(source.file_names()) if asked else ()
+
+
 def refuse_before_opening(job: Job, names: Callable[[], Collection[str]]) -> None:
     """The same before an output is opened, which may empty it: lists the source only where that can matter, for it takes time."""
-    read = _path_of(_innermost(job.source))
+    read = _path_of(innermost(job.source))
     if read is None:
         return
     root = _root(read)
@@ -67,12 +75,11 @@ def refuse_before_opening(job: Job, names: Callable[[], Collection[str]]) -> Non
 
 
 def _lies_in(root: Path, place: Path) -> bool:
-    """Whether what is written at a place may be among what is read below a root."""
-    root = Path(os.path.realpath(root))
+    """Whether what is written at a place may be among what is read below a root; both are where they really are."""
     return place == root or root in place.parents or (root.is_file() and root.parent == place)
 
 
-def _innermost(source: Any) -> Any:
+def innermost(source: Any) -> Any:
     """What `Mapped` and its kin hold. What makes up attributes as it is asked for them would hold one without end."""
     while getattr_static(source, "source", None) is not None:
         inner = source.source
@@ -83,10 +90,10 @@ def _innermost(source: Any) -> Any:
 
 
 def _root(path: Path) -> Path:
-    """The part of a path without wildcards."""
+    """Where the part of a path without wildcards really is."""
     while glob.has_magic(str(path)) and not path.exists():
         path = path.parent
-    return path
+    return Path(os.path.realpath(path))
 
 
 def _files(root: Path, names: Iterable[str]) -> Iterator[str]:
@@ -123,6 +130,8 @@ def _outputs(job: Job) -> Iterator[tuple[Path, str, object]]:
 def _path_of(part: object) -> Path | None:
     """Where a part reads or writes; None if it has no `path`, computes it (maybe only while it is open), or will complain about it."""
     path = getattr_static(part, "path", None)
+    if isinstance(path, MemberDescriptorType):  # a field that has a slot
+        path = getattr(part, "path", None)
     try:
         return located(path) if isinstance(path, str | os.PathLike) else None
     except ConfigError:  # the part says the same when it is opened

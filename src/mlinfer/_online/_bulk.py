@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.types as pt
 
+from mlinfer._casts import is_list
 from mlinfer._online._wire import MOST_ROWS, Refused
 
 SMALL = 256 * 2**10
@@ -57,6 +58,6 @@ def _inside(kind: pa.DataType) -> tuple[float, float]:
     if pt.is_struct(kind):
         inside = [_inside(kind.field(number).type) for number in range(kind.num_fields)]
         return 1 + sum(lists for lists, _ in inside), sum(values for _, values in inside)
-    if pt.is_list(kind) or pt.is_large_list(kind):
+    if is_list(kind):
         return 1 if not pt.is_nested(kind.value_type) else math.inf, math.inf
     return (math.inf, math.inf) if pt.is_nested(kind) else (0, 1)

@@ -19,7 +19,7 @@ _INTERNET = {socket.AF_INET, socket.AF_INET6}
 """gRPC listens on sockets of IPv6 at addresses of IPv4, too."""
 _logger = logging.getLogger("grpc._cython.cygrpc")
 TURN_SECONDS = 1.0
-"""Between two looks: also how long an answer may wait where too many do, and for its turn where they are too large."""
+"""How long an answer waits for its turn where those before it are too large, and to be taken where too many wait; between looks, too."""
 
 
 class Given:

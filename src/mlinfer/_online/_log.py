@@ -38,6 +38,7 @@ from mlinfer._retry import Retry
 from mlinfer._text import count
 
 ENTRY_SECONDS = 0.2
+"""How long answers are waited for before the log looks whether a commit is due."""
 AGAIN_SECONDS = 30.0
 """After a failure that does not pass by itself: a full disk, say, in which somebody makes room."""
 MOST_WAITING = 1000

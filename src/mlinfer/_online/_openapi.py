@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._casts import is_list
+from mlinfer._casts import is_bytes, is_list, is_text
 from mlinfer._layout import Layout
 from mlinfer._online._wire import MOST_BYTES, MOST_ROWS
 from mlinfer._signature import allows_nonfinite
@@ -94,9 +94,9 @@ def _plain(kind: pa.DataType) -> dict[str, Any]:
         return {"type": "integer"}
     if pt.is_floating(kind):
         return {"type": "number"}
-    if pt.is_string(kind) or pt.is_large_string(kind):
+    if is_text(kind):
         return {"type": "string"}
-    if pt.is_binary(kind) or pt.is_large_binary(kind):
+    if is_bytes(kind):
         return {"type": "string", "contentEncoding": "base64"}
     return _nested(kind) if pt.is_nested(kind) else {"description": str(kind)}
 

@@ -176,7 +176,7 @@ def _begin(
         )
     if found.columns != columns:
         msg = (
-            f"{path}: wanted the columns {_spelled(columns)}, found {_spelled(found.columns)} from earlier runs; "
+            f"{path}: wanted the columns {_listed(columns)}, found {_listed(found.columns)} from earlier runs; "
             "write to another file, or start over with from_start=True"
         )
         raise ConfigError(msg)
@@ -251,5 +251,5 @@ def _ends_a_line(file: durable.Raw, size: int) -> bool:
     return os.pread(file.fileno(), 1, size - 1) == b"\n"
 
 
-def _spelled(columns: tuple[tuple[str, str], ...]) -> str:
+def _listed(columns: tuple[tuple[str, str], ...]) -> str:
     return ", ".join(f"{name} ({kind})" for name, kind in columns)

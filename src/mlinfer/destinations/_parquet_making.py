@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer import ConfigError, durable, failpoint
+from mlinfer import ConfigError, durable, failpoint, is_bytes, is_text
 from mlinfer.destinations._parquet_parts import KEY, SCHEMA_KEY, Mark, encoded
 
 
@@ -18,7 +18,9 @@ def physical_schema(schema: pa.Schema, records: pa.RecordBatch | None) -> pa.Sch
         return schema
     fields = []
     for n, field in enumerate(schema):
-        encoded = _is_text(field.type) and pt.is_dictionary(records.schema.field(n).type)
+        # no views: Arrow decodes no dictionary of them
+        plain = is_text(field.type) and not pt.is_string_view(field.type)
+        encoded = plain and pt.is_dictionary(records.schema.field(n).type)
         fields.append(field.with_type(pa.dictionary(pa.int32(), field.type)) if encoded else field)
     return pa.schema(fields)
 
@@ -130,18 +132,10 @@ def _try(field: pa.Field) -> None:
 
 def _dictionaries(schema: pa.Schema) -> list[str] | bool:
     """The columns to encode as dictionaries: texts and bytes. For numbers and ids that costs time and saves nothing."""
-    return [
-        field.name for field in schema if _is_text(_values(field.type)) or _is_bytes(_values(field.type))
-    ] or False
+    return [field.name for field in schema if _repeats(field.type)] or False
 
 
-def _values(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pt.is_dictionary(kind) else kind
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pt.is_string(kind) or pt.is_large_string(kind))
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pt.is_binary(kind) or pt.is_large_binary(kind))
+def _repeats(kind: pa.DataType) -> bool:
+    """Whether values of this type are often the same; bytes of a fixed size are ids and digests, which are not."""
+    values = kind.value_type if pt.is_dictionary(kind) else kind
+    return is_text(values) or (is_bytes(values) and not pt.is_fixed_size_binary(values))

@@ -63,7 +63,7 @@ def values(array: pa.Array) -> list[Any]:
     if pt.is_boolean(kind) or pt.is_integer(kind) or pt.is_duration(kind):
         return _integers(array.cast(pa.int64()))
     if _is_spelled(kind):
-        array = _spelled(array)
+        array = _as_texts(array)
     if is_text(array.type):
         array = array.cast(pa.string())
     if is_text(array.type) or is_bytes(kind) or pt.is_null(kind):
@@ -156,7 +156,7 @@ def _integers(array: pa.Array) -> list[int | None]:
     return found
 
 
-def _spelled(array: pa.Array) -> pa.Array:
+def _as_texts(array: pa.Array) -> pa.Array:
     """Times and decimals as text; texts of one column sort like the times."""
     kind = array.type
     if pt.is_date64(kind):
@@ -174,14 +174,15 @@ def as_json(value: Any) -> str:
     try:
         return json.dumps(value, default=_jsonable, allow_nan=False, ensure_ascii=False)
     except ValueError:
-        return json.dumps(_finite(value), default=_jsonable, allow_nan=False, ensure_ascii=False)
+        return json.dumps(_sayable(value), default=_jsonable, allow_nan=False, ensure_ascii=False)
 
 
-def _finite(value: Any) -> Any:
+def _sayable(value: Any) -> Any:
+    """With infinity as a text and NaN as null: JSON has neither."""
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: _sayable(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_sayable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value

@@ -67,9 +67,8 @@ class Sqlite:
 
         With `read_only` nothing is created: a file that is not there counts as an empty database.
         """
-        return sqlite_connected(
-            self.path, read_only=read_only
-        )  # lanes take turns on it, by the engine's lock
+        # lanes take turns on it, by the engine's lock
+        return sqlite_connected(self.path, read_only=read_only)
 
     def look(self) -> None:
         """Raise ConfigError where nobody could write: the journal of a transaction needs the folder, too."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlinfer import ConfigError
-from mlinfer.lifecycle._fitting import is_number, truth_of
+from mlinfer.lifecycle._fitting import is_plain_number, truth_of
 from mlinfer.lifecycle._records import digest_of, read
 from mlinfer.lifecycle._splits import SIDES, TEST, TRAIN, ByTime, Split, divided, shared_keys
 
@@ -97,7 +97,7 @@ def data_of(plan: Plan, source: Any, *, classes: bool) -> Data:
 
 
 def _weights(column: pa.ChunkedArray, name: str, sides: np.ndarray) -> np.ndarray:
-    if not is_number(column.type):
+    if not is_plain_number(column.type):
         msg = f"sample_weight: wanted numbers in {name!r}, found {column.type}"
         raise ConfigError(msg)
     found = np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), float)

@@ -36,11 +36,11 @@ class Feeding:
         """
         types = [table.schema.field(name).type for name in features]
         named = _names_columns(estimator)
-        if len(types) == 1 and _is_list(types[0]):
+        if len(types) == 1 and _is_vector(types[0]):
             return cls(tuple(features), "tensor")
         if len(types) == 1 and is_text(types[0]) and not named:
             return cls(tuple(features), "texts")
-        if all(map(is_number, types)) and not named:
+        if all(map(is_plain_number, types)) and not named:
             return cls(tuple(features), "matrix")
         if find_spec("pandas") is None:
             msg = "train: features that are not all numbers are fitted on as a pandas data frame, but pandas is not installed: pip install 'mlinfer[pandas]'"
@@ -151,7 +151,7 @@ def truth_of(column: pa.ChunkedArray, *, classes: bool) -> np.ndarray:
     """The outcomes (n): numbers, or labels that are booleans, whole numbers or texts. Raises ConfigError: they are none."""
     kind = column.type
     if not classes:
-        if not is_number(kind):
+        if not is_plain_number(kind):
             msg = f"target: wanted numbers for a regressor, found {kind}"
             raise ConfigError(msg)
         return np.asarray(column.to_numpy(), float)
@@ -159,7 +159,7 @@ def truth_of(column: pa.ChunkedArray, *, classes: bool) -> np.ndarray:
         return np.asarray(column.to_numpy(), bool)
     if pt.is_integer(kind):
         return np.asarray(column.to_numpy(), np.int64)
-    if pt.is_string(kind) or pt.is_large_string(kind):
+    if is_text(kind):
         return np.array(column.to_pylist(), str)
     msg = f"target: wanted booleans, whole numbers or texts for a classifier, found {kind}"
     raise ConfigError(msg)
@@ -184,10 +184,10 @@ def _names_columns(estimator: Any) -> bool:
     return False
 
 
-def is_number(kind: pa.DataType) -> bool:
-    """Whole ones, others and booleans."""
+def is_plain_number(kind: pa.DataType) -> bool:
+    """Whole ones, others and booleans: what a column of a numeric matrix can be made of."""
     return bool(pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind))
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pt.is_fixed_size_list(kind) and is_number(kind.value_type))
+def _is_vector(kind: pa.DataType) -> bool:
+    return bool(pt.is_fixed_size_list(kind) and is_plain_number(kind.value_type))

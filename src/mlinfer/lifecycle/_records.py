@@ -113,5 +113,7 @@ def _fitting(records: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Without dictionaries: categories are texts here."""
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    """Without dictionaries: categories are texts here. Without views, of which Arrow can choose none."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.cast(pa.large_string()) if pa.types.is_string_view(column.type) else column

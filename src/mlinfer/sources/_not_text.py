@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer import is_list
+from mlinfer import is_list, is_text
 
 KIND = "undecodable"
 
@@ -25,12 +25,16 @@ def without(records: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, tuple[st
             found.setdefault(row, _why(name, column.slice(row, 1)))
     keep = np.ones(records.num_rows, bool)
     keep[list(found)] = False
-    kept = records.filter(pa.array(keep))
+    mask = pa.array(keep)
+    kept = pa.RecordBatch.from_arrays(
+        [_choosable(column).filter(mask) for column in records.columns], names=records.schema.names
+    )
     for place, fine in enumerate(columns):
         # its dictionary still holds what nobody names
         if not fine and pt.is_dictionary(kept.column(place).type):
             anew = kept.column(place).dictionary_decode().dictionary_encode()
             kept = kept.set_column(place, kept.schema.field(place), anew.cast(kept.column(place).type))
+    kept = kept.cast(records.schema)  # views are views again
     kept.validate(full=True)
     return kept, found
 
@@ -43,7 +47,14 @@ def blanked(records: pa.RecordBatch, name: str) -> pa.RecordBatch:
     if words is None:
         return records
     rows = pa.array(np.arange(len(column)), pa.int64(), mask=words)
-    return records.set_column(place, pa.field(name, column.type), column.take(rows))
+    return records.set_column(place, name, _choosable(column).take(rows))
+
+
+def _choosable(column: pa.Array) -> pa.Array:
+    """In a layout of which Arrow can choose some: of texts and bytes in views it cannot."""
+    if pt.is_string_view(column.type):
+        return column.cast(pa.large_string())
+    return column.cast(pa.large_binary()) if pt.is_binary_view(column.type) else column
 
 
 def _not_text_in(column: pa.Array) -> np.ndarray | None:
@@ -68,7 +79,7 @@ def _rows(array: pa.Array) -> np.ndarray:
         words = _rows(array.dictionary)
         there = np.asarray(array.is_valid())
         found[there] = words[np.asarray(array.indices.drop_null())] if len(words) else False
-    elif pt.is_string(kind) or pt.is_large_string(kind):
+    elif is_text(kind):
         raws = array.cast(pa.large_binary()).to_pylist()
         found[:] = [raw is not None and _first_odd(raw) is not None for raw in raws]
     elif is_list(kind):

@@ -23,6 +23,7 @@ from mlinfer import (
     Position,
     RecordIds,
     SchemaError,
+    is_text,
 )
 from mlinfer.sources._listing import list_files
 from mlinfer.sources._not_text import KIND, blanked, without
@@ -269,7 +270,7 @@ def _check_unchanged(after: Position, footer: Footer, rows: tuple[int, int]) -> 
 def _is_dictionary(name: str, footer: Footer) -> bool:
     """Whether the column's strings are dictionary-encoded in the file and few enough to stay so."""
     kind = footer.file.schema_arrow.field(name).type
-    if not (pt.is_string(kind) or pt.is_large_string(kind)):
+    if not is_text(kind):
         return False
     chunks = footer.chunks([name])
     return bool(chunks) and all(
