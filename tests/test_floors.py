@@ -33,6 +33,7 @@ FLOORS = [
         "_starting",
         "_system",
         "_text",
+        "_views",
     ],
     # 1: the promises
     ["_protocols"],

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer._errors import ComponentError
+from mlinfer._views import without_views
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +95,7 @@ def chosen(array: pa.Array, good: np.ndarray, mask: pa.Array) -> pa.Array:
     """
     if array.type.id in _NUMBER_IDS and array.null_count and not (nulls(array) & good).any():
         array = _without_gaps(array)
-    bare = _viewed(array)
+    bare = without_views(array)
     return bare.filter(mask) if bare is array else bare.filter(mask).cast(array.type)
 
 
@@ -102,17 +103,9 @@ def taken_of(records: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
     """What `records.take(rows)` gives."""
     indices, columns = from_numpy(rows), []
     for column in records.columns:
-        bare = _viewed(column)
+        bare = without_views(column)
         columns.append(bare.take(indices) if bare is column else bare.take(indices).cast(column.type))
     return pa.RecordBatch.from_arrays(columns, schema=records.schema)
-
-
-def _viewed(array: pa.Array) -> pa.Array:
-    """The same values in a layout of which Arrow can choose some: of texts and bytes in views it cannot."""
-    kind = array.type
-    if pa.types.is_string_view(kind):
-        return array.cast(pa.large_string())
-    return array.cast(pa.large_binary()) if pa.types.is_binary_view(kind) else array
 
 
 def chosen_of(records: pa.RecordBatch, good: np.ndarray) -> pa.RecordBatch:
