@@ -288,6 +288,9 @@ def as_column(values: Any, field: pa.Field) -> pa.Array:
     if isinstance(values, np.ndarray):
         values = native(values)
         if values.ndim > 1:
+            if not math.prod(values.shape[1:]):
+                msg = f"wanted answers {field.name!r} with a value or more each, found an array of the shape {values.shape}"
+                raise ComponentError(msg)
             return pa.FixedSizeListArray.from_arrays(*flattened(values))
         if values.dtype.kind != "O":
             return from_numpy(values)

@@ -91,6 +91,9 @@ def column_of(values: np.ndarray) -> pa.Array:
     except pa.ArrowException as error:
         msg = f"wanted an array of numbers, booleans, texts or times in s, ms, us or ns, found one of {values.dtype}"
         raise ConfigError(msg) from error
+    if not size:  # Arrow ends the process over lists of no length
+        msg = f"wanted an array with a value or more in each record, found one of the shape {values.shape}; take columns into it"
+        raise ConfigError(msg)
     kind = _vectors(inner.type, size, bool(inner.null_count))
     return pa.FixedSizeListArray.from_arrays(inner, type=kind)
 
