@@ -28,6 +28,7 @@ FLOORS = [
         "_casts",
         "_clock",
         "_envelope",
+        "_forcing",
         "_progress",
         "_signature",
         "_starting",

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer._errors import ComponentError
+from mlinfer._forcing import forced
 from mlinfer._views import without_views
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ def as_column(values: Any, field: pa.Field) -> pa.Array:
     """Values of a numpy array, list or Arrow array as a column; a matrix (n, k) becomes lists of k.
 
     The type of an array is kept as it is, for whoever checks it; a list is read as the field's type.
-    Raises ComponentError for a single value.
+    Raises ComponentError for a single value, ValueError for one that the type would change.
     """
     if isinstance(values, pa.Array):
         return values
@@ -300,4 +301,4 @@ def as_column(values: Any, field: pa.Field) -> pa.Array:
     items = list(values)
     if set(map(type, items)) - {type(None)} == {_READ_AS.get(field.type)}:
         return from_values(items)
-    return pa.array(items, field.type)
+    return forced(items, field.type)
