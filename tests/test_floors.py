@@ -28,11 +28,13 @@ FLOORS = [
         "_casts",
         "_clock",
         "_envelope",
+        "_forcing",
         "_progress",
         "_signature",
         "_starting",
         "_system",
         "_text",
+        "_views",
     ],
     # 1: the promises
     ["_protocols"],

@@ -34,6 +34,9 @@ CASES = {
     ),
     "list of times": (pa.list_(pa.timestamp("ns")), [[pa.scalar(1, pa.timestamp("ns")), None]]),
     "list of bytes": (pa.list_(pa.binary()), [[b"\xff", None], []]),
+    "identities": (pa.uuid(), [b"0" * 16, None]),
+    "texts of JSON": (pa.json_(), ['{"a": 1}', None, "2"]),
+    "tensors": (pa.fixed_shape_tensor(pa.float32(), (2, 1)), [[1.0, 2.0], [3.5, 4.0]]),
     "struct of decimals": (pa.struct([("d", pa.decimal128(20, 3))]), [{"d": decimal.Decimal("12345678901234567.125")}]),
 }  # fmt: skip
 

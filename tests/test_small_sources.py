@@ -14,6 +14,7 @@ from mlinfer import (
     Acknowledges,
     Batch,
     Batching,
+    Budget,
     ComponentError,
     ConfigError,
     DataSource,
@@ -228,6 +229,27 @@ def test_a_record_that_fails_is_the_only_one_that_is_bad(bad, size, named):
         assert (one.kind, one.message) == ("map_error", "named" if named else "ZeroDivisionError: no")
         assert one.raw == b'{"x": %.1f}' % n
     assert found[-1].position == 20
+
+
+def test_a_row_that_does_not_fit_is_kept_and_can_be_replayed():
+    rows = [{"x": 1.0, "k": "ä"}, {"x": "2", "k": "\ud800"}, 3, {"x": b"4"}, {"x": 5.5, "k": 6}]
+    rejects = MemoryDestination()
+
+    def made(kind, answers):
+        parts = IterableSource(lambda: iter([rows])), HOST, answers
+        more = {"rejects": rejects, "budget": Budget(ratio=1), "on_change": "continue"}
+        return InferencePipeline(*parts, name="rows", keep={"k": kind}, **more)
+
+    made(pa.string(), MemoryDestination()).run()
+    kept = rejects.table("rejects").to_pydict()
+    assert kept["record_id"] == [f"all#{n}" for n in (1, 2, 3, 4)]
+    json = [rb'{"x": "2", "k": "\ud800"}', b'{"x": 5.5, "k": 6}']
+    assert kept["raw"] == [json[0], b"3", b"{'x': b'4'}", json[1]]
+    numbers = MemoryDestination()
+    mended = made(pa.int64(), numbers)
+    mended.replay()
+    assert numbers.table().to_pydict() == {"k": [6], "y": [11.0]}
+    assert sorted(mended.rejected()["record_id"].to_pylist()) == [f"all#{n}" for n in (1, 2, 3)]
 
 
 def test_a_function_that_breaks_the_contract_is_told_so():

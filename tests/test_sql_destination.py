@@ -8,6 +8,7 @@ import pickle
 import sqlite3
 import stat
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -288,6 +289,12 @@ def test_progress_of_a_newer_mlinfer_is_refused(path):
     change(path, "UPDATE mlinfer_progress SET version = 2")
     with pytest.raises(ChangedError, match="a newer mlinfer wrote it"), to(path).open(SCHEMA, Scope("p")):
         pass
+
+
+def test_sqlite_has_no_sign_of_a_zero_as_the_page_says(path):
+    deliver(to(path), batch({"id": [1, 2], "y": [-0.0, -1e-300]}))
+    assert str(rows(path, "SELECT y FROM scores ORDER BY id")) == "[(0.0,), (-1e-300,)]"
+    assert "-0.0 arrives there as 0.0" in (Path(__file__).parents[1] / "docs/destinations.md").read_text()
 
 
 def test_a_key_overwrites(path):

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer._errors import ComponentError
+from mlinfer._forcing import forced
+from mlinfer._views import without_views
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +96,7 @@ def chosen(array: pa.Array, good: np.ndarray, mask: pa.Array) -> pa.Array:
     """
     if array.type.id in _NUMBER_IDS and array.null_count and not (nulls(array) & good).any():
         array = _without_gaps(array)
-    bare = _viewed(array)
+    bare = without_views(array)
     return bare.filter(mask) if bare is array else bare.filter(mask).cast(array.type)
 
 
@@ -102,17 +104,9 @@ def taken_of(records: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
     """What `records.take(rows)` gives."""
     indices, columns = from_numpy(rows), []
     for column in records.columns:
-        bare = _viewed(column)
+        bare = without_views(column)
         columns.append(bare.take(indices) if bare is column else bare.take(indices).cast(column.type))
     return pa.RecordBatch.from_arrays(columns, schema=records.schema)
-
-
-def _viewed(array: pa.Array) -> pa.Array:
-    """The same values in a layout of which Arrow can choose some: of texts and bytes in views it cannot."""
-    kind = array.type
-    if pa.types.is_string_view(kind):
-        return array.cast(pa.large_string())
-    return array.cast(pa.large_binary()) if pa.types.is_binary_view(kind) else array
 
 
 def chosen_of(records: pa.RecordBatch, good: np.ndarray) -> pa.RecordBatch:
@@ -288,13 +282,16 @@ def as_column(values: Any, field: pa.Field) -> pa.Array:
     """Values of a numpy array, list or Arrow array as a column; a matrix (n, k) becomes lists of k.
 
     The type of an array is kept as it is, for whoever checks it; a list is read as the field's type.
-    Raises ComponentError for a single value.
+    Raises ComponentError for a single value, ValueError for one that the type would change.
     """
     if isinstance(values, pa.Array):
         return values
     if isinstance(values, np.ndarray):
         values = native(values)
         if values.ndim > 1:
+            if not math.prod(values.shape[1:]):
+                msg = f"wanted answers {field.name!r} with a value or more each, found an array of the shape {values.shape}"
+                raise ComponentError(msg)
             return pa.FixedSizeListArray.from_arrays(*flattened(values))
         if values.dtype.kind != "O":
             return from_numpy(values)
@@ -304,4 +301,4 @@ def as_column(values: Any, field: pa.Field) -> pa.Array:
     items = list(values)
     if set(map(type, items)) - {type(None)} == {_READ_AS.get(field.type)}:
         return from_values(items)
-    return pa.array(items, field.type)
+    return forced(items, field.type)

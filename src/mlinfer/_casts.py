@@ -266,7 +266,9 @@ def _cast_list(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarr
 def _cast_to_tensor(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
     """Lists of one length; a list of another length does not fit."""
     size = wanted.list_size
-    if size and not array.null_count and _all_of(array, size):
+    if not size:
+        return _cast_to_nothing(array, wanted)
+    if not array.null_count and _all_of(array, size):
         values, unfit = cast(elements(array), wanted.value_type)
         if unfit is None:
             return pa.FixedSizeListArray.from_arrays(values, type=wanted), None
@@ -287,6 +289,14 @@ def _cast_to_tensor(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.
     bad = ~fits & ~null
     if bad_values is not None:
         bad[np.flatnonzero(usable)[np.flatnonzero(bad_values) // size]] = True
+    return (result, None) if not bad.any() else (result, bad)
+
+
+def _cast_to_nothing(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+    """Lists of the length 0, over which Arrow ends the process when it makes a column of their elements."""
+    lists = array.to_pylist()
+    bad = np.array([bool(one) for one in lists], bool)
+    result = pa.array([None if one is None or one else [] for one in lists], wanted)
     return (result, None) if not bad.any() else (result, bad)
 
 

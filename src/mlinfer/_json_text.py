@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -67,12 +68,26 @@ def _writer(kind: pa.DataType) -> Callable[[pa.Array], pa.Array]:
     for matches, write in _WRITERS:
         if matches(kind):
             return write
-    return _plain
+    return _foreign
 
 
 def _plain(array: pa.Array) -> pa.Array:
     """Values whose spelling in Arrow is JSON: integers, booleans."""
     return array.cast(TEXT)
+
+
+def _foreign(array: pa.Array) -> pa.Array:
+    """Values of which Arrow has no spelling, such as unions: a bad record that has one must not cost the others anything."""
+    return from_values([None if value is None else _in_words(value) for value in array.to_pylist()]).cast(
+        TEXT
+    )
+
+
+def _in_words(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    except (ValueError, TypeError):
+        return json.dumps(str(value), ensure_ascii=False)
 
 
 def _floats(array: pa.Array) -> pa.Array:
@@ -188,9 +203,10 @@ def _without_nulls_of(array: pa.Array, texts: pa.Array) -> pa.Array:
 
 
 _WRITERS: list[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array], pa.Array]]] = [
+    (lambda kind: bool(pt.is_integer(kind) or pt.is_boolean(kind) or pt.is_null(kind)), _plain),
     (pt.is_floating, _floats),
     (is_text, _strings),
-    (lambda kind: bool(pt.is_temporal(kind) and not pt.is_duration(kind)), _texts_of_moments),
+    (lambda kind: bool(pt.is_timestamp(kind) or pt.is_date(kind) or pt.is_time(kind)), _texts_of_moments),
     (pt.is_duration, _durations),
     (pt.is_decimal, lambda array: _quoted(array.cast(TEXT))),
     (is_bytes, _binaries),

@@ -183,12 +183,15 @@ def _parts(values: list[Any], wanted: pa.DataType) -> pa.Array:
 
 def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
     """Let Arrow see what the values are, rather than force a type: forcing would cut 1.5 to 1 and take True for 1."""
+    for matches, make in (
+        (lambda kind: isinstance(kind, pa.BaseExtensionType), _extended),
+        (pt.is_struct, _objects),
+        (pt.is_map, _maps),
+    ):
+        if matches(wanted):
+            return make(values, wanted)
     if is_moment(wanted):
         return _moments(from_values(values), wanted)
-    if pt.is_struct(wanted):
-        return _objects(values, wanted)
-    if pt.is_map(wanted):
-        return _maps(values, wanted)
     if is_bytes(wanted):
         return pa.array([_bytes(value) for value in values], wanted)
     kinds = set(map(type, values)) - {type(None)}
@@ -207,6 +210,20 @@ def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
         msg = "a list holds True or False beside fractions"  # Arrow took them for 1.0 and 0.0
         raise ValueError(msg)
     return found
+
+
+def _extended(values: list[Any], wanted: pa.BaseExtensionType) -> pa.Array:
+    """UUIDs, tensors and the like: as Python has them, or as what they are stored as, the only way that JSON has.
+
+    Raises ValueError: a value does not fit.
+    """
+    try:
+        found = pa.array(values)
+    except pa.ArrowException:
+        found = None
+    if found is not None and found.type == wanted:
+        return found
+    return pa.ExtensionArray.from_storage(wanted, _parts(values, wanted.storage_type))
 
 
 def _holds_bool(value: Any) -> bool:

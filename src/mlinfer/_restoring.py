@@ -29,6 +29,8 @@ def _restored(value: Any, kind: pa.DataType) -> Any:
 
 def _value(value: Any, kind: pa.DataType) -> Any:
     """A value; one that Arrow would not see for what it is comes as a scalar."""
+    if isinstance(kind, pa.BaseExtensionType):  # JSON says what is stored of it
+        return _value(value, kind.storage_type)
     if isinstance(value, list) and is_list(kind):
         inner = [_value(one, kind.value_type) for one in value]
         return inner if _plain(kind.value_type) else pa.scalar(inner, kind)

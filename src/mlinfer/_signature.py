@@ -52,6 +52,13 @@ class Signature:
                     f"found {index}, which has no room for what a batch may hold; declare it with int32"
                 )
                 raise ConfigError(msg)
+        for field in (*self.inputs, *self.outputs):
+            if _has_empty(field.type):
+                msg = (
+                    f"signature of {self.model_id!r}: field {field.name!r}: wanted lists of a length above 0, found {field.type}; "
+                    "declare the length that they have"
+                )
+                raise ConfigError(msg)
         if not self.outputs.names:
             msg = f"signature of {self.model_id!r}: wanted at least one output field, found none"
             raise ConfigError(msg)
@@ -68,6 +75,13 @@ def _narrow(kind: pa.DataType) -> pa.DataType | None:
         return kind.index_type if kind.index_type.bit_width < WIDE else None
     inner = (kind.field(number).type for number in range(kind.num_fields))
     return next((found for one in inner if (found := _narrow(one)) is not None), None)
+
+
+def _has_empty(kind: pa.DataType) -> bool:
+    """Whether there are lists of the fixed length 0 in it, over which Arrow ends the process."""
+    if pt.is_fixed_size_list(kind) and not kind.list_size:
+        return True
+    return any(_has_empty(kind.field(number).type) for number in range(kind.num_fields))
 
 
 def finite(field: pa.Field) -> pa.Field:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.types as pt
 
 from mlinfer._arrays import flattened, from_numpy, is_masked, native
 from mlinfer._errors import ConfigError
 from mlinfer._text import shown
+from mlinfer._views import without_view
 
 UNNAMED = "x"
 """What the only column is called where data come without names: a numpy array, a list of strings."""
@@ -91,6 +91,9 @@ def column_of(values: np.ndarray) -> pa.Array:
     except pa.ArrowException as error:
         msg = f"wanted an array of numbers, booleans, texts or times in s, ms, us or ns, found one of {values.dtype}"
         raise ConfigError(msg) from error
+    if not size:  # Arrow ends the process over lists of no length
+        msg = f"wanted an array with a value or more in each record, found one of the shape {values.shape}; take columns into it"
+        raise ConfigError(msg)
     kind = _vectors(inner.type, size, bool(inner.null_count))
     return pa.FixedSizeListArray.from_arrays(inner, type=kind)
 
@@ -115,30 +118,12 @@ def _single(data: Any) -> ConfigError:
 
 def _without_views(table: pa.Table) -> pa.Table:
     """Views as plain texts and bytes, as pyarrow cannot take rows out of a column of views (polars gives them)."""
-    kinds = [_without_view(kind) for kind in table.schema.types]
+    kinds = [without_view(kind) for kind in table.schema.types]
     if kinds == table.schema.types:
         return table
     return table.cast(
         pa.schema([field.with_type(kind) for field, kind in zip(table.schema, kinds, strict=True)])
     )
-
-
-def _without_view(kind: pa.DataType) -> pa.DataType:
-    if pt.is_string_view(kind):
-        return pa.large_string()
-    if pt.is_binary_view(kind):
-        return pa.large_binary()
-    if pt.is_dictionary(kind):
-        return pa.dictionary(kind.index_type, _without_view(kind.value_type), kind.ordered)
-    if pt.is_struct(kind):
-        return pa.struct([field.with_type(_without_view(field.type)) for field in kind])
-    if pt.is_fixed_size_list(kind):
-        return pa.list_(kind.value_field.with_type(_without_view(kind.value_type)), kind.list_size)
-    if pt.is_large_list(kind):
-        return pa.large_list(kind.value_field.with_type(_without_view(kind.value_type)))
-    if pt.is_list(kind):
-        return pa.list_(kind.value_field.with_type(_without_view(kind.value_type)))
-    return kind
 
 
 def _pandas() -> Any:

@@ -79,6 +79,9 @@ def _one(
         field = pa.field(name, kind, nullable=False)
         return (field,), lambda found: [_column(dense(found), field)]
     width = values.shape[1]
+    if not width:
+        msg = f"answer {name!r}: wanted a column or more, found none (shape {values.shape}); let the estimator keep some"
+        raise ConfigError(msg)
     if labels is not None and len(labels) != width:
         labels = None
     if expand:

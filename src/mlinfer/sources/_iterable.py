@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from mlinfer import (
     batch_from_rows,
     to_arrow,
 )
+
+LONGEST_RAW = 65_536
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,9 @@ class IterableReader:
         rows = piece[:count]
         records, good, misfits = batch_from_rows(rows, self._wanted)
         bad = tuple(
-            BadRecord(f"{self._partition}#{start + one.row}", one.kind, one.message, place=one.row)
+            BadRecord(
+                f"{self._partition}#{start + one.row}", one.kind, one.message, _raw(rows[one.row]), one.row
+            )
             for one in sorted(misfits, key=lambda one: one.row)
         )
         return Batch(records, self._partition, position, ids.take(good) if bad else ids, bad)
@@ -118,3 +123,12 @@ class IterableReader:
                 raise EndOfInput
             is_rows = isinstance(found, list) and any(isinstance(row, dict) for row in found)
             self._waiting = iter([found]) if is_rows else iter(to_arrow(found).to_batches())
+
+
+def _raw(row: Any) -> bytes:
+    """What a reject keeps of a row: JSON, which a replay reads; what JSON cannot say as Python writes it, which none does."""
+    try:
+        text = json.dumps(row, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        text = repr(row)
+    return text.encode(errors="backslashreplace")[:LONGEST_RAW]
