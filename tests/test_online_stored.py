@@ -31,6 +31,11 @@ def nothing():
     yield from ()
 
 
+def answered(x):
+    """At the top level, where a worker process finds it."""
+    return x + 1
+
+
 def pipeline(destination):
     host = FunctionHost(lambda x: x + 1, {"x": pa.float64()}, {"y": pa.float64()}, takes="numpy", version="1")
     return InferencePipeline(IterableSource(nothing), host, destination)
@@ -129,16 +134,44 @@ def test_an_answer_that_could_not_be_stored_is_not_given(when, error, caplog):
     assert "the prediction log failed" in caplog.text
 
 
-def test_an_answer_that_the_destination_refuses_is_not_given():
+def test_an_answer_that_the_destination_refuses_is_not_given_and_nobody_is_told_to_ask_again(caplog):
     def picky(what):
         if what != "commit" and 14.0 in what.records.column("y").to_pylist():
-            raise RecordErrors([what.records.column("y").to_pylist().index(14.0)], "unlucky", "not this one")
+            raise RecordErrors([what.records.column("y").to_pylist().index(14.0)], "unlucky", "my password")
 
     store = Store(picky)
     with pipeline(store).serving(log="before_reply") as server:
-        statuses = [httpx.post(f"{server.url}/predict", json={"x": n}).status_code for n in (1, 13, 2)]
-    assert statuses == [200, 503, 200]
-    assert store.kept == [2.0, 3.0]
+        answers = [httpx.post(f"{server.url}/predict", json=[{"x": 0}, {"x": n}]) for n in (1, 13, 2)]
+        assert b'rejects_total{kind="unlucky"} 1' in server.exposition()
+    assert [answer.status_code for answer in answers] == [200, 422, 200]
+    assert "Retry-After" not in answers[1].headers
+    told = answers[1].json()
+    message = "the log of predictions refuses the answer to this record"
+    assert told == {
+        "error": "1 bad record",
+        "records": [{"row": 1, "kind": "unlucky", "message": message}],
+        "id": told["id"],
+    }
+    assert f"error {told['id']}: the log refused record 1 of a request: my password" in caplog.text
+    assert store.kept == [1.0, 2.0, 1.0, 1.0, 3.0]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_row_that_the_log_refuses_is_named_with_its_column(tmp_path, workers):
+    store = SqlDestination(f"sqlite:///{tmp_path}/log.db", "asked")
+    host = FunctionHost(answered, {"x": pa.float64()}, {"y": pa.float64()}, takes="numpy", version="1")
+    made = InferencePipeline(IterableSource(nothing), host, store, name="p", keep={"note": pa.string()})
+    with made.serving(log="before_reply", workers=workers) as server:
+        notes = ["fine", "fine", "a\0b"]
+        answer = httpx.post(f"{server.url}/predict", json=[{"x": 1.0, "note": note} for note in notes])
+    assert answer.status_code == 422
+    assert answer.json()["records"] == [
+        {
+            "row": 2,
+            "kind": "bad_text",
+            "message": "column 'note': wanted text without NUL characters, found one",
+        }
+    ]
 
 
 def test_there_are_two_ways_to_log():

@@ -235,12 +235,14 @@ def _without(answers: Answers, errors: RecordErrors) -> Answers:
     return replace(answers, batch=remaining, rejects=(*answers.rejects, group))
 
 
-def refused_rows(answers: Answers) -> frozenset[int]:
-    """Which rows of a batch, as it was delivered, the destination has refused."""
-    groups = (
-        group.places for group in answers.rejects if group.stage == "write" and group.places is not None
-    )
-    return frozenset(int(row) for places in groups for row in places)
+def refused_rows(answers: Answers) -> dict[int, tuple[str, str]]:
+    """Which rows of a batch, as it was delivered, the destination has refused, and why: a kind and a message."""
+    return {
+        int(row): (kind, message)
+        for group in answers.rejects
+        if group.stage == "write" and group.places is not None
+        for row, kind, message in zip(group.places, group.kinds, group.messages, strict=True)
+    }
 
 
 def _check_rows(errors: RecordErrors, count: int) -> None:

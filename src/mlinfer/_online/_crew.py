@@ -254,7 +254,7 @@ class Crew:
 
     def _write(self, worker: Member, number: int, waits: bool, data: bytes) -> None:  # noqa: FBT001 - as it was sent
         def stored(outcome: Outcome) -> None:
-            rows = isinstance(outcome, frozenset)
+            rows = isinstance(outcome, dict)
             worker.tell("stored", number, outcome if rows else OUTCOMES.index(outcome))
 
         batch = Batch(from_bytes(data), PARTITION, None)
