@@ -174,6 +174,16 @@ def test_a_row_that_the_log_refuses_is_named_with_its_column(tmp_path, workers):
     ]
 
 
+def test_answers_that_the_log_refuses_behind_them_are_lacking_in_it(tmp_path, caplog):
+    store = SqlDestination(f"sqlite:///{tmp_path}/log.db", "asked")
+    with texts(store).serving() as server:
+        for text in ("fine", "a\0b", "fine", "\0"):
+            assert httpx.post(f"{server.url}/predict", json={"t": text}).json() == {"y": text}
+    with closing(sqlite3.connect(tmp_path / "log.db")) as database:
+        assert database.execute("SELECT y FROM asked").fetchall() == [("fine",), ("fine",)]
+    assert "the prediction log lacks 2 answers" in caplog.text
+
+
 def test_there_are_two_ways_to_log():
     with pytest.raises(ConfigError, match="before_reply"), pipeline(Store()).serving(log="first"):
         pass

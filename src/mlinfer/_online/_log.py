@@ -192,6 +192,8 @@ class PredictionLog:
     def _kept(self, refused: list[Refusals]) -> None:
         """What was written is durable, without the rows of each piece that the destination has refused."""
         self._written = self._failures = 0
+        # whoever waits has no answer then, and the log lacks none
+        self._lost += sum(len(rows) for piece, rows in zip(self._pieces, refused, strict=False) if not piece)
         self._tell(refused)
 
 
