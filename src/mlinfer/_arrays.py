@@ -100,19 +100,43 @@ def chosen(array: pa.Array, good: np.ndarray, mask: pa.Array) -> pa.Array:
 
 def taken_of(records: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
     """What `records.take(rows)` gives."""
-    indices, columns = from_numpy(rows), []
-    for column in records.columns:
-        bare = _viewed(column)
-        columns.append(bare.take(indices) if bare is column else bare.take(indices).cast(column.type))
+    indices = from_numpy(rows)
+    if not records.num_columns:
+        return records.take(indices)
+    columns = [taken(column, indices) for column in records.columns]
     return pa.RecordBatch.from_arrays(columns, schema=records.schema)
 
 
+def taken(array: pa.Array, indices: pa.Array) -> pa.Array:
+    """What `array.take(indices)` gives."""
+    bare = _viewed(array)
+    return bare.take(indices) if bare is array else bare.take(indices).cast(array.type)
+
+
 def _viewed(array: pa.Array) -> pa.Array:
-    """The same values in a layout of which Arrow can choose some: of texts and bytes in views it cannot."""
-    kind = array.type
+    """The same values in a layout of which Arrow can choose some: of texts and bytes in views, and what holds such, it cannot."""
+    kind = _choosable(array.type)
+    return array if kind is array.type else array.cast(kind)
+
+
+def _choosable(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_string_view(kind):
-        return array.cast(pa.large_string())
-    return array.cast(pa.large_binary()) if pa.types.is_binary_view(kind) else array
+        return pa.large_string()
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    before = [kind.field(number) for number in range(kind.num_fields)]
+    parts = [one.with_type(_choosable(one.type)) for one in before]
+    if parts == before:
+        return kind
+    if pa.types.is_struct(kind):
+        return pa.struct(parts)
+    if pa.types.is_map(kind):
+        return pa.map_(_choosable(kind.key_type), _choosable(kind.item_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(parts[0], kind.list_size)
+    if pa.types.is_list(kind):
+        return pa.list_(parts[0])
+    return pa.large_list(parts[0]) if pa.types.is_large_list(kind) else kind
 
 
 def chosen_of(records: pa.RecordBatch, good: np.ndarray) -> pa.RecordBatch:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
+import numpy as np
 
+from mlinfer._arrays import taken_of
 from mlinfer._batch import Batch, Position
 from mlinfer._engine._contract import check_positions
 from mlinfer._engine._fingerprint import fingerprint
@@ -224,14 +225,13 @@ def _without(answers: Answers, errors: RecordErrors) -> Answers:
         [row for row in range(len(batch) + len(before)) if row not in before] if before else range(len(batch))
     )
     rest = [row for row in range(len(batch)) if row not in bad]
-    refused = batch.records.take(pa.array(errors.rows, pa.int64()))
+    refused = taken_of(batch.records, np.array(errors.rows, np.int64))
     group = Rejected(
         batch.partition, "write", batch.ids.take(errors.rows), errors.kinds, errors.messages, refused,
         places=[left[row] for row in errors.rows],
     )  # fmt: skip
-    remaining = replace(
-        batch, records=batch.records.take(pa.array(rest, pa.int64())), ids=batch.ids.take(rest)
-    )
+    records = taken_of(batch.records, np.array(rest, np.int64))
+    remaining = replace(batch, records=records, ids=batch.ids.take(rest))
     return replace(answers, batch=remaining, rejects=(*answers.rejects, group))
 
 
