@@ -44,6 +44,8 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
     be sent to workers. Raises ComponentError: the model cannot answer its own example, or workers ended again and again.
     """
     how.warn()
+    if (keys := how.open_keys()) is not None:  # once: workers that start later must not end over it
+        keys.check()
     if how.workers == 1:
         with serving_here(job, how, patience) as server:
             yield server
