@@ -1,5 +1,7 @@
 """What a server can neither take nor say is refused when it starts, and what it can is answered by every way in."""
 
+from contextlib import contextmanager
+
 import httpx
 import pyarrow as pa
 import pytest
@@ -46,3 +48,36 @@ def test_a_type_that_no_client_can_say_or_read_is_refused_before_the_server_list
 def test_all_others_are_served(kind):
     with serving({"x": pa.float64()}, {"y": kind}) as server:
         assert httpx.get(f"{server.url}/openapi.json").status_code == 200
+
+
+@contextmanager
+def echoing(kind):
+    """A client of a server whose model answers with what it was asked."""
+    inputs, outputs = pa.schema([pa.field("x", kind, nullable=False)]), pa.schema([pa.field("y", kind)])
+    host = FunctionHost(lambda asked: {"y": asked.column("x")}, inputs, outputs, version="1")
+    made = InferencePipeline(MemorySource({"x": [1.0]}), host, MemoryDestination())
+    with made.serving() as server, httpx.Client(base_url=server.url) as client:
+        yield client
+
+
+NOTHING = pa.list_(pa.int64(), 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (NOTHING, [], [1]),
+        (pa.list_(NOTHING), [[], []], [[1]]),
+        (pa.struct([("a", NOTHING)]), {"a": []}, {"a": [1]}),
+        (pa.list_(pa.string_view(), 2), ["a", "b"], ["a"]),
+        (pa.list_(pa.list_(pa.string_view()), 1), [["a"]], [["a"], []]),
+    ],
+    ids=str,
+)
+def test_a_list_of_another_length_is_a_bad_record_whatever_arrow_makes_of_it(kind, good, bad):
+    """Arrow divides by the length of lists of no elements, which ended the server, and takes none out of views."""
+    with echoing(kind) as client:
+        found = client.post("/predict", json=[{"x": good}, {"x": bad}, {"x": good}])
+        assert found.status_code == 422, found.text
+        assert [one["row"] for one in found.json()["records"]] == [1]
+        assert client.post("/predict", json=[{"x": good}] * 2).json() == [{"y": good}] * 2

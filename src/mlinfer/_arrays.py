@@ -115,8 +115,9 @@ def taken(array: pa.Array, indices: pa.Array) -> pa.Array:
 
 def _viewed(array: pa.Array) -> pa.Array:
     """The same values in a layout of which Arrow can choose some: of texts and bytes in views, and what holds such, it cannot."""
-    kind = _choosable(array.type)
-    return array if kind is array.type else array.cast(kind)
+    given = array.type  # a table's columns make it anew each time
+    kind = _choosable(given)
+    return array if kind is given else array.cast(kind)
 
 
 def _choosable(kind: pa.DataType) -> pa.DataType:
