@@ -81,3 +81,22 @@ def test_a_list_of_another_length_is_a_bad_record_whatever_arrow_makes_of_it(kin
         assert found.status_code == 422, found.text
         assert [one["row"] for one in found.json()["records"]] == [1]
         assert client.post("/predict", json=[{"x": good}] * 2).json() == [{"y": good}] * 2
+
+
+NEEDS = pa.struct([pa.field("a", pa.float64(), nullable=False), ("b", pa.int64())])
+
+
+def test_an_object_that_lacks_a_part_that_is_required_is_a_bad_record():
+    with echoing(NEEDS) as client:
+        found = client.post("/predict", json=[{"x": one} for one in ({"a": 1.5}, {"a": None}, {"b": 1}, {})])
+        assert found.status_code == 422
+        assert [one["row"] for one in found.json()["records"]] == [1, 2, 3]
+        assert client.post("/predict", json={"x": {"a": 1.5}}).json() == {"y": {"a": 1.5, "b": None}}
+
+
+def test_an_object_that_is_null_in_a_map_is_answered_as_null():
+    """Arrow sees a missing part there, where there is no object that could lack one."""
+    with echoing(pa.map_(pa.string(), NEEDS)) as client:
+        for given in ({"k": None, "l": {"a": 1.5, "b": 2}}, {}, {"k": None}):
+            found = client.post("/predict", json=[{"x": given}, {"x": {}}])
+            assert (found.status_code, found.json()) == (200, [{"y": given}, {"y": {}}])
