@@ -92,6 +92,9 @@ def test_an_object_that_lacks_a_part_that_is_required_is_a_bad_record():
         assert found.status_code == 422
         assert [one["row"] for one in found.json()["records"]] == [1, 2, 3]
         assert client.post("/predict", json={"x": {"a": 1.5}}).json() == {"y": {"a": 1.5, "b": None}}
+        told = client.get("/openapi.json").json()["components"]["schemas"]["Record"]["properties"]["x"]
+    assert told["required"] == ["a"]
+    assert [told["properties"][name]["type"] for name in "ab"] == ["number", ["integer", "null"]]
 
 
 def test_an_object_that_is_null_in_a_map_is_answered_as_null():

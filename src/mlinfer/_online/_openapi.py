@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._casts import is_list
+from mlinfer._casts import is_bytes, is_list, is_text
 from mlinfer._layout import Layout
 from mlinfer._online._wire import MOST_BYTES, MOST_ROWS
 from mlinfer._signature import allows_nonfinite
@@ -94,9 +94,9 @@ def _plain(kind: pa.DataType) -> dict[str, Any]:
         return {"type": "integer"}
     if pt.is_floating(kind):
         return {"type": "number"}
-    if pt.is_string(kind) or pt.is_large_string(kind):
+    if is_text(kind):
         return {"type": "string"}
-    if pt.is_binary(kind) or pt.is_large_binary(kind):
+    if is_bytes(kind):
         return {"type": "string", "contentEncoding": "base64"}
     return _nested(kind) if pt.is_nested(kind) else {"description": str(kind)}
 
@@ -104,7 +104,8 @@ def _plain(kind: pa.DataType) -> dict[str, Any]:
 def _nested(kind: pa.DataType) -> dict[str, Any]:
     if pt.is_struct(kind):
         inside = [kind.field(number) for number in range(kind.num_fields)]
-        return _object({field.name: _schema(field.type, nullable=True) for field in inside}, [])
+        parts = {field.name: _schema(field.type, nullable=field.nullable) for field in inside}
+        return _object(parts, [field.name for field in inside if not field.nullable])
     if pt.is_map(kind):
         return {"type": "object", "additionalProperties": _schema(kind.item_type, nullable=True)}
     if not is_list(kind):
