@@ -8,8 +8,11 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import httpx
@@ -20,6 +23,7 @@ from mlinfer import Batch, ConfigError, DataDestination, InferencePipeline, Reco
 from mlinfer._batch import RecordIds
 from mlinfer._engine import Answers, from_bytes
 from mlinfer._online._backlog import Backlog
+from mlinfer._online._log import prediction_log
 from mlinfer._online._worker import FarLog
 from mlinfer.destinations import MemoryDestination, SqlDestination
 from mlinfer.hosts import FunctionHost
@@ -378,3 +382,22 @@ def test_a_share_of_the_log_that_is_none_is_refused(share):
         pipeline(Store()).serving(log_sample=share),
     ):
         pass
+
+
+def test_whoever_waits_when_another_version_takes_over_hears_of_his_answer_too():
+    """The log commits what the older version has answered before it takes an answer of the newer one."""
+    store, told = Store(), {}
+    made = pipeline(store)
+    one = made.job.host.open()
+    with one as model:
+        layout = made.job.lay_out(model.signature)
+    other = replace(layout, signature=replace(layout.signature, version="2"))
+    with prediction_log(made.job, layout, "run") as log:
+        for number, which in enumerate([layout, other, layout, other]):
+            batch = Batch(pa.record_batch({"y": [float(number)]}), "in hand", None)
+            log(Answers(batch, layout=which), partial(told.__setitem__, number))
+        until = time.monotonic() + 5
+        while len(told) < 4 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert told == dict.fromkeys(range(4))
+    assert store.kept == [0.0, 1.0, 2.0, 3.0]

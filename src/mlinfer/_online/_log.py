@@ -7,10 +7,9 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from itertools import repeat
 
 import numpy as np
 
@@ -154,11 +153,11 @@ class PredictionLog:
         if self.counts is not None:
             self.counts.write.add(self._clock.monotonic() - begun)
 
-    def _tell(self, outcomes: Iterable[Outcome]) -> None:
-        pieces, self._pieces, self._waiting = self._pieces, [], 0
-        for piece, outcome in zip(
-            pieces, outcomes, strict=False
-        ):  # one refusal repeated, or one outcome for each
+    def _tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Tell an outcome for each of the oldest pieces. Later ones wait on: a commit before a new version has none of them."""
+        told, self._pieces = self._pieces[: len(outcomes)], self._pieces[len(outcomes) :]
+        self._waiting = sum(map(len, self._pieces))
+        for piece, outcome in zip(told, outcomes, strict=True):
             tell(piece, outcome)
 
     def _try(self, action: Callable[[Delivery], None] | None) -> None:
@@ -187,7 +186,7 @@ class PredictionLog:
         self._lost, self._written = self._lost + self._written, 0
         with suppress(Exception):  # the failure that led here is the one to tell
             self._stack.close()
-        self._tell(repeat(NOT_STORED))
+        self._tell([NOT_STORED] * len(self._pieces))
 
     def _kept(self, refused: list[Refusals]) -> None:
         """What was written is durable, without the rows of each piece that the destination has refused."""
