@@ -516,3 +516,25 @@ def test_numbers_may_have_their_bytes_in_any_order(kind):
             InferencePipeline(MemorySource([]), host, MemoryDestination()).infer(data)["y"].to_pylist()
             == answers
         )
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view(), pa.list_(pa.string_view())], ids=str)
+def test_bad_records_among_views_cost_nobody_else_his_answer(kind):
+    """Records that are bad, that a model refuses and that make it fail, in a layout of which Arrow cannot choose some."""
+    values = {"good": "YQ==", "bad": 1, "worse": "YWI="}
+    if pa.types.is_list(kind):
+        values = {name: [value] for name, value in values.items()}
+
+    def answer(records):
+        if any(one in ("YWI=", ["YWI="], b"ab") for one in records.column("x").to_pylist()):
+            raise ValueError
+        return {"y": records.column("x")}
+
+    host = FunctionHost(answer, {"x": kind}, {"y": kind}, version="1")
+    made = InferencePipeline(MemorySource({"x": ["a"]}), host, MemoryDestination(), keep={"k": kind})
+    names = ["good", "bad", "worse", "good"]
+    found = made.infer([{"x": values[name], "k": values["good"]} for name in names], on_reject="null")
+    assert found["status"].to_pylist() == ["ok", "wrong_type", "model_error", "ok"]
+    assert found["y"].is_valid().to_pylist() == [True, False, False, True]
+    assert found["k"].null_count == 0
+    assert found["y"].type == found["k"].type == kind

@@ -159,6 +159,22 @@ def test_one_matrix_stands_for_many_scalars_in_the_order_of_the_signature():
     assert apart["outputs"][0]["data"] == [777.0]
 
 
+def test_a_model_of_more_inputs_than_tensors_may_come_is_asked_as_the_refusal_says():
+    names = [f"x{number}" for number in range(300)]
+    fields = [required(name, pa.float64()) for name in names]
+    wide = made(lambda **columns: sum(columns.values()), fields, [pa.field("y", pa.float64())])
+    with wide.serving() as server, httpx.Client(base_url=server.url) as client:
+        each = [{"name": name, "shape": [1], "datatype": "FP64", "data": [1.5]} for name in names]
+        refused = client.post("/v2/models/duck/infer", json={"inputs": each})
+        assert refused.status_code == 400
+        assert "found 300; bring all of them as the columns of one matrix" in refused.json()["error"]
+        assert "or ask POST /predict" in refused.json()["error"]
+        matrix = {"name": "all", "shape": [2, 300], "datatype": "FP64", "data": [1.5] * 300 + [2.0] * 300}
+        found = client.post("/v2/models/duck/infer", json={"inputs": [matrix]}).json()
+        assert found["outputs"][0]["data"] == [450.0, 600.0]
+        assert client.post("/predict", json=dict.fromkeys(names, 1.5)).json() == {"y": 450.0}
+
+
 def test_one_column_may_be_two_inputs_of_the_model():
     both = made(
         lambda a, b, c: a + 10 * b + 100 * c,
@@ -221,7 +237,7 @@ def changed(number, **values):
     ("inputs", "words"),
     [
         ([], "1 to 256 inputs"),
-        (GOOD * 100, "1 to 256 inputs"),
+        (GOOD * 100, "1 to 256 inputs, found 300; bring all of them as the columns of one matrix"),
         ([*GOOD, GOOD[0]], "found it twice"),
         ([*GOOD, {**GOOD[0], "name": "z"}], "no such input"),
         (GOOD[1:], "found no such input"),
@@ -328,6 +344,19 @@ def test_a_page_elsewhere_cannot_ask_by_leaving_the_type_out(plain):
         assert (
             plain.post("/v2/models/duck/infer", content=body, headers={header: "http://x"}).status_code == 415
         )
+
+
+def test_whoever_asks_for_another_model_hears_which_one_is_here(plain):
+    for path in (
+        "/v2/models",
+        "/v2/models/",
+        "/v2/models/goose/infer",
+        "/v2/models/duck/versions/4",
+        "/v2/models/duck/versions/*",
+    ):
+        for told in (plain.get(path), plain.post(path, json={"inputs": GOOD})):
+            assert told.status_code == 404
+            assert told.json()["error"].endswith("; wanted /v2/models/duck, version 3"), path
 
 
 def test_another_model_or_version_is_not_there(plain):

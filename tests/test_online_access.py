@@ -173,6 +173,36 @@ def test_a_file_that_holds_anything_else_is_refused_without_showing_it(tmp_path,
     assert "KEY" not in str(raised.value)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_that_nobody_could_ask_does_not_start(tmp_path, monkeypatch, workers):
+    (tmp_path / "keys.toml").write_text("# ann has left\n")
+    monkeypatch.setenv("SERVER_KEYS", "")
+    for where in (tmp_path / "keys.toml", "${SERVER_KEYS}"):
+        with (
+            pytest.raises(
+                ConfigError, match=r"keys: wanted at least one key .* found none.*mlinfer keys new"
+            ),
+            made().serving(keys=where, workers=workers),
+        ):
+            pass
+
+
+def test_a_server_warns_of_keys_that_have_all_expired_and_of_a_file_that_everybody_may_write(
+    tmp_path, caplog
+):
+    path = tmp_path / "keys.toml"
+    for line, mode, told in (
+        (new_key("ann")[1], 0o644, []),
+        (new_key("ann")[1], 0o646, [f"keys: everybody on this machine may write {path}, and so let himself in: chmod o-w"]),
+        (new_key("ann")[1].replace(" }", ", expires = 2020-01-01 }"), 0o600, [f"keys: every key in {path} has expired: nobody may ask"]),
+    ):  # fmt: skip
+        caplog.clear()
+        path.write_text(line)
+        path.chmod(mode)
+        with made().serving(keys=path):
+            assert [record.getMessage() for record in caplog.records if "keys" in record.getMessage()] == told
+
+
 def test_a_short_key_does_not_get_in_whatever_the_file_says(tmp_path):
     path = tmp_path / "keys.toml"
     for length, status in ((21, 401), (22, 200)):

@@ -8,8 +8,11 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import httpx
@@ -20,8 +23,9 @@ from mlinfer import Batch, ConfigError, DataDestination, InferencePipeline, Reco
 from mlinfer._batch import RecordIds
 from mlinfer._engine import Answers, from_bytes
 from mlinfer._online._backlog import Backlog
+from mlinfer._online._log import prediction_log
 from mlinfer._online._worker import FarLog
-from mlinfer.destinations import SqlDestination
+from mlinfer.destinations import MemoryDestination, SqlDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import IterableSource, MemorySource
 
@@ -29,6 +33,11 @@ from mlinfer.sources import IterableSource, MemorySource
 def nothing():
     """A source that nobody reads."""
     yield from ()
+
+
+def answered(x):
+    """At the top level, where a worker process finds it."""
+    return x + 1
 
 
 def pipeline(destination):
@@ -60,7 +69,7 @@ PROGRAM = """
     import sys
     import pyarrow as pa
     from mlinfer import InferencePipeline
-    from mlinfer.destinations import SqlDestination
+    from mlinfer.destinations import MemoryDestination, SqlDestination
     from mlinfer.hosts import FunctionHost
     from mlinfer.sources import MemorySource
 
@@ -129,16 +138,71 @@ def test_an_answer_that_could_not_be_stored_is_not_given(when, error, caplog):
     assert "the prediction log failed" in caplog.text
 
 
-def test_an_answer_that_the_destination_refuses_is_not_given():
+def test_an_answer_that_the_destination_refuses_is_not_given_and_nobody_is_told_to_ask_again(caplog):
     def picky(what):
         if what != "commit" and 14.0 in what.records.column("y").to_pylist():
-            raise RecordErrors([what.records.column("y").to_pylist().index(14.0)], "unlucky", "not this one")
+            raise RecordErrors([what.records.column("y").to_pylist().index(14.0)], "unlucky", "my password")
 
     store = Store(picky)
     with pipeline(store).serving(log="before_reply") as server:
-        statuses = [httpx.post(f"{server.url}/predict", json={"x": n}).status_code for n in (1, 13, 2)]
-    assert statuses == [200, 503, 200]
-    assert store.kept == [2.0, 3.0]
+        answers = [httpx.post(f"{server.url}/predict", json=[{"x": 0}, {"x": n}]) for n in (1, 13, 2)]
+        assert b'rejects_total{kind="unlucky"} 1' in server.exposition()
+    assert [answer.status_code for answer in answers] == [200, 422, 200]
+    assert "Retry-After" not in answers[1].headers
+    told = answers[1].json()
+    message = "the log of predictions refuses the answer to this record"
+    assert told == {
+        "error": "1 bad record",
+        "records": [{"row": 1, "kind": "unlucky", "message": message}],
+        "id": told["id"],
+    }
+    assert f"error {told['id']}: the log refused record 1 of a request: my password" in caplog.text
+    assert store.kept == [1.0, 2.0, 1.0, 1.0, 3.0]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_row_that_the_log_refuses_is_named_with_its_column(tmp_path, workers):
+    store = SqlDestination(f"sqlite:///{tmp_path}/log.db", "asked")
+    host = FunctionHost(answered, {"x": pa.float64()}, {"y": pa.float64()}, takes="numpy", version="1")
+    made = InferencePipeline(IterableSource(nothing), host, store, name="p", keep={"note": pa.string()})
+    with made.serving(log="before_reply", workers=workers) as server:
+        notes = ["fine", "fine", "a\0b"]
+        answer = httpx.post(f"{server.url}/predict", json=[{"x": 1.0, "note": note} for note in notes])
+    assert answer.status_code == 422
+    assert answer.json()["records"] == [
+        {
+            "row": 2,
+            "kind": "bad_text",
+            "message": "column 'note': wanted text without NUL characters, found one",
+        }
+    ]
+
+
+def test_answers_that_the_log_refuses_behind_them_are_lacking_in_it(tmp_path, caplog):
+    store = SqlDestination(f"sqlite:///{tmp_path}/log.db", "asked")
+    with texts(store).serving() as server:
+        for text in ("fine", "a\0b", "fine", "\0"):
+            assert httpx.post(f"{server.url}/predict", json={"t": text}).json() == {"y": text}
+    with closing(sqlite3.connect(tmp_path / "log.db")) as database:
+        assert database.execute("SELECT y FROM asked").fetchall() == [("fine",), ("fine",)]
+    assert "the prediction log lacks 2 answers" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.string_view()], ids=str)
+def test_a_row_that_a_database_refuses_costs_nobody_else_his_whatever_arrow_can_choose_from(tmp_path, kind):
+    """Arrow has no way to take some texts out of a column of views, and the run and the log ended over that."""
+    store = SqlDestination(f"sqlite:///{tmp_path}/log.db", "asked")
+    host = FunctionHost(
+        lambda asked: {"y": asked.column("t").cast(kind)}, {"t": pa.string()}, {"y": kind}, version="1"
+    )
+    asked = MemorySource({"t": ["run", "a\0b", "run"]})
+    made = InferencePipeline(asked, host, store, name="p", rejects=MemoryDestination())
+    assert made.run().rejected == 1
+    with made.serving(log="before_reply") as server:
+        found = [httpx.post(f"{server.url}/predict", json={"t": text}) for text in ("b", "\0", "c")]
+    assert [answer.status_code for answer in found] == [200, 422, 200]
+    with closing(sqlite3.connect(tmp_path / "log.db")) as database:
+        assert [y for (y,) in database.execute("SELECT y FROM asked")] == ["run", "run", "b", "c"]
 
 
 def test_there_are_two_ways_to_log():
@@ -318,3 +382,22 @@ def test_a_share_of_the_log_that_is_none_is_refused(share):
         pipeline(Store()).serving(log_sample=share),
     ):
         pass
+
+
+def test_whoever_waits_when_another_version_takes_over_hears_of_his_answer_too():
+    """The log commits what the older version has answered before it takes an answer of the newer one."""
+    store, told = Store(), {}
+    made = pipeline(store)
+    one = made.job.host.open()
+    with one as model:
+        layout = made.job.lay_out(model.signature)
+    other = replace(layout, signature=replace(layout.signature, version="2"))
+    with prediction_log(made.job, layout, "run") as log:
+        for number, which in enumerate([layout, other, layout, other]):
+            batch = Batch(pa.record_batch({"y": [float(number)]}), "in hand", None)
+            log(Answers(batch, layout=which), partial(told.__setitem__, number))
+        until = time.monotonic() + 5
+        while len(told) < 4 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert told == dict.fromkeys(range(4))
+    assert store.kept == [0.0, 1.0, 2.0, 3.0]

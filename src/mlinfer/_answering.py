@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from mlinfer._arrays import from_values
+from mlinfer._arrays import from_values, taken
 from mlinfer._batch import BadRecord, Batch, RecordIds
 from mlinfer._casts import cast
 from mlinfer._engine import Answers, Job, Step
@@ -214,13 +214,14 @@ def _with_status(table: pa.Table, errors: RecordErrors, count: int) -> pa.Table:
     """All records in order, nulls where there is no answer, and why in `status` and `status_detail`."""
     places = np.full(count, -1, np.int64)
     places[np.setdiff1d(np.arange(count), errors.rows)] = np.arange(table.num_rows)
-    whole = table.take(pa.array(places, mask=places < 0))
+    indices = pa.array(places, mask=places < 0)
     fields = [field.with_nullable(True) for field in table.schema]  # noqa: FBT003 - Arrow's own signature
     status: list[str] = ["ok"] * count
     detail: list[str | None] = [None] * count
     for row, kind, message in zip(errors.rows, errors.kinds, errors.messages, strict=True):
         status[row], detail[row] = kind, message
-    columns = [*whole.columns, pa.array(status, pa.string()), pa.array(detail, pa.string())]
+    whole = [taken(column, indices) for column in table.columns]
+    columns = [*whole, pa.array(status, pa.string()), pa.array(detail, pa.string())]
     return pa.table(columns, pa.schema([*fields, *(pa.field(name, pa.string()) for name in STATUS)]))
 
 
@@ -232,7 +233,7 @@ def _with_kept(table: pa.Table, batch: Batch, layout: Layout) -> pa.Table:
     )
     places[rows] = np.arange(len(rows))
     for number, field in enumerate(layout.keep):
-        column = batch.records.column(field.name).take(pa.array(places, mask=places < 0))
+        column = taken(batch.records.column(field.name), pa.array(places, mask=places < 0))
         fitting, _ = cast(column, field.type)
         table = table.set_column(number, table.field(number), fitting)
     return table

@@ -102,11 +102,17 @@ def chosen(array: pa.Array, good: np.ndarray, mask: pa.Array) -> pa.Array:
 
 def taken_of(records: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
     """What `records.take(rows)` gives."""
-    indices, columns = from_numpy(rows), []
-    for column in records.columns:
-        bare = without_views(column)
-        columns.append(bare.take(indices) if bare is column else bare.take(indices).cast(column.type))
+    indices = from_numpy(rows)
+    if not records.num_columns:
+        return records.take(indices)
+    columns = [taken(column, indices) for column in records.columns]
     return pa.RecordBatch.from_arrays(columns, schema=records.schema)
+
+
+def taken(array: pa.Array, indices: pa.Array) -> pa.Array:
+    """What `array.take(indices)` gives."""
+    bare = without_views(array)
+    return bare.take(indices) if bare is array else bare.take(indices).cast(array.type)
 
 
 def chosen_of(records: pa.RecordBatch, good: np.ndarray) -> pa.RecordBatch:

@@ -6,7 +6,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import elements, finite_in_all, from_numpy, from_values, masked, to_numpy, with_gaps
+from mlinfer._arrays import (
+    chosen,
+    elements,
+    finite_in_all,
+    from_numpy,
+    from_values,
+    masked,
+    taken,
+    to_numpy,
+    with_gaps,
+)
 
 INTEGER_DIGITS = 20
 """So many has the largest integer of 64 bits."""
@@ -279,12 +289,16 @@ def _cast_to_tensor(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.
     else:
         fits = lengths_of(array) == size
     usable = fits & ~null
-    values, bad_values = cast(array.filter(from_numpy(usable)).flatten(), wanted.value_type)
+    if not size:  # Arrow divides by it, which ends the process
+        lists = pa.array([[] if one else None for one in usable.tolist()], wanted)
+        bad = ~fits & ~null
+        return (lists, None) if not bad.any() else (lists, bad)
+    values, bad_values = cast(chosen(array, usable, from_numpy(usable)).flatten(), wanted.value_type)
     if not usable.all():
         places = np.full((len(array), size), -1, np.int64)
         places[usable] = np.arange(int(usable.sum()) * size).reshape(-1, size)
         indices = masked(from_numpy(places.ravel()), places.ravel() < 0)
-        values = values.take(indices)
+        values = taken(values, indices)
     result = pa.FixedSizeListArray.from_arrays(values, type=wanted, mask=from_numpy(~usable))
     bad = ~fits & ~null
     if bad_values is not None:

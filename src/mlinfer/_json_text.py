@@ -52,6 +52,8 @@ def _texts_of_values(array: pa.Array) -> pa.Array:
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if pt.is_dictionary(array.type):
+        if not len(array.dictionary):  # in an object that is null there may lie any index
+            return pa.nulls(len(array), TEXT)
         if len(array.dictionary) <= len(array):
             return _texts_of_values(array.dictionary).take(array.indices)
         array = array.dictionary_decode()
@@ -157,7 +159,11 @@ def _structs(array: pa.Array) -> pa.Array:
 
 def _maps(array: pa.Array) -> pa.Array:
     """An object; keys that are no texts are spelled as texts."""
-    lists = array.cast(pa.list_(array.type.field(0).type))
+    pairs = pa.StructArray.from_arrays([array.keys, array.items], ["key", "value"])
+    # Arrow's cast refuses an object that is null where a part of it is required
+    lists = pa.Array.from_buffers(
+        pa.list_(pairs.type), len(array), array.buffers()[:2], offset=array.offset, children=[pairs]
+    )
     entries = lists.flatten()
     keys = json_texts(entries.field(0))
     if not is_text(array.type.key_type):

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import from_floats, from_numpy, from_values, masked
+from mlinfer._arrays import from_floats, from_numpy, from_values, masked, nulls, taken_of
 from mlinfer._casts import cast, compatible, is_bytes, is_list, is_moment, is_number, is_text
 from mlinfer._text import shown
 
@@ -48,7 +48,7 @@ def batch_from_rows(rows: Sequence[Any], wanted: pa.Schema) -> tuple[pa.RecordBa
     good = [number for number in range(len(rows)) if number not in bad] if bad else list(range(len(rows)))
     batch = _record_batch(columns, wanted, len(rows))
     return (
-        (batch.take(from_numpy(np.array(good, np.int64))) if bad else batch),
+        (taken_of(batch, np.array(good, np.int64)) if bad else batch),
         good,
         [bad[number] for number in sorted(bad)],
     )
@@ -145,8 +145,13 @@ def _objects(values: list[Any], wanted: pa.DataType) -> pa.Array:
         return pa.array(values, wanted)
     given = [{} if value is None else value for value in values]
     parts = [_parts([value.get(field.name) for value in given], field.type) for field in fields]
-    mask = from_numpy(np.array([value is None for value in values], bool))
-    return pa.StructArray.from_arrays(parts, fields=fields, mask=mask)
+    gaps = np.array([value is None for value in values], bool)
+    if any(
+        (nulls(part) & ~gaps).any() for field, part in zip(fields, parts, strict=True) if not field.nullable
+    ):
+        msg = "an object that lacks a part"
+        raise ValueError(msg)
+    return pa.StructArray.from_arrays(parts, fields=fields, mask=from_numpy(gaps))
 
 
 def _maps(values: list[Any], wanted: pa.DataType) -> pa.Array:

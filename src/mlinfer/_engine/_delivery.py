@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
+import numpy as np
 
+from mlinfer._arrays import taken_of
 from mlinfer._batch import Batch, Position
 from mlinfer._engine._contract import check_positions
 from mlinfer._engine._fingerprint import fingerprint
@@ -224,23 +225,24 @@ def _without(answers: Answers, errors: RecordErrors) -> Answers:
         [row for row in range(len(batch) + len(before)) if row not in before] if before else range(len(batch))
     )
     rest = [row for row in range(len(batch)) if row not in bad]
-    refused = batch.records.take(pa.array(errors.rows, pa.int64()))
+    refused = taken_of(batch.records, np.array(errors.rows, np.int64))
     group = Rejected(
         batch.partition, "write", batch.ids.take(errors.rows), errors.kinds, errors.messages, refused,
         places=[left[row] for row in errors.rows],
     )  # fmt: skip
-    remaining = replace(
-        batch, records=batch.records.take(pa.array(rest, pa.int64())), ids=batch.ids.take(rest)
-    )
+    records = taken_of(batch.records, np.array(rest, np.int64))
+    remaining = replace(batch, records=records, ids=batch.ids.take(rest))
     return replace(answers, batch=remaining, rejects=(*answers.rejects, group))
 
 
-def refused_rows(answers: Answers) -> frozenset[int]:
-    """Which rows of a batch, as it was delivered, the destination has refused."""
-    groups = (
-        group.places for group in answers.rejects if group.stage == "write" and group.places is not None
-    )
-    return frozenset(int(row) for places in groups for row in places)
+def refused_rows(answers: Answers) -> dict[int, tuple[str, str]]:
+    """Which rows of a batch, as it was delivered, the destination has refused, and why: a kind and a message."""
+    return {
+        int(row): (kind, message)
+        for group in answers.rejects
+        if group.stage == "write" and group.places is not None
+        for row, kind, message in zip(group.places, group.kinds, group.messages, strict=True)
+    }
 
 
 def _check_rows(errors: RecordErrors, count: int) -> None:

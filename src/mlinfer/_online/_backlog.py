@@ -24,8 +24,10 @@ REST_SECONDS = 0.05
 """Between two pieces for which nobody waits: so long that fewer than one answer in a hundred meets one."""
 PIECE_BYTES = 2**20
 
-Outcome = Refused | None | frozenset[int]
-"""What becomes of answers: all are durable (None), none is, or all but those in these rows, which the destination refuses."""
+Refusals = dict[int, tuple[str, str]]
+"""Rows that the destination refuses, and why: a kind and a message."""
+Outcome = Refused | None | Refusals
+"""What becomes of answers: all are durable (None), none is, or all but those in these rows."""
 Stored = Callable[[Outcome], None]
 Waits = tuple[Stored, int, int]
 """Who waits to hear that answers are durable: those from a row on, so many."""
@@ -35,8 +37,9 @@ Entry = tuple[Answers, list[Waits]]
 def tell(waiting: Iterable[Waits], outcome: Outcome) -> None:
     """Tell everybody what has become of his own answers."""
     for stored, start, rows in waiting:
-        if isinstance(outcome, frozenset):
-            stored(frozenset(row - start for row in outcome if start <= row < start + rows) or None)
+        if isinstance(outcome, dict):
+            its = {row - start: why for row, why in outcome.items() if start <= row < start + rows}
+            stored(its or None)
         else:
             stored(outcome)
 

@@ -44,6 +44,8 @@ def serving(job: Job, how: Serving, patience: Patience | None = None) -> Iterato
     be sent to workers. Raises ComponentError: the model cannot answer its own example, or workers ended again and again.
     """
     how.warn()
+    if (keys := how.open_keys()) is not None:  # once: workers that start later must not end over it
+        keys.check()
     if how.workers == 1:
         with serving_here(job, how, patience) as server:
             yield server
@@ -254,7 +256,7 @@ class Crew:
 
     def _write(self, worker: Member, number: int, waits: bool, data: bytes) -> None:  # noqa: FBT001 - as it was sent
         def stored(outcome: Outcome) -> None:
-            rows = isinstance(outcome, frozenset)
+            rows = isinstance(outcome, dict)
             worker.tell("stored", number, outcome if rows else OUTCOMES.index(outcome))
 
         batch = Batch(from_bytes(data), PARTITION, None)

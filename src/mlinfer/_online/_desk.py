@@ -24,7 +24,7 @@ from mlinfer._failpoints import failpoint
 from mlinfer._online._backlog import Outcome, Stored
 from mlinfer._online._counts import Counts
 from mlinfer._online._pace import Pace
-from mlinfer._online._refusals import BUSY, NOT_STORED, busy, refusal
+from mlinfer._online._refusals import BUSY, busy, refusal, unstored
 from mlinfer._online._trace import COLUMN, traced
 from mlinfer._online._wire import JSON, Patience, Refused
 from mlinfer._signature import Signature
@@ -305,11 +305,14 @@ class Desk:
         start = 0
         for ask in asks:
             end = start + ask.rows
-            if isinstance(outcome, frozenset) and outcome.isdisjoint(range(start, end)):
+            rows = range(start, end)
+            if isinstance(outcome, Refused):
+                ask.caller.refuse(outcome)
+            elif outcome.keys().isdisjoint(rows):
                 good.append(ask)  # another's record was refused
                 spans.append((start, ask.rows))
             else:
-                ask.caller.refuse(NOT_STORED if isinstance(outcome, frozenset) else outcome)
+                ask.caller.refuse(unstored({row - start: outcome[row] for row in rows if row in outcome}))
             start = end
         if good:
             self._give(good, _only(answers, spans))

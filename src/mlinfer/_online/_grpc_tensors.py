@@ -12,7 +12,7 @@ from mlinfer._online._desk import Ask
 from mlinfer._online._grpc_messages import CLASSES
 from mlinfer._online._oip_tensors import Asked, Brought, Tensors, chosen
 from mlinfer._online._outputs import OutputTensor
-from mlinfer._online._tensors import DTYPES, MOST_TENSORS, check_count, check_lengths, check_shape, from_bytes
+from mlinfer._online._tensors import DTYPES, check_count, check_lengths, check_number, check_shape, from_bytes
 from mlinfer._online._wire import Refused
 from mlinfer._text import shown
 
@@ -61,8 +61,7 @@ class GrpcTensors(Tensors):
 def _inputs(request: Any) -> dict[str, tuple[Sequence[int], Any]]:
     """The inputs by name, as shape and elements. Raises Refused."""
     raw = request.raw_input_contents
-    if not 0 < len(request.inputs) <= MOST_TENSORS:
-        raise Refused(400, f"wanted 1 to {MOST_TENSORS} inputs")
+    check_number(len(request.inputs))
     if raw and len(raw) != len(request.inputs):
         raise Refused(400, f"wanted raw contents for each of {len(request.inputs)} inputs, found {len(raw)}")
     found: dict[str, tuple[Sequence[int], Any]] = {}

@@ -8,7 +8,9 @@ import logging
 import os
 import re
 import secrets
+import stat
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -56,6 +58,20 @@ class Keys:
         self._path = None if path is None else Path(path)
         self._seen = self._state()
         self._keys = _keys(text, "the variable") if self._path is None else _read(self._path)
+
+    def check(self) -> None:
+        """What to know before a server starts with these. Raises ConfigError: there are none, so nobody could ask."""
+        where = "the variable" if self._path is None else str(self._path)
+        if not self._keys:
+            msg = f"keys: wanted at least one key in {where}, found none, so nobody could ask; `mlinfer keys new NAME` makes a line of it"
+            raise ConfigError(msg)
+        if all(key.until <= _now() for key in self._keys):
+            _logger.warning("keys: every key in %s has expired: nobody may ask", where)
+        with suppress(OSError):
+            if self._path is not None and self._path.stat().st_mode & stat.S_IWOTH:
+                _logger.warning(
+                    "keys: everybody on this machine may write %s, and so let himself in: chmod o-w", where
+                )
 
     def holder(self, authorization: str | None) -> Key:
         """The key that a request shows. Raises Refused: none of ours, or one that has expired."""

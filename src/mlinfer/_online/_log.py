@@ -7,10 +7,9 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from itertools import repeat
 
 import numpy as np
 
@@ -30,7 +29,7 @@ from mlinfer._engine import (
 from mlinfer._errors import FencedError, TransientError
 from mlinfer._events import manager
 from mlinfer._layout import Layout
-from mlinfer._online._backlog import REST_SECONDS, Backlog, Outcome, Stored, Waits, tell
+from mlinfer._online._backlog import REST_SECONDS, Backlog, Outcome, Refusals, Stored, Waits, tell
 from mlinfer._online._counts import Counts
 from mlinfer._online._refusals import NOT_STORED
 from mlinfer._protocols import Scope
@@ -43,7 +42,7 @@ AGAIN_SECONDS = 30.0
 """After a failure that does not pass by itself: a full disk, say, in which somebody makes room."""
 MOST_WAITING = 1000
 """Batches of answers that share a commit, at most."""
-Kept = Callable[[list[frozenset[int]]], None]
+Kept = Callable[[list[Refusals]], None]
 """Is told that all that was delivered is durable, but for these rows of each piece."""
 _logger = logging.getLogger("mlinfer")
 _dice = random.Random()  # noqa: S311 - jitter, not a secret
@@ -72,8 +71,8 @@ def _of_all(stored: Stored, rows: np.ndarray) -> Stored:
     """Whoever waits for some rows, by their places among all."""
 
     def told(outcome: Outcome) -> None:
-        if isinstance(outcome, frozenset):
-            outcome = frozenset(int(rows[row]) for row in outcome)
+        if isinstance(outcome, dict):
+            outcome = {int(rows[row]): why for row, why in outcome.items()}
         stored(outcome)
 
     return told
@@ -155,11 +154,11 @@ class PredictionLog:
         if self.counts is not None:
             self.counts.write.add(self._clock.monotonic() - begun)
 
-    def _tell(self, outcomes: Iterable[Outcome]) -> None:
-        pieces, self._pieces, self._waiting = self._pieces, [], 0
-        for piece, outcome in zip(
-            pieces, outcomes, strict=False
-        ):  # one refusal repeated, or one outcome for each
+    def _tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Tell an outcome for each of the oldest pieces. Later ones wait on: a commit before a new version has none of them."""
+        told, self._pieces = self._pieces[: len(outcomes)], self._pieces[len(outcomes) :]
+        self._waiting = sum(map(len, self._pieces))
+        for piece, outcome in zip(told, outcomes, strict=True):
             tell(piece, outcome)
 
     def _try(self, action: Callable[[Delivery], None] | None) -> None:
@@ -188,18 +187,20 @@ class PredictionLog:
         self._lost, self._written = self._lost + self._written, 0
         with suppress(Exception):  # the failure that led here is the one to tell
             self._stack.close()
-        self._tell(repeat(NOT_STORED))
+        self._tell([NOT_STORED] * len(self._pieces))
 
-    def _kept(self, refused: list[frozenset[int]]) -> None:
+    def _kept(self, refused: list[Refusals]) -> None:
         """What was written is durable, without the rows of each piece that the destination has refused."""
         self._written = self._failures = 0
+        # whoever waits has no answer then, and the log lacks none
+        self._lost += sum(len(rows) for piece, rows in zip(self._pieces, refused, strict=False) if not piece)
         self._tell(refused)
 
 
-class Refusals(Tally):
+class Refusing(Tally):
     """Knows which rows of what was delivered before the latest commit the destination has refused."""
 
-    latest: list[frozenset[int]]
+    latest: list[Refusals]
 
     def committed(self, partitions: tuple[str, ...], held: list[Answers], seconds: float) -> None:
         """These answers are durable."""
@@ -219,7 +220,7 @@ def prediction_log(job: Job, layout: Layout, run: str) -> Iterator[PredictionLog
             outputs.open(layout.output, {})
             stack.push(opening.pop_all())
         assert outputs.main is not None  # noqa: S101 - open() has set it
-        signature, tally = layout.signature, Refusals(manager(()))
+        signature, tally = layout.signature, Refusing(manager(()))
         running = Running(
             model=f"{signature.model_id}@{signature.version}", run=run, fingerprint=fingerprint(layout),
             clock=SystemClock(), tally=tally, spending=Spending(job.budget, rejects_kept=True),

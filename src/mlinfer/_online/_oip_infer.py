@@ -19,7 +19,7 @@ from mlinfer._online._numbers import Lifted, lift
 from mlinfer._online._oip_json import Request, Tensor, codec, keys_of
 from mlinfer._online._oip_tensors import Asked, Brought, Tensors
 from mlinfer._online._routes import Order
-from mlinfer._online._tensors import DTYPES, MOST_TENSORS, check_count, check_lengths, check_shape, from_bytes
+from mlinfer._online._tensors import DTYPES, check_count, check_lengths, check_number, check_shape, from_bytes
 from mlinfer._online._wire import BINARY, Refused
 from mlinfer._text import shown
 
@@ -146,8 +146,7 @@ def _tensors(
     request: Request, rest: memoryview, numbers: np.ndarray | None
 ) -> dict[str, tuple[Sequence[int], Any]]:
     """The inputs by name, as shape and elements; `numbers`: those of the only one. Raises Refused."""
-    if not 0 < len(request.inputs) <= MOST_TENSORS:
-        raise Refused(400, f"wanted 1 to {MOST_TENSORS} inputs")
+    check_number(len(request.inputs))
     found: dict[str, tuple[Sequence[int], Any]] = {}
     for tensor in request.inputs:
         if tensor.name in found:

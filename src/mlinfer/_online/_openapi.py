@@ -104,7 +104,8 @@ def _plain(kind: pa.DataType) -> dict[str, Any]:
 def _nested(kind: pa.DataType) -> dict[str, Any]:
     if pt.is_struct(kind):
         inside = [kind.field(number) for number in range(kind.num_fields)]
-        return _object({field.name: _schema(field.type, nullable=True) for field in inside}, [])
+        parts = {field.name: _schema(field.type, nullable=field.nullable) for field in inside}
+        return _object(parts, [field.name for field in inside if not field.nullable])
     if pt.is_map(kind):
         return {"type": "object", "additionalProperties": _schema(kind.item_type, nullable=True)}
     if not is_list(kind):

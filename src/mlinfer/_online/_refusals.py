@@ -6,9 +6,11 @@ import logging
 import math
 import secrets
 from collections import Counter
+from collections.abc import Mapping
 
 from mlinfer._errors import MlinferError, RecordErrors
 from mlinfer._online._wire import Refused
+from mlinfer._rejects import STAGES
 from mlinfer._text import count, plain
 
 MOST_NAMED = 100
@@ -21,6 +23,9 @@ OWN_WORDS = {
     "out_of_memory": "there is not enough memory to answer this record",
 }
 """Reasons whose message was written by whatever raised it, and may tell secrets; the log has it."""
+LOG_REFUSES = "the log of predictions refuses the answer to this record"
+LOGS_OWN = frozenset(STAGES["write"].kinds) - {"refused"}
+"""Reasons of the log whose message is ours: a database says itself why it has refused a record."""
 LONGEST_RETRY = 60
 _logger = logging.getLogger("mlinfer")
 
@@ -42,10 +47,17 @@ SHARE_TAKEN = not_now(
 def refusal(error: Exception) -> Refused:
     """The refusal for a request that failed with this error, which is logged where the caller must not see it."""
     if isinstance(error, RecordErrors):
-        return _bad_records(error)
+        return _bad_records(error, OWN_WORDS, "the model failed for")
     if isinstance(error, Refused):
         return error
     return Refused(500, "the request failed; the log tells why", id=_logged(error))
+
+
+def unstored(refused: Mapping[int, tuple[str, str]]) -> Refused:
+    """The refusal for a request with records, by row, that the log will never take, so that asking again does not help."""
+    kinds, messages = zip(*refused.values(), strict=True)
+    foreign = dict.fromkeys({*kinds} - LOGS_OWN, LOG_REFUSES)
+    return _bad_records(RecordErrors([*refused], kinds, messages), foreign, "the log refused")
 
 
 def busy(seconds: float) -> Refused:
@@ -53,21 +65,20 @@ def busy(seconds: float) -> Refused:
     return not_now("too much to do to answer in time; ask again later", seconds)
 
 
-def _bad_records(errors: RecordErrors) -> Refused:
+def _bad_records(errors: RecordErrors, own_words: Mapping[str, str], what: str) -> Refused:
+    """The refusal that names them, for some kinds in our own words; `what` has happened then, for the log."""
     found = list(zip(errors.rows, errors.kinds, errors.messages, strict=True))
     named = [
-        {"row": row, "kind": kind, "message": plain(OWN_WORDS.get(kind, message))}
+        {"row": row, "kind": kind, "message": plain(own_words.get(kind, message))}
         for row, kind, message in found[:MOST_NAMED]
     ]
     text = count(len(found), "bad record")
-    foreign = [(row, message) for row, kind, message in found if kind in OWN_WORDS]
+    foreign = [(row, message) for row, kind, message in found if kind in own_words]
     if not foreign:
         return Refused(422, text, kinds=Counter(errors.kinds), records=named)
     number = secrets.token_hex(8)
     for row, message in foreign[:MOST_NAMED]:
-        _logger.warning(
-            "error %s: the model failed for record %d of a request: %s", number, row, plain(message, 1000)
-        )
+        _logger.warning("error %s: %s record %d of a request: %s", number, what, row, plain(message, 1000))
     return Refused(422, text, kinds=Counter(errors.kinds), records=named, id=number)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlinfer._online._desk import Ask
     from mlinfer._online._keys import Key, Keys
 
+MODELS = "/v2/models/"
 _PORT = re.compile("[0-9]{1,5}")
 
 
@@ -163,6 +164,10 @@ class Routes:
                 404,
                 f"wanted {meant} as it is written here, without a slash or a query behind it and without %",
             )
+        if f"{meant}/".startswith(MODELS):
+            there = next((path for path in self._routes if path.startswith(MODELS)), MODELS)
+            msg = f"there is no such model or version here; wanted {there}, version {self._version()}"
+            return Refused(404, msg)
         return Refused(404, "there is nothing here; ask POST /predict, or see /docs, /openapi.json and /v2")
 
     def _check_name(self, head: Head) -> None:

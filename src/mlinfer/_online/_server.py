@@ -36,6 +36,7 @@ from mlinfer._online._openapi import openapi, record_schema
 from mlinfer._online._page import HTML, page, policy
 from mlinfer._online._predict import Predict
 from mlinfer._online._routes import Order, Route, Routes, path_name, ready_if, said
+from mlinfer._online._sayable import check_sayable
 from mlinfer._online._serving import Serving
 from mlinfer._online._unread import unread
 from mlinfer._online._wire import MOST_ROWS, Patience
@@ -186,6 +187,7 @@ def _load(job: Job, place: Alone, stack: ExitStack) -> _Loaded:
     if place.shared and isinstance(model, Stateful):
         raise ConfigError(_REMEMBERS)
     layout = job.lay_out(model.signature)
+    check_sayable(layout)
     run, counts = secrets.token_hex(8), Counts()
     nowhere = isinstance(job.destination, Nowhere)
     log: Log = NoLog() if nowhere else stack.enter_context(place.log(job, layout, run))

@@ -56,6 +56,18 @@ class Kind:
         return {"name": self.name, "datatype": self.datatype, "shape": [-1, *self.shape]}
 
 
+def check_number(tensors: int) -> None:
+    """Raises Refused: a request brings none, or more than it may."""
+    if tensors > MOST_TENSORS:
+        msg = (
+            f"wanted 1 to {MOST_TENSORS} inputs, found {tensors:,}; bring all of them as the columns of one matrix of another name, "
+            "in the order of the model's inputs, or ask POST /predict"
+        )
+        raise Refused(400, msg)
+    if not tensors:
+        raise Refused(400, f"wanted 1 to {MOST_TENSORS} inputs")
+
+
 def check_shape(name: str, shape: Sequence[int], datatype: str) -> int:
     """The number of elements, counted before anything is allocated. Raises Refused."""
     if datatype not in DATATYPES:

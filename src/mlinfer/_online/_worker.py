@@ -134,7 +134,7 @@ class Line:
                 break
             if kind == "stored":
                 number, outcome = what
-                rows = isinstance(outcome, frozenset)
+                rows = isinstance(outcome, dict)
                 tell(self.waiting.pop(number), outcome if rows else OUTCOMES[outcome])
             elif kind == "listen":
                 self.addresses = (what[0], what[1])

@@ -1,0 +1,105 @@
+"""What a server can neither take nor say is refused when it starts, and what it can is answered by every way in."""
+
+from contextlib import contextmanager
+
+import httpx
+import pyarrow as pa
+import pytest
+
+from mlinfer import ConfigError, InferencePipeline
+from mlinfer.destinations import MemoryDestination
+from mlinfer.hosts import FunctionHost
+from mlinfer.sources import MemorySource
+
+UNSAID = {
+    pa.list_view(pa.float64()): r"take list<item: double> in place of list_view<item: double>",
+    pa.large_list_view(pa.float64()): r"take list<item: double> in place of large_list_view",
+    pa.month_day_nano_interval(): r"take a duration, or .* in place of month_day_nano_interval",
+    pa.run_end_encoded(pa.int32(), pa.float64()): r"take double in place of run_end_encoded",
+    pa.dense_union([pa.field("a", pa.int64())]): r"take a struct .* in place of dense_union",
+    pa.struct([pa.field("a", pa.list_(pa.list_view(pa.int64())))]): r"take list<item: int64> in place of",
+}
+SAID = [pa.list_(pa.float64()), pa.string_view(), pa.map_(pa.string(), pa.int64()), pa.duration("s"),
+        pa.dictionary(pa.int32(), pa.string()), pa.uuid(), pa.struct([])]  # fmt: skip
+
+
+def never(records):
+    raise AssertionError
+
+
+def serving(inputs, outputs, **more):
+    host = FunctionHost(never, inputs, outputs, version="1")
+    return InferencePipeline(MemorySource({"x": [1.0]}), host, MemoryDestination(), **more).serving()
+
+
+@pytest.mark.parametrize(("kind", "told"), UNSAID.items(), ids=str)
+@pytest.mark.parametrize("role", ["inputs", "answers", "kept"])
+def test_a_type_that_no_client_can_say_or_read_is_refused_before_the_server_listens(kind, told, role):
+    inputs, outputs = {"x": kind if role == "inputs" else pa.float64()}, {"y": pa.float64()}
+    keep = {"z": kind} if role == "kept" else ()
+    name = {"inputs": "x", "answers": "y", "kept": "z"}[role]
+    if role == "answers":
+        outputs = {"y": kind}
+    with pytest.raises(ConfigError, match=f"that JSON and tensors can say, found '{name}' .*{told}"):
+        serving(inputs, outputs, keep=keep).__enter__()
+
+
+@pytest.mark.parametrize("kind", SAID, ids=str)
+def test_all_others_are_served(kind):
+    with serving({"x": pa.float64()}, {"y": kind}) as server:
+        assert httpx.get(f"{server.url}/openapi.json").status_code == 200
+
+
+@contextmanager
+def echoing(kind):
+    """A client of a server whose model answers with what it was asked."""
+    inputs, outputs = pa.schema([pa.field("x", kind, nullable=False)]), pa.schema([pa.field("y", kind)])
+    host = FunctionHost(lambda asked: {"y": asked.column("x")}, inputs, outputs, version="1")
+    made = InferencePipeline(MemorySource({"x": [1.0]}), host, MemoryDestination())
+    with made.serving() as server, httpx.Client(base_url=server.url) as client:
+        yield client
+
+
+NOTHING = pa.list_(pa.int64(), 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (NOTHING, [], [1]),
+        (pa.list_(NOTHING), [[], []], [[1]]),
+        (pa.struct([("a", NOTHING)]), {"a": []}, {"a": [1]}),
+        (pa.list_(pa.string_view(), 2), ["a", "b"], ["a"]),
+        (pa.list_(pa.list_(pa.string_view()), 1), [["a"]], [["a"], []]),
+    ],
+    ids=str,
+)
+def test_a_list_of_another_length_is_a_bad_record_whatever_arrow_makes_of_it(kind, good, bad):
+    """Arrow divides by the length of lists of no elements, which ended the server, and takes none out of views."""
+    with echoing(kind) as client:
+        found = client.post("/predict", json=[{"x": good}, {"x": bad}, {"x": good}])
+        assert found.status_code == 422, found.text
+        assert [one["row"] for one in found.json()["records"]] == [1]
+        assert client.post("/predict", json=[{"x": good}] * 2).json() == [{"y": good}] * 2
+
+
+NEEDS = pa.struct([pa.field("a", pa.float64(), nullable=False), ("b", pa.int64())])
+
+
+def test_an_object_that_lacks_a_part_that_is_required_is_a_bad_record():
+    with echoing(NEEDS) as client:
+        found = client.post("/predict", json=[{"x": one} for one in ({"a": 1.5}, {"a": None}, {"b": 1}, {})])
+        assert found.status_code == 422
+        assert [one["row"] for one in found.json()["records"]] == [1, 2, 3]
+        assert client.post("/predict", json={"x": {"a": 1.5}}).json() == {"y": {"a": 1.5, "b": None}}
+        told = client.get("/openapi.json").json()["components"]["schemas"]["Record"]["properties"]["x"]
+    assert told["required"] == ["a"]
+    assert [told["properties"][name]["type"] for name in "ab"] == ["number", ["integer", "null"]]
+
+
+def test_an_object_that_is_null_in_a_map_is_answered_as_null():
+    """Arrow sees a missing part there, where there is no object that could lack one."""
+    with echoing(pa.map_(pa.string(), NEEDS)) as client:
+        for given in ({"k": None, "l": {"a": 1.5, "b": 2}}, {}, {"k": None}):
+            found = client.post("/predict", json=[{"x": given}, {"x": {}}])
+            assert (found.status_code, found.json()) == (200, [{"y": given}, {"y": {}}])
