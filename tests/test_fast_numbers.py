@@ -161,7 +161,7 @@ def _asked(infer, desk, text):
         return refused.data
     except RecordErrors as error:
         return str(error)
-    said = desk.ask.content
+    said = desk.ask.content.asked
     return (
         desk.ask.form.batch([desk.ask]).records.to_pydict(),
         desk.ask.rows,
