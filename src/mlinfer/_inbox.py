@@ -12,15 +12,15 @@ import pyarrow as pa
 from mlinfer._batch import Batch, RecordIds, places_of_bad
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mlinfer._batch import BadRecord
 
 
 class Inbox:
-    """Between a reader and the worker of one partition. Bounded in records and in bytes, whichever is reached first."""
+    """Between a reader and the worker of one partition. Bounded in records, whose number may change, and in bytes."""
 
-    def __init__(self, max_records: int, max_bytes: int) -> None:
+    def __init__(self, max_records: Callable[[], int], max_bytes: int) -> None:
         self._max_records, self._max_bytes = max_records, max_bytes
         self._batches: deque[Batch] = deque()
         self._records = self._bytes = 0
@@ -80,7 +80,7 @@ class Inbox:
         return coalesce(taken)
 
     def _fits(self, records: int, size: int) -> bool:
-        return self._records + records <= self._max_records and self._bytes + size <= self._max_bytes
+        return self._records + records <= self._max_records() and self._bytes + size <= self._max_bytes
 
     def _pop(self) -> Batch:
         batch = self._batches.popleft()

@@ -65,11 +65,11 @@ class Lane(threading.Thread):
         session, inbox, more = self._session, feeder.inbox, True
         with feeder.opened():
             while not session.aborted.is_set():
-                while more and inbox.holds_less(session.take_records):
+                while more and inbox.holds_less(session.portion.records):
                     more = feeder.try_on()
                     if feeder.idle:
                         break
-                batch = inbox.take(session.take_records, 0)
+                batch = inbox.take(session.portion.records, 0)
                 if batch is not None:
                     self._hand_over(infer(batch))
                 elif not more:
@@ -100,7 +100,7 @@ class Lane(threading.Thread):
         flying: deque[Future[Answers]] = deque()
         while not session.aborted.is_set():
             while len(flying) < session.most_flying:
-                batch = inbox.take(session.take_records, 0 if flying else IDLE_SECONDS)
+                batch = inbox.take(session.portion.records, 0 if flying else IDLE_SECONDS)
                 if batch is None:
                     break
                 if infer is not None:
@@ -132,9 +132,7 @@ class Feeder(threading.Thread):
     def __init__(self, session: Session, partition: str) -> None:
         super().__init__(name=f"mlinfer-read-{partition}"[:60], daemon=True)
         self._session, self._partition = session, partition
-        batching = session.job.batching
-        self._records = max(batching.max_records, READ_RECORDS)
-        self.inbox = Inbox(self._records, batching.max_bytes)
+        self.inbox = Inbox(lambda: session.portion.records, session.job.batching.max_bytes)
         self.error: BaseException | None = None
         self.idle = False
         self._reader: Reader
@@ -191,7 +189,7 @@ class Feeder(threading.Thread):
         begun = session.clock.monotonic()
         failpoint("source.read.before")
         try:
-            batch = self._reader.read(self._records, IDLE_SECONDS)
+            batch = self._reader.read(session.portion.records, IDLE_SECONDS)
         except EndOfInput:
             return False
         failpoint("source.read.after")

@@ -153,6 +153,7 @@ class ParquetReader:
         self._part, self._file = part, file
         self._row, self._end = start, end
         self._batches: Iterator[pa.RecordBatch] | None = None
+        self._most = 0  # records of a batch
         self._held: pa.RecordBatch | None = None
         self._damaged = False
 
@@ -192,10 +193,11 @@ class ParquetReader:
     def _next(self, max_records: int) -> tuple[pa.RecordBatch, bool]:
         """The next rows, and whether something in them is not as it must be."""
         try:
-            if self._batches is None:
-                self._batches = self._begin(max_records)
             held = self._held
-            while held is None or not held.num_rows:
+            # larger batches are taken from the row group anew: not for every few records more
+            if self._batches is None or (max_records >= 2 * self._most and not held):
+                self._batches, self._most = self._begin(max_records), max_records
+            while not held:
                 held = next(self._batches, None)
                 if held is None:
                     msg = f"{self._part.run.file}: wanted rows up to {self._end}, found the end of the data at row {self._row}; {RESTORE}"
