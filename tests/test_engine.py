@@ -35,6 +35,7 @@ from mlinfer import (
 )
 from mlinfer._engine import LocalEngine
 from mlinfer._failpoints import arm
+from mlinfer._inbox import Inbox
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
@@ -57,6 +58,7 @@ class Script(DataSource):
     known: object = SCHEMA
     log: list = field(default_factory=list)
     wanted: object = None
+    given: int = 0
 
     def schema(self):
         return self.known
@@ -94,6 +96,7 @@ class ScriptReader:
             return None
         ids = np.arange(self.row, self.row + count)
         start, self.row = self.row, self.row + count
+        self.script.given += count
         records = pa.record_batch({"id": ids, "x": ids.astype(float)}).select(self.wanted.names)
         return Batch(records, self.partition, self.row, RecordIds.ordinals(self.partition, start, count))
 
@@ -468,7 +471,7 @@ def test_starting_over_survives_transient_failures():
     assert [row["y"] for row in book.rows["main"]] == [0, -1, -2, -3, -4, -5]
     source = Script({"a": 6}, trouble=fails("source.read", TransientError("later"), after=1))
     assert run(source, book, host=other(), from_start=True).delivered == 6
-    assert ("open", "a", 3) in source.log
+    assert ("open", "a", 1) in source.log
     assert delivered(book) == list(range(6))
 
 
@@ -658,8 +661,9 @@ def test_a_memory_survives_failures_with_its_position(event, error, after):
             assert found is error  # noqa: PT017 - the second round must go well
     assert [row["y"] for row in book.rows["main"]] == list(np.cumsum(range(20)))
     assert float(book.progress["main"].states["a"]) == sum(range(20))
-    sums = {row["sum"] for row in book.rows["side/sums"]}
-    assert sums == set(np.cumsum(range(20))[1::2].astype(float))
+    sums = {row["sum"] for row in book.rows["side/sums"]}  # one for each call, whatever it was asked
+    assert sums <= set(np.cumsum(range(20)).astype(float))
+    assert sum(range(20)) in sums
 
 
 def test_a_stateful_stream_commits_while_it_runs():
@@ -762,15 +766,13 @@ def test_rejects_are_durable_before_the_position_that_passes_them():
 
 
 def test_a_slow_destination_holds_the_source_back():
-    total, read, written, most = 2_000_000, [0], [0], [0]
-
-    def count(event):
-        read[0] += event == "source.read"
+    total, written, most = 2_000_000, [0], [0]
+    source = Script({"a": total}, step=20_000)
 
     class Writer(BookWriter):
         def write(self, batch):
             threading.Event().wait(0.01)
-            most[0] = max(most[0], 20_000 * read[0] - written[0])
+            most[0] = max(most[0], source.given - written[0])
             ids = batch.records.column("id").to_numpy()
             assert ids[0] == written[0]
             written[0] += len(ids)
@@ -780,7 +782,7 @@ def test_a_slow_destination_holds_the_source_back():
 
     book = Book()
     book.open = lambda schema, scope: _entered(Writer(book, scope.output))
-    run(Script({"a": total}, step=20_000, trouble=count), book, workers=1, batching=Batching(2_000))
+    run(source, book, workers=1, batching=Batching(2_000))
     assert written == [total]
     assert most[0] <= 200_000
 
@@ -834,3 +836,18 @@ def test_a_lane_that_reads_by_itself_never_waits_for_room_that_only_it_could_mak
     source = Script(dict.fromkeys(names, 120_000), step=40_000)
     report = InferencePipeline(source, HOST, place, name="p", keep=["id"]).run()
     assert report.delivered == place.table().num_rows == 120_000 * len(names)
+
+
+def test_batches_whose_categories_one_index_could_not_count_are_not_joined():
+    """As pandas' frames bring them: 100 names in the one and 100 others in the next."""
+    inbox = Inbox(lambda: 1000, 2**20)
+    for start in (0, 100):
+        names = pa.array([f"name {number}" for number in range(start, start + 100)])
+        column = pa.DictionaryArray.from_arrays(pa.array(range(100), pa.int8()), names)
+        batch = pa.record_batch({"name": column})
+        inbox.put(Batch(batch, "all", None, RecordIds.ordinals("all", start, 100)))
+    inbox.end()
+    taken = [inbox.take(1000, 0), inbox.take(1000, 0)]
+    assert [name for batch in taken for name in batch.records.column("name").to_pylist()] == [
+        f"name {number}" for number in range(200)
+    ]

@@ -25,6 +25,7 @@ CHANGED = {
     "object": (pa.struct([("a", pa.int8())]), {"a": 1.5}),
     "objects": (pa.list_(pa.struct([("a", pa.int8())])), [{"a": 1}, {"a": 1.5}]),
     "value of a map": (INTEGERS, [("a", 1.5)]),
+    "key of a map": (pa.map_(pa.int64(), pa.string()), [(1.5, "a")]),
     "no pair": (INTEGERS, [("a", 1), None]),
     "no key": (INTEGERS, [(None, 1)]),
     "no pair, deep": (pa.list_(pa.struct([("m", INTEGERS)])), [{"m": [None]}]),

@@ -120,10 +120,12 @@ def test_the_log_tells_a_run_as_json(caplog):
     caplog.set_level(logging.INFO, "mlinfer")
     report = run(LogObserver("json"))
     events = [json.loads(record.getMessage()) for record in caplog.records if record.name == "mlinfer"]
-    assert [event["event"] for event in events][0::3] == ["run_started", "run_ended"][: len(events[0::3])]
+    names = [event["event"] for event in events]
+    assert (names[0], names[-1]) == ("run_started", "run_ended")
+    assert set(names[1:-1]) == {"records_rejected", "progress_committed"}
     assert events[-1]["delivered"] == report.delivered
-    rejected = next(event for event in events if event["event"] == "records_rejected")
-    assert sum(rejected["reasons"].values()) == 20
+    rejected = [event["reasons"] for event in events if event["event"] == "records_rejected"]
+    assert sum(sum(reasons.values()) for reasons in rejected) == 20
 
 
 @pytest.mark.parametrize("kind", ["text", "json"])

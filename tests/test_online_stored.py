@@ -19,7 +19,15 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from mlinfer import Batch, ConfigError, DataDestination, InferencePipeline, RecordErrors, TransientError
+from mlinfer import (
+    Batch,
+    Budget,
+    ConfigError,
+    DataDestination,
+    InferencePipeline,
+    RecordErrors,
+    TransientError,
+)
 from mlinfer._batch import RecordIds
 from mlinfer._engine import Answers, from_bytes
 from mlinfer._online._backlog import Backlog
@@ -178,6 +186,18 @@ def test_a_row_that_the_log_refuses_is_named_with_its_column(tmp_path, workers):
     ]
 
 
+@pytest.mark.parametrize("budget", [Budget(), Budget(count=3)])
+def test_many_records_that_the_log_refuses_leave_it_to_the_others(tmp_path, budget):
+    """What a batch job may lose before it stops is no measure of a log: one client could have closed it for everybody."""
+    store = SqlDestination(f"sqlite:///{tmp_path}/log.db", "asked")
+    with texts(store, budget=budget).serving(log="before_reply") as server:
+        bad = httpx.post(f"{server.url}/predict", json=[{"t": "\0"}] * 1500)
+        good = httpx.post(f"{server.url}/predict", json={"t": "fine"})
+    assert (bad.status_code, good.status_code) == (422, 200)
+    with closing(sqlite3.connect(tmp_path / "log.db")) as database:
+        assert database.execute("SELECT y FROM asked").fetchall() == [("fine",)]
+
+
 def test_answers_that_the_log_refuses_behind_them_are_lacking_in_it(tmp_path, caplog):
     store = SqlDestination(f"sqlite:///{tmp_path}/log.db", "asked")
     with texts(store).serving() as server:
@@ -284,10 +304,10 @@ def test_a_piece_for_the_log_holds_answers_of_one_version_and_its_records_keep_t
 MEBIBYTE = 2**20
 
 
-def texts(destination):
+def texts(destination, **settings):
     """Answers as large as what was asked."""
     host = FunctionHost(lambda t: t, {"t": pa.string()}, {"y": pa.string()}, takes="numpy", version="1")
-    return InferencePipeline(IterableSource(nothing), host, destination)
+    return InferencePipeline(IterableSource(nothing), host, destination, **settings)
 
 
 def test_what_waits_for_the_log_is_bounded_in_bytes(monkeypatch):

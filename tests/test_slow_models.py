@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 
 import pytest
 
-from mlinfer._engine._portion import FIRST_RECORDS, Portion
+from mlinfer._engine._portion import Portion
 
 RECORDS = 100_000
 PROGRAM = textwrap.dedent("""
@@ -52,18 +52,48 @@ def test_answers_of_a_slow_model_are_stored_while_it_works_and_a_drain_leaves_wh
         assert database.execute("SELECT y FROM answers ORDER BY y").fetchall() == [(n,) for n in range(left)]
 
 
-def test_a_portion_is_what_is_answered_in_a_moment_and_grows_back_when_a_model_was_slow_once():
-    portion = Portion(65_536)
-    assert portion.records == FIRST_RECORDS
-    portion.took(32, 0.0002)
-    assert portion.records == 65_536
-    portion.took(65_536, 655.36)
-    assert portion.records == 100
-    portion.took(1, 3600.0)
-    assert portion.records == 1
-    portion.took(1, 0.0)
-    assert portion.records == 65_536
-    assert Portion(10).records == 10
+def portion(call, record, *, most=65_536, takes=30):
+    """The portion that a model comes to whose calls take so long, and its records."""
+    found = Portion(most)
+    for _ in range(takes):
+        found.took(found.records, call + record * found.records)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("call", "record", "least", "largest"),
+    [
+        (0, 1e-7, 65_536, 65_536),
+        (0.005, 1e-5, 65_536, 65_536),
+        (0, 0.001, 900, 1000),
+        (0.2, 0.001, 700, 800),
+        (0, 5.0, 1, 1),
+        (1.5, 0, 65_536, 65_536),
+        (1.5, 0.01, 140, 150),
+        (300.0, 0, 65_536, 65_536),
+    ],
+)
+def test_a_portion_is_what_is_answered_in_a_moment_or_in_twice_a_call_that_is_slow(
+    call, record, least, largest
+):
+    assert least <= portion(call, record).records <= largest
+
+
+def test_a_portion_begins_with_one_record_and_soon_has_the_most():
+    assert Portion(65_536).records == 1
+    assert portion(0.0001, 1e-6, takes=6).records == 65_536
+    assert portion(0.0001, 1e-6, most=10, takes=3).records == 10
+
+
+def test_neither_a_first_call_that_is_slow_nor_a_small_rest_makes_portions_small():
+    found = Portion(65_536)
+    found.took(1, 5.0)
+    for _ in range(7):
+        found.took(found.records, 0.001 + 1e-6 * found.records)
+    assert found.records == 65_536
+    found.took(1, 0.02)
+    found.took(0, 1.0)
+    assert found.records == 65_536
 
 
 def _stored(path):

@@ -289,10 +289,6 @@ def _cast_to_tensor(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.
     else:
         fits = lengths_of(array) == size
     usable = fits & ~null
-    if not size:  # Arrow divides by it, which ends the process
-        lists = pa.array([[] if one else None for one in usable.tolist()], wanted)
-        bad = ~fits & ~null
-        return (lists, None) if not bad.any() else (lists, bad)
     values, bad_values = cast(chosen(array, usable, from_numpy(usable)).flatten(), wanted.value_type)
     if not usable.all():
         places = np.full((len(array), size), -1, np.int64)

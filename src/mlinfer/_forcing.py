@@ -56,6 +56,7 @@ def _look_into_map(value: Any, kind: pa.DataType) -> None:
         if not isinstance(pair, _LISTS) or len(pair) != 2 or pair[0] is None:  # noqa: PLR2004 - a key and a value
             msg = f"wanted pairs of a key and a value for {kind}, found {shown(pair)} among them"
             raise ValueError(msg)
+        _look(pair[0], kind.key_type)
         _look(pair[1], kind.item_type)
 
 

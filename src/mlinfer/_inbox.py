@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.types as pt
 
 from mlinfer._batch import Batch, RecordIds, places_of_bad
 
@@ -36,11 +37,11 @@ class Inbox:
         with self._changed:
             if wait:
                 self._changed.wait_for(
-                    lambda: self._closed or not self._batches or self._fits(len(batch), size)
+                    lambda: self._closed or not self._batches or self._fits(_count(batch), size)
                 )
             if not self._closed:
                 self._batches.append(batch)
-                self._records += len(batch)
+                self._records += _count(batch)
                 self._bytes += size
                 self._changed.notify_all()
 
@@ -84,14 +85,25 @@ class Inbox:
 
     def _pop(self) -> Batch:
         batch = self._batches.popleft()
-        self._records -= len(batch)
+        self._records -= _count(batch)
         self._bytes -= batch.records.nbytes
         return batch
 
     def _joins(self, taken: list[Batch], max_records: int) -> bool:
         following = self._batches[0]
         together = sum(map(len, taken)) + len(following)
-        return together <= max_records and following.records.schema.equals(taken[0].records.schema)
+        schema = taken[0].records.schema
+        return together <= max_records and following.records.schema.equals(schema) and not _narrow(schema)
+
+
+def _narrow(schema: pa.Schema) -> bool:
+    """Whether several batches may have more texts between them than their indices can count, as pandas' categories may."""
+    return any(pt.is_dictionary(kind) and kind.index_type.bit_width < 32 for kind in schema.types)  # noqa: PLR2004 - bits
+
+
+def _count(batch: Batch) -> int:
+    """Those that could not be decoded are held, too."""
+    return len(batch) + len(batch.bad)
 
 
 def coalesce(batches: list[Batch]) -> Batch:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mlinfer._engine._closing import Closing
 from mlinfer._engine._contract import check_batch
 from mlinfer._engine._pool import open_model
+from mlinfer._engine._portion import MOMENT_SECONDS
 from mlinfer._errors import EndOfInput
 from mlinfer._failpoints import failpoint
 from mlinfer._inbox import Inbox
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from mlinfer._engine._session import Session
     from mlinfer._engine._step import Answers
 
-READ_RECORDS = 65_536
 IDLE_SECONDS = 0.2
 
 
@@ -65,9 +65,10 @@ class Lane(threading.Thread):
         session, inbox, more = self._session, feeder.inbox, True
         with feeder.opened():
             while not session.aborted.is_set():
-                while more and inbox.holds_less(session.portion.records):
+                latest = session.clock.monotonic() + MOMENT_SECONDS  # for who waits behind slow ones
+                while more and inbox.holds_less(session.portion.records) and not session.aborted.is_set():
                     more = feeder.try_on()
-                    if feeder.idle:
+                    if feeder.idle or session.clock.monotonic() > latest:
                         break
                 batch = inbox.take(session.portion.records, 0)
                 if batch is not None:

@@ -111,16 +111,17 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Runs a step, waits out its transient failures in place, and tells how long it took."""
+    """Runs a step, waits out its transient failures in place, and tells how long it took with them (`tell`) and without (`took`)."""
 
     clock: Clock
     tell: Callable[[str, int, float], None]
+    took: Callable[[int, float], None]
     retry: Retry
     stopped: threading.Event
 
     def __call__(self, step: Step, batch: Batch) -> Answers:
         """Infer one batch. Raises ComponentError when it fails transiently too often in a row."""
-        begun = self.clock.monotonic()
+        begun = asked = self.clock.monotonic()
         for failures in range(1, self.retry.attempts + 1):
             try:
                 answers = step(batch)
@@ -133,7 +134,10 @@ class Timed:
                     raise ComponentError(msg) from error
                 if self.clock.wait(self.stopped, self.retry.wait(failures, error.wait, _dice)):
                     raise
+                asked = self.clock.monotonic()
             else:
                 break
-        self.tell(batch.partition, len(batch), self.clock.monotonic() - begun)
+        now = self.clock.monotonic()
+        self.took(len(batch), now - asked)
+        self.tell(batch.partition, len(batch), now - begun)
         return answers

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from mlinfer._engine._contract import gave_up, names_of
 from mlinfer._engine._delivery import Delivery, Running
 from mlinfer._engine._fingerprint import beside, fingerprint
-from mlinfer._engine._lane import READ_RECORDS, Lane
+from mlinfer._engine._lane import Lane
 from mlinfer._engine._outputs import Outputs, resume_from, stored
 from mlinfer._engine._own_output import refuse_before_opening, refuse_own_output
 from mlinfer._engine._plan import demand
 from mlinfer._engine._pool import Pool, Timed, open_model, shared_cores
-from mlinfer._engine._portion import Portion
+from mlinfer._engine._portion import MOST_RECORDS, Portion
 from mlinfer._engine._redelivery import Redelivery
 from mlinfer._engine._step import Step
 from mlinfer._engine._workers import ProcessModel
@@ -82,8 +82,8 @@ class Session:
             self.scope = replace(self.scope, fresh=True)  # the output has the fields of another model
             self._open_outputs(stack, epochs, side_schemas)
         self.resumed = bool(self.progress.positions)
-        self.portion = Portion(max(self.job.batching.max_records, READ_RECORDS))
-        self.timed = Timed(self.clock, self._note_inferred, self.job.retry, self.aborted)
+        self.portion = Portion(max(self.job.batching.max_records, MOST_RECORDS))
+        self.timed = Timed(self.clock, self.tally.inferred, self.portion.took, self.job.retry, self.aborted)
         self.pool = Pool([self.step(model) for model in models], self.timed)
         stack.callback(lambda: self.pool.close(wait=not self._abandoned))
 
@@ -246,10 +246,6 @@ class Session:
         """Whether there is a partition for every other lane as well: then all cores are busy without reading ahead."""
         with self._lock:
             return not self._more_may_come and len(self._waiting) >= self._lane_count - 1
-
-    def _note_inferred(self, partition: str, records: int, seconds: float) -> None:
-        self.portion.took(records, seconds)
-        self.tally.inferred(partition, records, seconds)
 
     def lane_ended(self) -> None:
         """Wake the thread that waits for the lanes."""

@@ -57,8 +57,12 @@ class Spending:
 
     def foresee(self, rows: Sequence[int], records: int, reject: Callable[[], Rejected]) -> None:
         """Raise RejectsError if these bad rows of a batch end the run, whatever else is found; `reject` makes them one."""
-        bad = np.sort(np.asarray(rows, np.int64))
-        problem = self._problem(self._total + len(rows), bad, records) if rows else None
+        if not rows:
+            return
+        with self._lock:
+            total, start, before = self._total + len(rows), self._records, self._bad
+        bad = np.concatenate([before, start + np.sort(np.asarray(rows, np.int64))])
+        problem = self._problem(total, bad, start + records)
         if problem is not None:
             group = reject()
             raise RejectsError(_message(problem, group, self._reasons + _reasons((group,))))
@@ -79,16 +83,14 @@ class Spending:
             return NO_PLACE
         if budget.count is not None and total > budget.count:
             return f"wanted at most {count(budget.count, 'reject')}, found {total:,}"
-        if budget.ratio is None or records < budget.window or not len(bad):
+        if budget.ratio is None or not len(bad):
             return None
         within = np.arange(1, len(bad) + 1) - np.searchsorted(bad, bad - budget.window, side="right")
         most = int(within.max())
-        if most <= budget.ratio * budget.window:
+        if most <= budget.ratio * budget.window:  # more are too many also while fewer records have been seen
             return None
-        return (
-            f"wanted at most {budget.ratio:.1%} rejects, found {most / budget.window:.1%} "
-            f"of the last {count(budget.window, 'record')}"
-        )
+        last = min(budget.window, records)
+        return f"wanted at most {budget.ratio:.1%} rejects, found {most / last:.1%} of the last {count(last, 'record')}"
 
 
 def _message(problem: str, group: Rejected, reasons: Counter[tuple[str, str]]) -> str:

@@ -17,6 +17,7 @@ from mlinfer._arrays import taken_of
 from mlinfer._clock import SystemClock
 from mlinfer._engine import (
     Answers,
+    Budget,
     Delivery,
     Job,
     Outputs,
@@ -223,7 +224,7 @@ def prediction_log(job: Job, layout: Layout, run: str) -> Iterator[PredictionLog
         signature, tally = layout.signature, Refusing(manager(()))
         running = Running(
             model=f"{signature.model_id}@{signature.version}", run=run, fingerprint=fingerprint(layout),
-            clock=SystemClock(), tally=tally, spending=Spending(job.budget, rejects_kept=True),
+            clock=SystemClock(), tally=tally, spending=Spending(Budget(ratio=None), rejects_kept=True),
             durable=lambda _: kept(tally.latest), commit_seconds=job.destination.commit_seconds,
         )  # fmt: skip
         return Delivery(outputs.main, outputs, running)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mlinfer._cost import Cost
+
 QUICK = 0.001
 """Seconds: a model that is done with a batch within this answers on the event loop's own thread; a hop costs more."""
 SLOW = 0.005
@@ -12,18 +14,15 @@ LONG = 0.1
 """For a model that counted as quick: while it took so long, nobody else was heard."""
 DOUBT = 8
 """Each time so many times as many quick answers are wanted before it counts as quick again: it may do so rarely, not often."""
-KEPT = 0.95
-"""Of the weight of a batch, when the next one is done: about twenty of them count."""
 
 
 class Pace:
-    """Seconds by records: a share for the batch and one for each record, neither below zero, by least squares."""
+    """What batches of so many records will take, and whether that is little."""
 
     def __init__(self) -> None:
         self._quick_ones = self._slow_ones = 0
         self._to_believe = CALLS_TO_BELIEVE
-        self._batches = self._rows = self._seconds = self._squares = self._products = 0.0
-        self._batch = self._record = 0.0
+        self._cost = Cost()
 
     def took(self, rows: int, seconds: float) -> None:
         """One more batch of so many records took this long."""
@@ -35,22 +34,7 @@ class Pace:
                 self._quick_ones = 0
         else:
             self._slow_ones, self._quick_ones = 0, self._quick_ones + (seconds < QUICK)
-        self._batches = KEPT * self._batches + 1
-        self._rows = KEPT * self._rows + rows
-        self._seconds = KEPT * self._seconds + seconds
-        self._squares = KEPT * self._squares + rows * rows
-        self._products = KEPT * self._products + rows * seconds
-        self._fit()
-
-    def _fit(self) -> None:
-        """Here and not in `seconds`, which every request asks."""
-        mean_rows, mean = self._rows / self._batches, self._seconds / self._batches
-        spread = self._squares / self._batches - mean_rows**2
-        record = 0.0
-        if spread > 1e-6 * mean_rows**2:
-            record = (self._products / self._batches - mean_rows * mean) / spread
-        self._record = min(max(record, 0.0), mean / mean_rows)
-        self._batch = mean - self._record * mean_rows
+        self._cost.took(rows, seconds)
 
     def quick(self, rows: int) -> bool:
         """Whether a batch of so many records will be done so quickly that a thread of its own would cost more than it spares."""
@@ -58,4 +42,4 @@ class Pace:
 
     def seconds(self, rows: int) -> float:
         """What a batch of so many records will take; 0 while nobody knows."""
-        return self._batch + self._record * rows if rows else 0.0
+        return self._cost.batch + self._cost.record * rows if rows else 0.0

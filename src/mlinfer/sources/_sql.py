@@ -32,6 +32,8 @@ from mlinfer.sources._sqlite import connected, result_schema, text_or_bytes
 from mlinfer.sql import quoted, redacted, sqlite_errors, sqlite_file
 
 LONGEST_SHOWN = 60
+PAGE_ROWS = 8192
+"""Of a query with a key at least, however few are asked for."""
 REMARKS = re.compile(r"(\s|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
 """What a query may begin with."""
 _TEXT = pa.field("", pa.string())
@@ -151,6 +153,7 @@ class SqlReader:
         names = [f"q.{quoted(name)}" for name in schema.names]
         self._select = f"SELECT {', '.join([*names, self._keyed or 'NULL'])} FROM ({source.query.rstrip().rstrip(';')}\n) q"  # noqa: S608 - the user's own query
         self._cursor: sqlite3.Cursor | None = None
+        self._page: list[tuple[Any, ...]] = []  # rows that nobody has asked for yet
         self._ordinal = 0
         self._after = after
         if isinstance(after, dict):  # earlier versions stored the key alone
@@ -181,11 +184,18 @@ class SqlReader:
                 )
                 self._cursor = self._connection.execute(self._select)
             return self._cursor.fetchmany(count)
+        if not self._page:
+            self._page = self._next_page(max(count, PAGE_ROWS))
+        rows, self._page = self._page[:count], self._page[count:]
+        return rows
+
+    def _next_page(self, size: int) -> list[tuple[Any, ...]]:
+        """The rows behind the last one that was read; finding them may take the database long, however few they are."""
         where, values = ("", ()) if self._after is None else (f" WHERE {self._keyed} > ?", (self._after,))
         query = f"{self._select}{where} ORDER BY {self._keyed} LIMIT ?"
-        rows = self._fetched(query, (*values, count + 1))
+        rows = self._fetched(query, (*values, size + 1))
         self._check_keys([row[-1] for row in rows])
-        return rows[:count]
+        return rows[:size]
 
     def _fetched(self, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         """What a query finds; again, and more slowly, where a text is not UTF-8."""
