@@ -77,6 +77,18 @@ def test_whole_numbers_are_read_while_a_double_is_exact(number):
         assert found.numbers.tolist() == [number]
 
 
+@pytest.mark.parametrize("places", range(21))
+@pytest.mark.parametrize("multiple", [1, 2, 3, 5, 10])
+def test_digits_of_which_64_bits_leave_nothing_are_not_zero(multiple, places):
+    whole, part = divmod(multiple * 2**64, 10**places)
+    number = f"{whole}.{part:0{places}}" if places else str(whole)
+    found = _numbers.lift(f'{{"x":[{number},-{number}]}}'.encode(), b"x")
+    if len(str(whole)) > 19:  # left to others
+        assert found is None
+    else:
+        assert found.numbers.tolist() == [float(number), -float(number)]
+
+
 @pytest.mark.parametrize(
     "odd", ["01", "+1", "1.", ".5", "-", "1e", "1e+", "0x1", "NaN", "Infinity", "true", "null", '"1"', "[1]", "1 2", "1,", ",1", "1\x00", "--1", "1_0"]
 )  # fmt: skip

@@ -88,7 +88,7 @@ static const char *number(const char *at, const char *end, double *value) {
     if (!is_digit(*at) || (*at == '0' && is_digit(at[1]))) return NULL;
     for (; is_digit(*at); at++) {
         digits = digits * 10 + (uint64_t)(*at - '0');
-        count += digits != 0;
+        count += count || digits; /* 2**64 leaves no digits, and is none of the numbers that begin with zeros */
         if (count > MOST_DIGITS) return NULL; /* a whole number that has no double of its own */
     }
     if (*at != '.' && (*at | 32) != 'e') {
@@ -109,7 +109,7 @@ static const char *number(const char *at, const char *end, double *value) {
         for (; is_digit(*at); at++) {
             if (count > MOST_DIGITS) continue;
             digits = digits * 10 + (uint64_t)(*at - '0');
-            count += digits != 0;
+            count += count || digits;
         }
         if (at == point) return NULL;
         exponent = (int)(at - point > LONGEST_NUMBER ? LONGEST_NUMBER : at - point);
