@@ -471,7 +471,7 @@ def test_starting_over_survives_transient_failures():
     assert [row["y"] for row in book.rows["main"]] == [0, -1, -2, -3, -4, -5]
     source = Script({"a": 6}, trouble=fails("source.read", TransientError("later"), after=1))
     assert run(source, book, host=other(), from_start=True).delivered == 6
-    assert ("open", "a", 1) in source.log
+    assert ("open", "a", 3) in source.log
     assert delivered(book) == list(range(6))
 
 

@@ -176,9 +176,7 @@ def test_without_a_place_for_rejects_the_search_ends_with_the_first_bad_record(n
         RejectsError, match=r"no place for them; the first: record .*#0 \(infer\): .*rejects="
     ):
         run(model, 1_500, rejects=False)
-    assert (
-        model.calls <= 2
-    )  # for nobody knows how slow it is, it is asked for one first; the next ones may be under way
+    assert model.calls <= (2 if named else 14)  # a few are taken first, and more may be under way
 
 
 def test_the_search_ends_as_soon_as_the_budget_is_spent():
@@ -188,7 +186,7 @@ def test_the_search_ends_as_soon_as_the_budget_is_spent():
     assert model.calls < 16
     model = Down()
     with pytest.raises(
-        RejectsError, match=r"found [5-9]\d\.\d% of the last \d\d records; .* infer model_error 51"
+        RejectsError, match=r"found \d+\.\d% of the last \d+ records; .* infer model_error 51"
     ):
         run(model, 65_536)
     assert model.calls < 120

@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 
 import pytest
 
-from mlinfer._engine._portion import Portion
+from mlinfer._engine._portion import FIRST_RECORDS, Portion
 
 RECORDS = 100_000
 PROGRAM = textwrap.dedent("""
@@ -79,8 +79,8 @@ def test_a_portion_is_what_is_answered_in_a_moment_or_in_twice_a_call_that_is_sl
     assert least <= portion(call, record).records <= largest
 
 
-def test_a_portion_begins_with_one_record_and_soon_has_the_most():
-    assert Portion(65_536).records == 1
+def test_a_portion_begins_with_a_few_records_and_soon_has_the_most():
+    assert Portion(65_536).records == FIRST_RECORDS
     assert portion(0.0001, 1e-6, takes=6).records == 65_536
     assert portion(0.0001, 1e-6, most=10, takes=3).records == 10
 
