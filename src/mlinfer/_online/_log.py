@@ -91,9 +91,8 @@ class PredictionLog:
         self._opened, self._retry = opened, retry
         self._clock = SystemClock()
         self._backlog = Backlog()
-        self._pieces: list[
-            list[Waits]
-        ] = []  # who waits for the next commit, by what was delivered since the last one
+        # who waits for the next commit, by what was delivered since the last one
+        self._pieces: list[list[Waits]] = []
         self._waiting = 0
         self.counts: Counts | None = None
         self._stack = ExitStack()
