@@ -5,11 +5,16 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from contextlib import closing, suppress
 
+import pyarrow as pa
 import pytest
 
+from mlinfer import Batch, Retry, TransientError
+from mlinfer._clock import SystemClock
+from mlinfer._engine._pool import Timed
 from mlinfer._engine._portion import FIRST_RECORDS, Portion
 
 RECORDS = 100_000
@@ -94,6 +99,23 @@ def test_neither_a_first_call_that_is_slow_nor_a_small_rest_makes_portions_small
     found.took(1, 0.02)
     found.took(0, 1.0)
     assert found.records == 65_536
+
+
+def test_waits_between_failures_are_no_work_of_the_model():
+    told, took, failures = [], [], iter([TransientError("later", wait=0.3)])
+
+    def step(batch):
+        for error in failures:
+            raise error
+        return batch
+
+    tell = lambda partition, records, seconds: told.append(seconds)  # noqa: E731
+    timed = Timed(
+        SystemClock(), tell, lambda records, seconds: took.append(seconds), Retry(), threading.Event()
+    )
+    timed(step, Batch(pa.record_batch({"x": [1.0]}), "all", 1))
+    assert told[0] >= 0.3
+    assert told[0] - took[0] >= 0.3
 
 
 def _stored(path):

@@ -77,6 +77,18 @@ def test_it_goes_on_behind_every_position(path):
     assert whole[0].ids.array().to_pylist() == ["0", "2", "4", "6"]
 
 
+def test_a_query_is_not_asked_again_for_every_few_rows(path):
+    """To find some rows may take the database as long as to find many: a slow model is given few at a time."""
+    numbers(path, 100)
+    asked = []
+    made = source(path)
+    with made.open("all", None, made.schema()) as reader:
+        reader._connection.set_trace_callback(asked.append)
+        found = [row["id"] for _ in range(20) for row in reader.read(5, 0).records.to_pylist()]
+    assert len(found) == len(set(found)) == 100
+    assert len(asked) == 1
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     keys=st.sets(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=3)),
