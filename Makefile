@@ -65,6 +65,10 @@ test: $(VENV)/.test $(VENV)/.kserve $(if $(ARGS),,$(CORE)/.installed) ## run eve
 	$(BIN)/python -m pytest $(ARGS)
 	$(if $(ARGS),,$(CORE)/bin/python scripts/run_readme_example.py)
 
+.PHONY: search
+search: $(VENV)/.test ## look for examples that break a test, at random and for longer than `make test` does (ARGS picks)
+	$(BIN)/python -m pytest --hypothesis-profile=search --timeout=3600 -m hypothesis $(ARGS)
+
 # A page is tested in the browser that people use. CHROMIUM names another one than the first that is found.
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 

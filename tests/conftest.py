@@ -15,8 +15,10 @@ from hypothesis import settings
 # Set before numpy is imported: the threads of two test processes would wait for each other on two cores, and the models are small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Nothing is timed in tests: the first example pays for imports, and the machine may be busy.
-settings.register_profile("mlinfer", deadline=None)
+# Nothing is timed in tests: the first example pays for imports, and the machine may be busy. A change is judged by the same
+# examples every time; new ones are looked for by `make search`, whose finds become an @example.
+settings.register_profile("search", deadline=None, max_examples=2000)
+settings.register_profile("mlinfer", deadline=None, derandomize=True)
 settings.load_profile("mlinfer")
 # Nor is a client: within the 5 s of httpx no process starts anew on a machine that is busy with three others.
 for _wait in ("connect", "read", "write", "pool"):
