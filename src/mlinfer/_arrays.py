@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 
 from mlinfer._errors import ComponentError
 from mlinfer._forcing import forced
@@ -30,6 +31,7 @@ _NUMBERS = {
     for size in sizes
 }
 """What Arrow calls the numbers of numpy; those in another order of bytes are not among them."""
+_DTYPES = {kind: dtype for dtype, kind in _NUMBERS.items()} | {pa.bool_(): np.dtype(bool)}
 _NUMBER_IDS = frozenset(kind.id for kind in _NUMBERS.values())
 _PIECES = {pa.string(), pa.binary()}
 _READ_AS = {pa.string(): str, pa.int64(): int, pa.float64(): float, pa.bool_(): bool}
@@ -42,7 +44,7 @@ def as_numpy(array: pa.Array) -> np.ndarray:
 
     Shape (n,) for scalars, (n, k) for lists of one length k. No copy where Arrow's memory can be looked at directly.
     """
-    values = _matrix(array) if pa.types.is_fixed_size_list(array.type) else to_numpy(array)
+    values = _matrix(array) if pt.is_fixed_size_list(array.type) else to_numpy(array)
     view: np.ndarray = values.view()
     view.flags.writeable = False
     return view
@@ -55,9 +57,9 @@ def to_numpy(array: pa.Array) -> np.ndarray:
     memory, here and in `from_numpy`, is none.
     """
     kind = array.type
-    if kind.id in _NUMBER_IDS or pa.types.is_boolean(kind):
+    if kind.id in _NUMBER_IDS or pt.is_boolean(kind):
         if not array.null_count:
-            return _unpacked(array) if pa.types.is_boolean(kind) else np.from_dlpack(array)
+            return _unpacked(array) if pt.is_boolean(kind) else np.from_dlpack(array)
         return _holed(array)
     if kind in _PIECES:
         return np.array(array.to_pylist(), object)
@@ -126,6 +128,11 @@ def chosen_of(records: pa.RecordBatch, good: np.ndarray) -> pa.RecordBatch:
 
 def _without_gaps(array: pa.Array) -> pa.Array:
     return pa.Array.from_buffers(array.type, len(array), [None, array.buffers()[1]], 0, array.offset)
+
+
+def dtype_of(kind: pa.DataType) -> np.dtype | None:
+    """What numpy calls numbers and booleans of this type, alone or in lists of one length; None: they are something else."""
+    return _DTYPES.get(kind.value_type if pt.is_fixed_size_list(kind) else kind)
 
 
 def is_masked(values: np.ndarray) -> bool:
@@ -254,12 +261,12 @@ def masked(whole: pa.Array, gaps: np.ndarray) -> pa.Array:
 
 def elements(array: pa.Array) -> pa.Array:
     """The elements of all lists in a column, one after the other; those of lists that are null are left out."""
-    if pa.types.is_fixed_size_list(array.type) and not array.null_count:
+    if pt.is_fixed_size_list(array.type) and not array.null_count:
         size, values = array.type.list_size, array.values
         if len(values) == len(array) * size:
             return values
         return values.slice(array.offset * size, len(array) * size)  # a tenth of what `flatten` takes
-    if pa.types.is_list(array.type) and not array.null_count and len(array):
+    if pt.is_list(array.type) and not array.null_count and len(array):
         offsets = to_numpy(array.offsets)
         return array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
     return array.flatten()
@@ -298,7 +305,11 @@ def as_column(values: Any, field: pa.Field) -> pa.Array:
             if not math.prod(values.shape[1:]):
                 msg = f"wanted answers {field.name!r} with a value or more each, found an array of the shape {values.shape}"
                 raise ComponentError(msg)
-            return pa.FixedSizeListArray.from_arrays(*flattened(values))
+            flat, size = flattened(values)
+            same = pt.is_fixed_size_list(field.type) and field.type.value_type == flat.type
+            if same and field.type.list_size == size:
+                return pa.FixedSizeListArray.from_arrays(flat, type=field.type)
+            return pa.FixedSizeListArray.from_arrays(flat, size)
         if values.dtype.kind != "O":
             return from_numpy(values)
     if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):

@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer._answers import Usable
-from mlinfer._arrays import as_column, finite_in_all
+from mlinfer._arrays import as_column, dtype_of, finite_in_all
+from mlinfer._batch import Batch, RecordIds
 from mlinfer._protocols import InfersArrays, SideTables, Stateful
+from mlinfer._signature import allows_nonfinite
 
 if TYPE_CHECKING:
     from mlinfer._layout import Layout
     from mlinfer._protocols import Model
 
 _DOUBLE = np.dtype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The answers to so many records by name, in numpy where they are numbers: shape (n,), or (n, k) for lists of length k."""
+
+    columns: Mapping[str, np.ndarray | pa.Array]
+    rows: int
+    schema: pa.Schema
+
+    def batch(self) -> Batch:
+        """The same with ids `#0, #1, ...`, for whoever wants them in Arrow."""
+        arrays = [as_column(self.columns[field.name], field) for field in self.schema]
+        records = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+        return Batch(records, "", None, RecordIds.ordinals("", 0, self.rows))
 
 
 class AtOnce:
@@ -31,11 +49,10 @@ class AtOnce:
         self._model = model
         self._names = layout.wanted.names
         self._widths = [_width(kind) for kind in layout.wanted.types]
-        self._output, self._usable = layout.output, Usable(layout.output)
-        self._fields = list(layout.output)
-        self._types = layout.output.types
+        self._schema = layout.output
+        self._outputs = [Output(field) for field in layout.output]
 
-    def __call__(self, columns: Mapping[str, np.ndarray], rows: int) -> pa.RecordBatch | None:
+    def __call__(self, columns: Mapping[str, np.ndarray], rows: int) -> Columns | None:
         """The answers to so many records, one array for each column; None: ask in the usual way."""
         if not rows or list(columns) != self._names:
             return None
@@ -48,14 +65,34 @@ class AtOnce:
                 return None
         try:
             found = self._model.infer_arrays({name: _read_only(values) for name, values in columns.items()})
-            arrays = [as_column(found[field.name], field) for field in self._fields]
+            answers = {one.name: one.of(found[one.name], rows) for one in self._outputs}
         except (Exception, SystemExit):  # noqa: BLE001 - the usual way asks again, and says what is wrong
             return None
-        if [array.type for array in arrays] != self._types or any(len(array) != rows for array in arrays):
-            return None
-        if self._usable(arrays) is not None:
-            return None
-        return pa.RecordBatch.from_arrays(arrays, schema=self._output)
+        return Columns(answers, rows, self._schema)
+
+
+class Output:
+    """One column of answers."""
+
+    def __init__(self, field: pa.Field) -> None:
+        self.name, self._field = field.name, field
+        self._dtype, self._width = dtype_of(field.type), _width(field.type)
+        self._finite = self._dtype is not None and self._dtype.kind == "f" and not allows_nonfinite(field)
+        self._usable = Usable(pa.schema([field]))
+
+    def of(self, found: Any, rows: int) -> np.ndarray | pa.Array:
+        """What a model gave. Raises ValueError, and whatever Arrow raises: it is not plainly right."""
+        # to numpy None is float64
+        if type(found) is np.ndarray and self._dtype is not None and found.dtype == self._dtype:
+            right = found.shape == (rows, *self._width)
+            if right and not (self._finite and not finite_in_all(found.reshape(-1))):
+                return found
+        else:
+            array = as_column(found, self._field)
+            if array.type == self._field.type and len(array) == rows and self._usable([array]) is None:
+                return array
+        msg = "see the usual way"
+        raise ValueError(msg)
 
 
 def at_once(model: Model, layout: Layout) -> AtOnce | None:

@@ -232,7 +232,7 @@ def _without(answers: Answers, errors: RecordErrors) -> Answers:
     )  # fmt: skip
     records = taken_of(batch.records, np.array(rest, np.int64))
     remaining = replace(batch, records=records, ids=batch.ids.take(rest))
-    return replace(answers, batch=remaining, rejects=(*answers.rejects, group))
+    return replace(answers, answered=remaining, rejects=(*answers.rejects, group))
 
 
 def refused_rows(answers: Answers) -> dict[int, tuple[str, str]]:

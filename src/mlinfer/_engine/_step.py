@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from mlinfer._arrays import chosen_of
 from mlinfer._batch import Batch, RecordIds
 from mlinfer._conform import Conform, as_found
 from mlinfer._engine._asking import AskArrays, AskBatches, way_to_ask
-from mlinfer._engine._at_once import at_once
+from mlinfer._engine._at_once import Columns, at_once
 from mlinfer._engine._left import Left, undecoded
 from mlinfer._engine._spending import Lookout
 from mlinfer._errors import ComponentError, ConfigError, RecordErrors
@@ -40,18 +41,29 @@ class TimedOut(ComponentError):  # noqa: N818 - the name of what happened
     """The model took too long, and nobody wants to know for which record."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Answers:
     """What becomes of a batch: answered records (kept columns and answers), rejects, side tables, the model's memory.
 
     `layout` is that of the version of the model that answered: one version for all records.
     """
 
-    batch: Batch
+    answered: Batch | Columns
     rejects: tuple[Rejected, ...] = ()
     sides: Mapping[str, pa.RecordBatch] = field(default_factory=dict)
     state: bytes | None = None
     layout: Layout | None = None
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The answered records."""
+        return self.answered if isinstance(self.answered, Batch) else self.answered.batch()
+
+    def column(self, name: str) -> np.ndarray | pa.Array:
+        """One column of them; of plain numbers perhaps in numpy."""
+        if isinstance(self.answered, Batch):
+            return self.answered.records.column(name)
+        return self.answered.columns[name]
 
     @property
     def rejected(self) -> int:
@@ -103,7 +115,7 @@ class Step:
         failpoint("host.infer.after")
         if found is None:
             return None
-        return Answers(Batch(found, "", None, RecordIds.ordinals("", 0, rows)), layout=self.layout)
+        return Answers(found, layout=self.layout)
 
     def __call__(self, batch: Batch) -> Answers:
         """Answer a batch: every record of it is in the answers or in the rejects, all by one version of the model.

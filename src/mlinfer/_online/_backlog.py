@@ -123,4 +123,4 @@ def _joined(found: list[Answers]) -> Answers:
     batches = [one.batch for one in found]
     records = pa.concat_batches([batch.records for batch in batches])
     ids = RecordIds.joined([batch.ids for batch in batches])
-    return replace(found[-1], batch=replace(batches[-1], records=records, ids=ids))
+    return replace(found[-1], answered=replace(batches[-1], records=records, ids=ids))

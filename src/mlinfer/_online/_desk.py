@@ -285,7 +285,7 @@ class Desk:
         """Give every request its answers, and the log all of them; which of the two comes first was decided before."""
         if self._traces:
             records = traced(asks, answers.batch.records)
-            answers = replace(answers, batch=replace(answers.batch, records=records))
+            answers = replace(answers, answered=replace(answers.batch, records=records))
         if not self._first:
             self._give(asks, answers)
             self._log(answers)
@@ -318,7 +318,7 @@ class Desk:
             self._give(good, _only(answers, spans))
 
     def _give(self, asks: list[Ask], answers: Answers) -> None:
-        self._counts.rows += len(answers.batch)
+        self._counts.rows += sum(ask.rows for ask in asks)
         try:
             asks[0].form.answer(asks, answers)
         except Exception as error:  # noqa: BLE001 - told to the callers as any other failure; the desk goes on

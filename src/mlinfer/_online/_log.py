@@ -63,7 +63,7 @@ class Sampled:
             batch = answers.batch
             records = taken_of(batch.records, rows)
             chosen = replace(batch, records=records, ids=batch.ids.take(rows))
-            self._log(replace(answers, batch=chosen), stored and _of_all(stored, rows))
+            self._log(replace(answers, answered=chosen), stored and _of_all(stored, rows))
         elif stored is not None:
             stored(None)
 

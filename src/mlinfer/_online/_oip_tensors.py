@@ -123,7 +123,7 @@ class Tensors:
         """Give every request its tensors, or the reason why its answers are none."""
         assert answers.layout is not None  # noqa: S101 - every step says who answered
         version = path_name(answers.layout.signature.version)
-        outputs = [OutputTensor(answers.batch.records.column(kind.name), kind) for kind in self._kinds]
+        outputs = [OutputTensor(answers.column(kind.name), kind) for kind in self._kinds]
         start = 0
         for ask in asks:
             try:

@@ -24,12 +24,18 @@ Elements = np.ndarray | list[Any]
 class OutputTensor:
     """One output of a batch as a tensor, to be cut into those of its requests."""
 
-    def __init__(self, array: pa.Array, kind: Kind) -> None:
+    def __init__(self, array: pa.Array | np.ndarray, kind: Kind) -> None:
         self.name, self.datatype = kind.name, kind.datatype
-        if pt.is_dictionary(array.type):
-            array = array.dictionary_decode()
         self._width: int | None = None
         self._lengths: np.ndarray | None = None
+        self._gaps: np.ndarray | None = None
+        self._flat: Elements
+        if isinstance(array, np.ndarray):
+            self._width = None if array.ndim == 1 else array.shape[1]
+            self._flat = array.reshape(-1)
+            return
+        if pt.is_dictionary(array.type):
+            array = array.dictionary_decode()
         if is_list(array.type):
             if pt.is_fixed_size_list(array.type) and not array.null_count:
                 self._width = array.type.list_size
@@ -38,8 +44,6 @@ class OutputTensor:
             array = elements(array)
             if pt.is_dictionary(array.type):
                 array = array.dictionary_decode()
-        self._gaps: np.ndarray | None = None
-        self._flat: Elements
         if self.datatype == "BYTES":
             self._flat = _texts(array)
         else:

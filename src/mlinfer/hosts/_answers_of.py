@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import ConfigError, as_column
+from mlinfer import ConfigError, as_column, is_list
 
 METHODS = {
     "predict": "y_pred",
@@ -24,17 +25,33 @@ METHODS = {
 CLASSES = b"mlinfer.classes"
 """The key, in the metadata of a field, of the class labels that its values belong to, as JSON."""
 
+_DTYPES = {pa.float64(): np.dtype(float), pa.int64(): np.dtype(np.int64), pa.bool_(): np.dtype(bool)}
+
 MOST_COLUMNS = 32_768
 MOST_CELLS = 2**25  # 256 MiB of float64
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One method of an estimator: its output fields, and how what it returns becomes their columns."""
+    """One method of an estimator: its output fields, and how what it returns is `cut` into an array for each of them."""
 
     ask: Callable[[Any], Any]
     fields: tuple[pa.Field, ...]
-    columns: Callable[[Any], list[pa.Array]]
+    cut: Callable[[Any], list[np.ndarray]]
+
+    def columns(self, found: Any) -> list[pa.Array]:
+        """What it returned, as columns of Arrow."""
+        return [_column(values, field) for values, field in zip(self.cut(found), self.fields, strict=True)]
+
+    def arrays(self, found: Any) -> list[np.ndarray | pa.Array]:
+        """The same, in numpy where a column holds numbers or booleans: shape (n,), or (n, k) for lists."""
+        each = zip(self.cut(found), self.fields, self._dtypes, strict=True)
+        return [_fitted(values, field, dtype) for values, field, dtype in each]
+
+    @cached_property
+    def _dtypes(self) -> list[np.dtype | None]:
+        kinds = [field.type for field in self.fields]
+        return [_DTYPES.get(kind.value_type if is_list(kind) else kind) for kind in kinds]
 
 
 def answer_of(estimator: Any, method: str, returned: Any, *, expand: bool) -> Answer:
@@ -49,10 +66,10 @@ def answer_of(estimator: Any, method: str, returned: Any, *, expand: bool) -> An
         parts = [_one(f"{name}_{n}", part, labels[n], expand=expand) for n, part in enumerate(returned)]
         fields = tuple(field for part, _ in parts for field in part)
         return Answer(
-            ask, fields, lambda many: [c for (_, to), one in zip(parts, many, strict=True) for c in to(one)]
+            ask, fields, lambda many: [c for (_, cut), one in zip(parts, many, strict=True) for c in cut(one)]
         )
-    fields, columns = _one(name, returned, labels, expand=expand)
-    return Answer(ask, fields, columns)
+    fields, cut = _one(name, returned, labels, expand=expand)
+    return Answer(ask, fields, cut)
 
 
 def _labels(estimator: Any, method: str, returned: Any) -> Any:
@@ -72,12 +89,10 @@ def _labels(estimator: Any, method: str, returned: Any) -> Any:
 
 def _one(
     name: str, returned: Any, labels: Any, *, expand: bool
-) -> tuple[tuple[pa.Field, ...], Callable[[Any], list[pa.Array]]]:
+) -> tuple[tuple[pa.Field, ...], Callable[[Any], list[np.ndarray]]]:
     values = dense(returned)
     if values.ndim == 1:
-        kind = _kind(values, name)
-        field = pa.field(name, kind, nullable=False)
-        return (field,), lambda found: [_column(dense(found), field)]
+        return (pa.field(name, _kind(values, name), nullable=False),), lambda found: [dense(found)]
     width = values.shape[1]
     if not width:
         msg = f"answer {name!r}: wanted a column or more, found none (shape {values.shape}); let the estimator keep some"
@@ -94,17 +109,12 @@ def _one(
         if labels is None or name == METHODS["transform"]
         else {CLASSES: json.dumps(labels.tolist()).encode()}
     )
-
-    def lists(found: Any) -> list[pa.Array]:
-        flat = np.ascontiguousarray(dense(found)).reshape(-1)
-        return [pa.FixedSizeListArray.from_arrays(_column(flat, item), type=listed)]
-
-    return (pa.field(name, listed, nullable=False, metadata=known),), lists
+    return (pa.field(name, listed, nullable=False, metadata=known),), lambda found: [dense(found)]
 
 
 def _expanded(
     name: str, values: np.ndarray, labels: Any
-) -> tuple[tuple[pa.Field, ...], Callable[[Any], list[pa.Array]]]:
+) -> tuple[tuple[pa.Field, ...], Callable[[Any], list[np.ndarray]]]:
     width = values.shape[1]
     suffixes = range(width) if labels is None else labels.tolist()
     kinds = [_kind(values[:, place], f"{name}_{suffix}") for place, suffix in enumerate(suffixes)]
@@ -113,9 +123,9 @@ def _expanded(
         for suffix, kind in zip(suffixes, kinds, strict=True)
     ]
 
-    def split(found: Any) -> list[pa.Array]:
+    def split(found: Any) -> list[np.ndarray]:
         matrix = dense(found)
-        return [_column(np.ascontiguousarray(matrix[:, place]), field) for place, field in enumerate(fields)]
+        return [np.ascontiguousarray(matrix[:, place]) for place in range(width)]
 
     return tuple(fields), split
 
@@ -163,7 +173,20 @@ def _types(values: np.ndarray) -> str:
     return ", ".join(sorted({type(value).__name__ for value in values.ravel()[:1000].tolist()}))
 
 
+def _fitted(values: np.ndarray, field: pa.Field, dtype: np.dtype | None) -> np.ndarray | pa.Array:
+    """Numbers as those of the field; a column where that is more than to widen them."""
+    if dtype is not None:  # before it is compared: to numpy None is float64
+        if values.dtype == dtype:
+            return values
+        if values.dtype.kind == dtype.kind and np.can_cast(values.dtype, dtype):
+            return values.astype(dtype)
+    return _column(values, field)
+
+
 def _column(values: np.ndarray, field: pa.Field) -> pa.Array:
+    if values.ndim == 2:  # noqa: PLR2004 - a matrix, for a list in each record
+        flat = np.ascontiguousarray(values).reshape(-1)
+        return pa.FixedSizeListArray.from_arrays(_column(flat, field.type.value_field), type=field.type)
     if values.dtype.kind == "O":
         return pa.array(values, field.type, from_pandas=True)
     array = as_column(values, field)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from mlinfer import ConfigError, Signature
@@ -112,6 +113,9 @@ class Asked:
         if not records.num_rows:  # scikit-learn refuses to answer nothing
             return pa.RecordBatch.from_pylist([], schema=self._outputs)
         return pa.RecordBatch.from_arrays(self._columns(self.scores(records)), schema=self._outputs)
+
+    def _arrays(self, data: Any) -> list[np.ndarray | pa.Array]:
+        return [array for answer in self._answers for array in answer.arrays(answer.ask(data))]
 
     def _columns(self, data: Any) -> list[pa.Array]:
         return [column for answer in self._answers for column in answer.columns(answer.ask(data))]

@@ -114,7 +114,7 @@ class SklearnArrays(SklearnModel):
         self._feed_arrays: Any = opened.feed_arrays
         self._names = self._outputs.names
 
-    def infer_arrays(self, columns: Mapping[str, np.ndarray]) -> Mapping[str, pa.Array]:
+    def infer_arrays(self, columns: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray | pa.Array]:
         """Answer one array per field."""
         data = self._feed_arrays(list(columns.values()))
-        return dict(zip(self._names, self._columns(data), strict=True))
+        return dict(zip(self._names, self._arrays(data), strict=True))
