@@ -54,7 +54,7 @@ class Link:
         if self.predict == "largest":
             places = np.argmax(scores, axis=1)
         else:
-            places = (scores > 0 if self.predict == "positive" else scores >= 0).astype(np.intp)
+            places = scores > 0 if self.predict == "positive" else scores >= 0
         labels: np.ndarray = self.classes.take(places)
         return labels
 
