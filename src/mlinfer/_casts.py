@@ -7,16 +7,15 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer._arrays import (
-    chosen,
     elements,
     finite_in_all,
     from_numpy,
     from_values,
     masked,
-    taken,
     to_numpy,
     with_gaps,
 )
+from mlinfer._choosing import chosen_rows
 
 INTEGER_DIGITS = 20
 """So many has the largest integer of 64 bits."""
@@ -97,7 +96,7 @@ def cast(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | N
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if pt.is_dictionary(array.type):
-        array = array.dictionary_decode()
+        array = chosen_rows(array.dictionary, array.indices)
     if pt.is_null(array.type):
         return pa.nulls(len(array), wanted), None
     if is_list(wanted) and is_list(array.type):
@@ -289,12 +288,12 @@ def _cast_to_tensor(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.
     else:
         fits = lengths_of(array) == size
     usable = fits & ~null
-    values, bad_values = cast(chosen(array, usable, from_numpy(usable)).flatten(), wanted.value_type)
+    values, bad_values = cast(chosen_rows(array, usable).flatten(), wanted.value_type)
     if not usable.all():
         places = np.full((len(array), size), -1, np.int64)
         places[usable] = np.arange(int(usable.sum()) * size).reshape(-1, size)
         indices = masked(from_numpy(places.ravel()), places.ravel() < 0)
-        values = taken(values, indices)
+        values = chosen_rows(values, indices)
     result = pa.FixedSizeListArray.from_arrays(values, type=wanted, mask=from_numpy(~usable))
     bad = ~fits & ~null
     if bad_values is not None:

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import from_floats, from_numpy, from_values, masked, nulls, taken_of
+from mlinfer._arrays import from_floats, from_numpy, from_values, masked, nulls
 from mlinfer._casts import cast, compatible, is_bytes, is_list, is_moment, is_number, is_text
+from mlinfer._choosing import chosen_rows
 from mlinfer._text import shown
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def batch_from_rows(rows: Sequence[Any], wanted: pa.Schema) -> tuple[pa.RecordBa
     good = [number for number in range(len(rows)) if number not in bad] if bad else list(range(len(rows)))
     batch = _record_batch(columns, wanted, len(rows))
     return (
-        (taken_of(batch, np.array(good, np.int64)) if bad else batch),
+        (chosen_rows(batch, good) if bad else batch),
         good,
         [bad[number] for number in sorted(bad)],
     )

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mlinfer._arrays import taken_of
+from mlinfer._choosing import chosen_rows
 from mlinfer._clock import SystemClock
 from mlinfer._engine import (
     Answers,
@@ -61,7 +61,7 @@ class Sampled:
         rows = np.flatnonzero(self._draw(len(answers.batch)) < self._share)
         if len(rows):
             batch = answers.batch
-            records = taken_of(batch.records, rows)
+            records = chosen_rows(batch.records, rows)
             chosen = replace(batch, records=records, ids=batch.ids.take(rows))
             self._log(replace(answers, batch=chosen), stored and _of_all(stored, rows))
         elif stored is not None:

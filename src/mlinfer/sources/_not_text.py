@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer import is_list, is_text
+from mlinfer import chosen_rows, is_list, is_text
 
 KIND = "undecodable"
 
@@ -25,16 +25,12 @@ def without(records: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, tuple[st
             found.setdefault(row, _why(name, column.slice(row, 1)))
     keep = np.ones(records.num_rows, bool)
     keep[list(found)] = False
-    mask = pa.array(keep)
-    kept = pa.RecordBatch.from_arrays(
-        [_choosable(column).filter(mask) for column in records.columns], names=records.schema.names
-    )
+    kept = chosen_rows(records, keep)
     for place, fine in enumerate(columns):
         # its dictionary still holds what nobody names
         if not fine and pt.is_dictionary(kept.column(place).type):
             anew = kept.column(place).dictionary_decode().dictionary_encode()
             kept = kept.set_column(place, kept.schema.field(place), anew.cast(kept.column(place).type))
-    kept = kept.cast(records.schema)  # views are views again
     kept.validate(full=True)
     return kept, found
 
@@ -47,14 +43,7 @@ def blanked(records: pa.RecordBatch, name: str) -> pa.RecordBatch:
     if words is None:
         return records
     rows = pa.array(np.arange(len(column)), pa.int64(), mask=words)
-    return records.set_column(place, name, _choosable(column).take(rows))
-
-
-def _choosable(column: pa.Array) -> pa.Array:
-    """In a layout of which Arrow can choose some: of texts and bytes in views it cannot."""
-    if pt.is_string_view(column.type):
-        return column.cast(pa.large_string())
-    return column.cast(pa.large_binary()) if pt.is_binary_view(column.type) else column
+    return records.set_column(place, name, chosen_rows(column, rows))
 
 
 def _not_text_in(column: pa.Array) -> np.ndarray | None:
