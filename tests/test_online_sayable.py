@@ -125,3 +125,20 @@ def test_an_object_that_is_null_in_a_map_is_answered_as_null():
         for given in ({"k": None, "l": {"a": 1.5, "b": 2}}, {}, {"k": None}):
             found = client.post("/predict", json=[{"x": given}, {"x": {}}])
             assert (found.status_code, found.json()) == (200, [{"y": given}, {"y": {}}])
+
+
+ZEROS = "AAAAAAAAAAAAAAAAAAAAAA=="
+LISTS = [
+    (pa.list_(pa.binary()), ["/w==", None]),
+    (pa.list_(pa.struct([("a", pa.float32()), ("b", pa.string())])), [{"a": 1.5, "b": None}]),
+    (pa.list_(pa.map_(pa.string(), pa.int32())), [{"a": 1}]),
+    (pa.list_(pa.uuid()), [ZEROS]),
+    (pa.list_(pa.struct([("id", pa.uuid())]), 1), [{"id": ZEROS}]),
+]
+
+
+@pytest.mark.parametrize(("kind", "value"), LISTS, ids=str)
+def test_lists_of_bytes_objects_and_identities_may_be_asked_and_answered(kind, value):
+    with echoing(kind) as client:
+        assert client.post("/predict", json=[{"x": value}, {"x": value}]).json() == [{"y": value}] * 2
+        assert client.post("/predict", json={"x": 5}).status_code == 422

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from mlinfer._arrays import from_values
+from mlinfer._arrays import from_values, no_rows
 from mlinfer._batch import BadRecord, Batch, RecordIds
 from mlinfer._casts import cast
 from mlinfer._choosing import chosen_rows
@@ -187,11 +187,7 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
     if len(batches) == 1:
         return batches[0]
     if not batches:
-        return (
-            pa.RecordBatch.from_pylist([], schema=table.schema)
-            if table.num_columns
-            else _no_columns(table.num_rows)
-        )
+        return no_rows(table.schema) if table.num_columns else _no_columns(table.num_rows)
     return pa.concat_batches(batches)
 
 

@@ -238,6 +238,11 @@ def finite_in_all(values: np.ndarray) -> bool:
         return math.isfinite(values.sum())
 
 
+def no_rows(schema: pa.Schema) -> pa.RecordBatch:
+    """A batch without records, also of types of which Arrow makes no column from Python's values."""
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+
+
 def _matrix(array: pa.Array) -> np.ndarray:
     size = array.type.list_size
     rows: np.ndarray = to_numpy(elements(array)).reshape(-1, size) if size else np.empty((0, 0))

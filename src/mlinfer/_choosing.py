@@ -5,7 +5,6 @@ These are texts and bytes in views, unions and runs. Lists, objects and maps of 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -72,18 +71,13 @@ def _hiding_unchosen(array: pa.Array, mask: pa.Array) -> pa.Array:
 def _is_beyond_arrow(kind: pa.DataType) -> bool:
     if not kind.num_fields and pt.is_primitive(kind):
         return False
-    return _holds_beyond(kind)
-
-
-@lru_cache(1024)
-def _holds_beyond(kind: pa.DataType) -> bool:
     if pt.is_string_view(kind) or pt.is_binary_view(kind) or pt.is_union(kind) or pt.is_run_end_encoded(kind):
         return True
     if isinstance(kind, pa.BaseExtensionType):
-        return _holds_beyond(kind.storage_type)
+        return _is_beyond_arrow(kind.storage_type)
     if _chooses_places(kind):
         return False
-    return any(_holds_beyond(kind.field(number).type) for number in range(kind.num_fields))
+    return any(_is_beyond_arrow(kind.field(number).type) for number in range(kind.num_fields))
 
 
 def _chooses_places(kind: pa.DataType) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer._answers import check_shape, no_answers_at_all, wrong_count, wrong_names, wrong_type
-from mlinfer._arrays import as_column, as_numpy
+from mlinfer._arrays import as_column, as_numpy, no_rows
 from mlinfer._choosing import chosen_rows
 from mlinfer._isolate import Rows
 from mlinfer._protocols import InfersArrays
@@ -109,7 +109,7 @@ def way_to_ask(model: Model) -> Callable[[Any, Signature, pa.RecordBatch], AskBa
 
 def no_answers(signature: Signature) -> pa.RecordBatch:
     """Zero answers."""
-    return pa.RecordBatch.from_pylist([], schema=signature.outputs)
+    return no_rows(signature.outputs)
 
 
 def _length(values: Any) -> int | None:
