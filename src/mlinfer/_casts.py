@@ -55,16 +55,14 @@ def compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether values of one type can stand for another without guessing.
 
     Text is never read as a float or an integer. It is read as a date or a time, in ISO 8601, and as a decimal: JSON, CSV and
-    SQLite have no other way to say one exactly, and a record must not depend on how it came.
+    SQLite have no other way to say one exactly, and a record must not depend on how it came. What an extension type is stored
+    as stands for it, for the same reason.
     """
     if found == wanted:
         return True
-    if isinstance(found, pa.BaseExtensionType):
-        found = found.storage_type
-    if pt.is_dictionary(found):
-        found = found.value_type
-    if pt.is_dictionary(wanted):
-        wanted = wanted.value_type
+    if isinstance(found, pa.BaseExtensionType) and isinstance(wanted, pa.BaseExtensionType):
+        return False
+    found, wanted = _of_values(found), _of_values(wanted)
     if found == wanted or pt.is_null(found):
         return True
     if pt.is_fixed_size_list(found) and pt.is_fixed_size_list(wanted) and found.list_size != wanted.list_size:
@@ -81,6 +79,13 @@ def compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
     return same_kind or (pt.is_duration(found) and pt.is_duration(wanted))
 
 
+def _of_values(kind: pa.DataType) -> pa.DataType:
+    """The type of the values themselves, without what they stand for and how they are stored."""
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    return kind.value_type if pt.is_dictionary(kind) else kind
+
+
 def hides_nulls(array: pa.Array) -> bool:
     """Whether a null is among the values of a dictionary, where Arrow does not count it."""
     return bool(pt.is_dictionary(array.type) and array.dictionary.null_count)
@@ -93,6 +98,9 @@ def cast(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | N
     """
     if array.type == wanted and not hides_nulls(array):
         return array, None
+    if isinstance(wanted, pa.BaseExtensionType):
+        values, unfit = cast(array, wanted.storage_type)
+        return pa.ExtensionArray.from_storage(wanted, values), unfit
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if pt.is_dictionary(array.type):

@@ -125,7 +125,8 @@ def _cast_each(values: list[Any], field: pa.Field, bad: dict[int, BadRow]) -> pa
 
 
 def _misfit(number: int, value: Any, field: pa.Field) -> BadRow:
-    said = " (as text in base64)" if is_bytes(field.type) else ""
+    kind = field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
+    said = " (as text in base64)" if is_bytes(kind) else ""
     return BadRow(
         number, "wrong_type", f"field {field.name!r}: wanted {field.type}{said}, found {shown(value)}"
     )

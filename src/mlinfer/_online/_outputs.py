@@ -26,8 +26,7 @@ class OutputTensor:
 
     def __init__(self, array: pa.Array, kind: Kind) -> None:
         self.name, self.datatype = kind.name, kind.datatype
-        if pt.is_dictionary(array.type):
-            array = array.dictionary_decode()
+        array = _plain(array)
         self._width: int | None = None
         self._lengths: np.ndarray | None = None
         if is_list(array.type):
@@ -36,8 +35,7 @@ class OutputTensor:
             else:
                 self._lengths, self._ends = _lengths(array)
             array = elements(array)
-            if pt.is_dictionary(array.type):
-                array = array.dictionary_decode()
+            array = _plain(array)
         self._gaps: np.ndarray | None = None
         self._flat: Elements
         if self.datatype == "BYTES":
@@ -97,6 +95,13 @@ class OutputTensor:
             msg = f"output {shown(self.name)}: found a null, and a tensor of {self.datatype} has no null; ask POST /predict"
             raise Refused(422, msg)
         return [one.encode() if isinstance(one, str) else one or b"" for one in found]
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    """What is stored of extension types, and the values of dictionaries."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    return array.dictionary_decode() if pt.is_dictionary(array.type) else array
 
 
 def _lengths(lists: pa.Array) -> tuple[np.ndarray, np.ndarray]:
