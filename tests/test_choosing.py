@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LinearRegression
 
@@ -19,7 +20,7 @@ from mlinfer import (
     RecordIds,
     chosen_rows,
 )
-from mlinfer.destinations import MemoryDestination, Tee
+from mlinfer.destinations import CsvDestination, MemoryDestination, ParquetDestination, Tee
 from mlinfer.hosts import FunctionHost
 from mlinfer.lifecycle import ByKey
 from mlinfer.sources import Mapped
@@ -168,6 +169,17 @@ def test_a_tee_hands_on_what_a_destination_takes(three):
     assert [one["x"] for one in first.kept] == expected
     assert second.table()["x"].to_pylist() == expected
     assert len(rejects.table("rejects")) == 1
+
+
+def test_a_dictionary_of_views_arrives_as_its_texts(tmp_path):
+    words = pa.array(["a", LONG], pa.string_view())
+    coded = pa.DictionaryArray.from_arrays(pa.array([0, None, 1], pa.int8()), words)
+    memory = MemoryDestination()
+    for destination in (memory, CsvDestination(tmp_path / "a.csv"), ParquetDestination(tmp_path / "parts")):
+        assert pipeline(coded, destination).run().delivered == 3
+    assert memory.table()["x"].to_pylist() == ["a", None, LONG]
+    assert (tmp_path / "a.csv").read_text().splitlines()[1:] == ['"a",0,0', ",1,1", f'"{LONG}",2,2']
+    assert pq.read_table(tmp_path / "parts")["x"].to_pylist() == ["a", None, LONG]
 
 
 @every_view

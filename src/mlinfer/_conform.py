@@ -139,6 +139,8 @@ def conform(records: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
 
 
 def _encodes(found: pa.DataType, wanted: pa.DataType) -> bool:
+    if pt.is_string_view(wanted) or pt.is_binary_view(wanted):  # Arrow decodes no dictionary of these
+        return False
     return bool(pt.is_dictionary(found)) and found.value_type == wanted
 
 
