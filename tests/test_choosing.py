@@ -133,6 +133,12 @@ class Views(DataSource):
         return Batch(records, "all", len(records), RecordIds.ordinals("all", 0, len(records)))
 
 
+def test_ids_in_views_are_chosen_too():
+    ids = RecordIds(lambda: pa.array(["a", "b", "c"], pa.string_view()))
+    assert ids.take([2, 0]).array().to_pylist() == ["c", "a"]
+    assert ids.filter(pa.array([True, False, True])).array().to_pylist() == ["a", "c"]
+
+
 class Refusing(DataDestination):
     """Takes all but the record number 1, and keeps it."""
 
