@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as some
 from hypothesis.extra import numpy as some_numpy
 
-from mlinfer._arrays import as_column, chosen_of, from_numpy, from_values, taken_of, to_numpy
+from mlinfer._arrays import as_column, from_numpy, from_values, to_numpy
+from mlinfer._choosing import chosen_rows
 
 TEXTS = some.text(some.characters(exclude_categories=()))  # halves of characters included
 PLAIN = some.one_of(
@@ -118,7 +119,7 @@ def test_the_good_records_are_those_that_arrow_would_filter(rows, start):
         pa.array([[one] for one in numbers]),
     ]
     records = pa.record_batch(columns, names=list("abcdefg")).slice(start)
-    found = chosen_of(records, np.array(good, bool))
+    found = chosen_rows(records, np.array(good, bool))
     found.validate(full=True)
     assert found.equals(records.filter(pa.array(good, pa.bool_())))
 
@@ -241,30 +242,3 @@ def iris_package(tmp_path):
         LogisticRegression(max_iter=500).fit(inputs, labels), tmp_path / "iris.mlinfer", example=inputs
     )
     return tmp_path / "iris.mlinfer"
-
-
-VIEWS = {
-    pa.string_view(): ["a", None, "c"],
-    pa.binary_view(): [b"a", None, b"c"],
-    pa.list_(pa.string_view()): [["a"], None, ["c", None]],
-    pa.large_list(pa.binary_view()): [[b"a"], [], [b"c"]],
-    pa.list_(pa.string_view(), 1): [["a"], ["b"], ["c"]],
-    pa.struct([("s", pa.list_(pa.string_view())), ("n", pa.int64())]): [{"s": ["a"], "n": 1}, None, {"s": None, "n": 2}],
-    pa.map_(pa.string_view(), pa.string_view()): [[("a", "b")], None, []],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("kind", "values"), VIEWS.items(), ids=str)
-def test_rows_of_views_are_chosen_though_arrow_cannot(kind, values):
-    """Polars hands its texts over as views, in lists and structs, too."""
-    records = pa.record_batch([pa.array(values, kind)], names=["x"])
-    found = taken_of(records, np.array([2, 0]))
-    found.validate(full=True)
-    assert found.schema.equals(records.schema)
-    assert found.column("x").to_pylist() == [records.column("x").to_pylist()[row] for row in (2, 0)]
-    good = np.array([True, False, True])
-    assert chosen_of(records, good).column("x").to_pylist() == records.column("x").to_pylist()[::2]
-
-
-def test_rows_of_no_columns_are_rows_still():
-    assert len(taken_of(pa.record_batch({"x": [1, 2, 3]}).select([]), np.array([2, 0]))) == 2

@@ -35,7 +35,7 @@ FLOORS = [
         "_starting",
         "_system",
         "_text",
-        "_views",
+        "_choosing",
     ],
     # 1: the promises
     ["_protocols"],

@@ -1,9 +1,10 @@
-"""Answers in lists are what the model said: Arrow would cut 1.5 to the integer 1, and end the process over some maps."""
+"""Answers in lists are what the model said: Arrow would cut 1.5 to 1 and noon to a day, and end the process over some maps."""
 
 import datetime as dt
 from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -13,12 +14,36 @@ from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
 
+NOON = dt.datetime.fromisoformat("2024-02-29T12:00:00")
 INTEGERS = pa.map_(pa.string(), pa.int64())
 CHANGED = {
     "float": (pa.int64(), 1.5),
     "numpy": (pa.uint8(), np.float32(1.5)),
     "decimal": (pa.int32(), Decimal("1.5")),
     "infinity": (pa.int64(), float("inf")),
+    "noon": (pa.date32(), NOON),
+    "noon of 64 bits": (pa.date64(), NOON),
+    "noon of pandas": (pa.date32(), pd.Timestamp(NOON)),
+    "no date of pandas": (pa.date32(), pd.NaT),
+    "half a second": (pa.timestamp("s"), NOON.replace(microsecond=500_000)),
+    "microseconds": (pa.timestamp("ms", "UTC"), NOON.replace(microsecond=1, tzinfo=dt.UTC)),
+    "nanoseconds": (pa.timestamp("us"), pd.Timestamp("2024-02-29T12:00:00.123456789")),
+    "a time with microseconds": (pa.time32("s"), dt.time(12, 0, 0, 1)),
+    "a time beyond milliseconds": (pa.time32("ms"), dt.time(12, 0, 0, 1)),
+    "a time with a zone": (pa.time64("us"), dt.time(12, tzinfo=dt.UTC)),
+    "half a second long": (pa.duration("s"), dt.timedelta(seconds=0.5)),
+    "nanoseconds long": (pa.duration("us"), pd.Timedelta(1, "ns")),
+    "noons": (pa.list_(pa.date32()), [NOON.date(), NOON]),
+    "noon in an object": (pa.struct([("on", pa.date32())]), {"on": NOON}),
+    "noon in a map": (pa.map_(pa.string(), pa.date32()), {"on": NOON}),
+    "too large": (pa.float32(), 1e300),
+    "too small": (pa.float32(), -1e300),
+    "too large for half": (pa.float16(), 70_000.0),
+    "too large, of numpy": (pa.float32(), np.float64(1e300)),
+    "too large in a list": (pa.list_(pa.float32()), [1.0, 1e300]),
+    "too large in an array": (pa.list_(pa.float32(), 2), np.array([1.0, 1e300])),
+    "too large in an object": (pa.struct([("a", pa.list_(pa.float32()))]), {"a": [1e300]}),
+    "too large in a map": (pa.map_(pa.string(), pa.float32()), {"a": 1e300}),
     "list": (pa.list_(pa.int64()), [1, 2.5]),
     "array": (pa.list_(pa.int64()), np.array([1.0, 2.5])),
     "vector": (pa.list_(pa.int64(), 2), (1, 2.5)),
@@ -36,7 +61,18 @@ KEPT = [
     (INTEGERS, [{"a": 1}, [("b", None)], None, []], [[("a", 1)], [("b", None)], None, []]),
     (pa.struct([("a", pa.int64())]), [{"a": 1.0}, {}, None], [{"a": 1}, {"a": None}, None]),
     (pa.struct([("a", pa.int64())]), [[("a", 1)]], [{"a": 1}]),
-    (pa.date32(), [dt.date(2024, 2, 29)], [dt.date(2024, 2, 29)]),
+    (pa.date32(), [NOON.date(), None, NOON.replace(hour=0)], [NOON.date(), None, NOON.date()]),
+    (pa.timestamp("s"), [NOON, None, pd.Timestamp(NOON)], [NOON, None, NOON]),
+    (pa.timestamp("us"), [NOON.replace(microsecond=1)], [NOON.replace(microsecond=1)]),
+    (pa.time32("s"), [NOON.time(), None], [NOON.time(), None]),
+    (pa.duration("s"), [dt.timedelta(seconds=2), None], [dt.timedelta(seconds=2), None]),
+    (
+        pa.float32(),
+        [1.5, float("inf"), None, -float("inf"), 3.4e38, np.float32(2)],
+        [1.5, float("inf"), None, -float("inf"), float(np.float32(3.4e38)), 2],
+    ),
+    (pa.list_(pa.float32()), [[1.5, float("inf")], None, []], [[1.5, float("inf")], None, []]),
+    (pa.float32(), [], []),
 ]
 
 

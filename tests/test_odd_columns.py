@@ -1,14 +1,55 @@
 """A bad record costs its neighbours nothing, whatever the type of a column that travels beside them."""
 
 import json
+import sqlite3
+from contextlib import closing
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from mlinfer import Budget, InferencePipeline, host
-from mlinfer.destinations import MemoryDestination
+from mlinfer.destinations import CsvDestination, JsonLinesDestination, MemoryDestination, SqlDestination
 from mlinfer.sources import MemorySource, ParquetSource
+
+
+class Money(pa.ExtensionType):
+    """A stranger's type, for which there is no hash."""
+
+    def __init__(self, stored):
+        super().__init__(stored, "test.money")
+
+    def __arrow_ext_serialize__(self):
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type, serialized):
+        return cls(storage_type)
+
+
+def test_a_type_of_a_strangers_own_arrives_as_what_it_is_stored_as(tmp_path):
+    stored = pa.array([5, None], pa.timestamp("s"))
+    table = pa.table({"n": [1.0, 2.0], "x": pa.ExtensionArray.from_storage(Money(stored.type), stored)})
+
+    @host(inputs={"n": "double"}, outputs={"y": "double"}, takes="numpy", version="1")
+    def same(n):
+        return n
+
+    for destination in (
+        JsonLinesDestination(tmp_path / "a.jsonl"),
+        CsvDestination(tmp_path / "a.csv"),
+        SqlDestination(f"sqlite:///{tmp_path / 'a.db'}", table="t"),
+    ):
+        InferencePipeline(MemorySource(table), same, destination, name="p", keep=["x"]).run()
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [one["x"] for one in lines] == ["1970-01-01T00:00:05", None]
+    assert (tmp_path / "a.csv").read_text().split()[1:] == ['"1970-01-01T00:00:05",1', ",2"]
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        assert connection.execute("SELECT x FROM t ORDER BY y").fetchall() == [
+            ("1970-01-01T00:00:05",),
+            (None,),
+        ]
+
 
 LONG = "longer than a view holds by itself"
 UNION = pa.UnionArray.from_dense(

@@ -1,5 +1,6 @@
 """What a server can neither take nor say is refused when it starts, and what it can is answered by every way in."""
 
+import json
 from contextlib import contextmanager
 
 import httpx
@@ -125,3 +126,80 @@ def test_an_object_that_is_null_in_a_map_is_answered_as_null():
         for given in ({"k": None, "l": {"a": 1.5, "b": 2}}, {}, {"k": None}):
             found = client.post("/predict", json=[{"x": given}, {"x": {}}])
             assert (found.status_code, found.json()) == (200, [{"y": given}, {"y": {}}])
+
+
+ZEROS = "AAAAAAAAAAAAAAAAAAAAAA=="
+LISTS = [
+    (pa.list_(pa.binary()), ["/w==", None]),
+    (pa.list_(pa.struct([("a", pa.float32()), ("b", pa.string())])), [{"a": 1.5, "b": None}]),
+    (pa.list_(pa.map_(pa.string(), pa.int32())), [{"a": 1}]),
+    (pa.list_(pa.uuid()), [ZEROS]),
+    (pa.list_(pa.struct([("id", pa.uuid())]), 1), [{"id": ZEROS}]),
+]
+
+
+@pytest.mark.parametrize(("kind", "value"), LISTS, ids=str)
+def test_lists_of_bytes_objects_and_identities_may_be_asked_and_answered(kind, value):
+    with echoing(kind) as client:
+        assert client.post("/predict", json=[{"x": value}, {"x": value}]).json() == [{"y": value}] * 2
+        assert client.post("/predict", json={"x": 5}).status_code == 422
+
+
+class Money(pa.ExtensionType):
+    """A stranger's type, for which there is no hash."""
+
+    def __init__(self, stored):
+        super().__init__(stored, "test.money")
+
+    def __arrow_ext_serialize__(self):
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type, serialized):
+        return cls(storage_type)
+
+
+EXTENDED = [
+    (Money(pa.int64()), "INT64", [1], [5]),
+    (Money(pa.timestamp("s")), "BYTES", [1], ["2024-02-29T12:00:00"]),
+    (pa.bool8(), "INT8", [1], [1]),
+    (pa.json_(), "BYTES", [1], ['{"a": 1}']),
+    (pa.fixed_shape_tensor(pa.float32(), [2, 1]), "FP32", [1, 2], [1.5, 2.0]),
+    (pa.list_(Money(pa.float64())), "FP64", [1, 2], [1.5, 2.0]),
+]
+
+
+@pytest.mark.parametrize(("kind", "datatype", "shape", "data"), EXTENDED, ids=str)
+def test_extension_types_are_asked_and_answered_as_what_they_are_stored_as(kind, datatype, shape, data):
+    value = data if len(shape) > 1 else data[0]
+    with echoing(kind) as client:
+        assert client.post("/predict", json={"x": value}).json() == {"y": value}
+        model = "/v2/models/lambda-"
+        assert client.get(model).json()["inputs"][0]["datatype"] == datatype
+        asked = {"name": "x", "shape": shape, "datatype": datatype, "data": data}
+        [answer] = client.post(f"{model}/infer", json={"inputs": [asked]}).json()["outputs"]
+    assert (answer["datatype"], answer["shape"], answer["data"]) == (datatype, shape, data)
+
+
+def test_an_identity_in_a_tensor_is_its_bytes():
+    identity = bytes(range(16))
+    asked = {"name": "x", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 20}}
+    head = json.dumps(
+        {"inputs": [asked], "outputs": [{"name": "y", "parameters": {"binary_data": True}}]}
+    ).encode()
+    body = head + (16).to_bytes(4, "little") + identity
+    with echoing(pa.uuid()) as client:
+        found = client.post(
+            "/v2/models/lambda-/infer",
+            content=body,
+            headers={"Inference-Header-Content-Length": str(len(head))},
+        )
+        assert found.status_code == 200, found.text
+        refused = client.post("/predict", json={"x": "no base64"})
+    assert found.content.endswith((16).to_bytes(4, "little") + identity)
+    assert "(as text in base64)" in refused.json()["records"][0]["message"]
+
+
+def test_what_an_extension_type_is_stored_as_must_be_sayable_too():
+    with pytest.raises(ConfigError, match="take list<item: int64> in place of list_view"):
+        serving({"x": Money(pa.list_view(pa.int64()))}, {"y": pa.float64()}).__enter__()

@@ -421,3 +421,61 @@ def test_whoever_waits_when_another_version_takes_over_hears_of_his_answer_too()
             time.sleep(0.01)
     assert told == dict.fromkeys(range(4))
     assert store.kept == [0.0, 1.0, 2.0, 3.0]
+
+
+@contextmanager
+def logging(store):
+    """A log in that store, and what answers of its two versions are laid out as."""
+    made = pipeline(store)
+    with made.job.host.open() as model:
+        layout = made.job.lay_out(model.signature)
+    other = replace(layout, signature=replace(layout.signature, version="2"))
+    with prediction_log(made.job, layout, "run") as log:
+        yield log, layout, other
+
+
+def several(numbers, layout):
+    return Answers(Batch(pa.record_batch({"y": numbers}), "in hand", None), layout=layout)
+
+
+def test_answers_of_a_newer_version_that_the_log_fails_to_write_are_counted_to_the_last():
+    """The log commits those of the older one first, and these are no part of that."""
+
+    def fail(what):
+        if what != "commit" and 2.0 in what.records.column("y").to_pylist():
+            raise OSError("no room")
+
+    store, told = Store(fail), []
+    with logging(store) as (log, layout, other):
+        log(several([1.0], layout))
+        log(several([2.0, 3.0, 4.0], other), told.append)
+    assert store.kept == [1.0]
+    assert log.dropped == 3
+    assert len(told) == 1
+    assert told[0] is not None
+
+
+def test_answers_that_the_destination_refuses_are_counted_where_nobody_hears_of_it():
+    begun, go, told = threading.Event(), threading.Event(), []
+
+    def refuse(what):
+        begun.set()
+        assert go.wait(20)
+        rows = (
+            []
+            if what == "commit"
+            else [row for row, y in enumerate(what.records.column("y").to_pylist()) if y < 0]
+        )
+        if rows:
+            raise RecordErrors(rows, ["constraint"] * len(rows), ["negative"] * len(rows))
+
+    store = Store(refuse)
+    with logging(store) as (log, layout, _):
+        log(several([1.0], layout))
+        assert begun.wait(10)  # what comes now comes in one piece
+        log(several([-1.0, 2.0, -2.0], layout))
+        log(several([-3.0, 3.0], layout), told.append)
+        go.set()
+    assert store.kept == [1.0, 2.0, 3.0]
+    assert told == [{0: ("constraint", "negative")}]
+    assert log.dropped == 2

@@ -35,30 +35,52 @@ def shops(layout):
     ]
     for row in BAD_ROWS:
         names[row] = b"caf\xe9"
-    texts = raw_texts(names)
-    if layout == "list":
-        return pa.ListArray.from_arrays(list(range(3001)), texts)
-    if layout in {"view", "dictionary of views"}:
-        return texts.cast(pa.string_view())
-    return pa.StructArray.from_arrays([texts], ["name"]) if layout == "struct" else texts
+    return LAYOUTS[layout](raw_texts(names))
+
+
+EACH = list(range(3001))
+LAYOUTS = {
+    "plain": lambda texts: texts,
+    "dictionary": lambda texts: texts,
+    "view": lambda texts: texts.cast(pa.string_view()),
+    "dictionary of views": lambda texts: texts.cast(pa.string_view()),
+    "list": lambda texts: pa.ListArray.from_arrays(EACH, texts),
+    "list of views": lambda texts: pa.ListArray.from_arrays(EACH, texts.cast(pa.string_view())),
+    "list of words": lambda texts: pa.ListArray.from_arrays(EACH, as_words(texts)),
+    "fixed list": lambda texts: pa.FixedSizeListArray.from_arrays(texts, 1),
+    "list view": lambda texts: pa.ListViewArray.from_arrays(EACH[:-1], [1] * 3000, texts),
+    "struct": lambda texts: pa.StructArray.from_arrays([texts], ["name"]),
+    "map": lambda texts: pa.MapArray.from_arrays(EACH, pa.array(EACH[:-1]), texts),
+    "keys of a map": lambda texts: pa.MapArray.from_arrays(EACH, texts.fill_null(""), pa.array(EACH[:-1])),
+    "json": lambda texts: pa.ExtensionArray.from_storage(pa.json_(), texts),
+}
+
+
+def as_words(texts):
+    return pa.DictionaryArray.from_arrays(pa.array(EACH[:-1], pa.int32()), texts.fill_null(""))
 
 
 @pytest.mark.parametrize("size", [1000, 65_536])
-@pytest.mark.parametrize("layout", ["plain", "dictionary", "list", "struct", "view", "dictionary of views"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_text_that_is_not_utf8_is_a_reject_and_costs_its_neighbours_nothing(tmp_path, layout, size):
     path = tmp_path / "a.parquet"
-    table = pa.table({"shop": shops(layout), "x": pa.array(range(3000), pa.float64())})
-    pq.write_table(table, path, use_dictionary="dictionary" in layout, row_group_size=2000)
+    tags = pa.array([[f"tag {n}", None] for n in range(3000)], pa.list_(pa.string_view()))
+    table = pa.table({"shop": shops(layout), "x": pa.array(range(3000), pa.float64()), "tags": tags})
+    try:
+        pq.write_table(table, path, use_dictionary="dictionary" in layout, row_group_size=2000)
+    except pa.ArrowNotImplementedError:
+        pytest.skip("this Arrow writes no list views")
     source = ParquetSource(path)
-    if "dictionary" in layout:
+    if layout.startswith("dictionary"):
         assert pa.types.is_dictionary(first(source).schema.field("shop").type)
     doubled = FunctionHost(lambda x: x * 2, {"x": pa.float64()}, {"y": pa.float64()}, "numpy")
     done, rejects = MemoryDestination(), MemoryDestination()
     report = InferencePipeline(
-        source, doubled, done, name="shops", keep=["shop"], rejects=rejects, batching=Batching(max_records=size),
+        source, doubled, done, name="shops", keep=["shop", "tags"], rejects=rejects, batching=Batching(max_records=size),
         lineage=["record_id"],
     ).run()  # fmt: skip
     assert (report.delivered, report.rejected) == (2996, 4)
+    assert done.table()["tags"].to_pylist() == [[f"tag {n}", None] for n in range(3000) if n not in BAD_ROWS]
     assert sorted(done.table()["y"].to_pylist()) == [2.0 * n for n in range(3000) if n not in BAD_ROWS]
     ids = done.table()["record_id"].to_pylist()
     assert all(
@@ -70,7 +92,7 @@ def test_a_text_that_is_not_utf8_is_a_reject_and_costs_its_neighbours_nothing(tm
     assert all(
         f"row {row}: wanted text in UTF-8" in one["message"] for row, one in zip(BAD_ROWS, found, strict=True)
     )
-    if layout not in {"list", "struct"}:
+    if layout in {"plain", "dictionary", "view", "dictionary of views", "json"}:
         assert {one["raw"] for one in found} == {b"caf\xe9"}
 
 

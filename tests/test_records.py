@@ -46,6 +46,20 @@ OF_TEXTS = pa.struct([("d", pa.decimal128(9, 2)), ("t", pa.timestamp("us")), ("r
         ),
         ([[1, 2], ["a"], None], pa.list_(pa.float64()), [[1, 2], None], [1]),
         ([[1], [2**70]], pa.list_(pa.int64()), [[1]], [1]),
+        ([["/w==", None], ["no base64"], [], None], pa.list_(pa.binary()), [[b"\xff", None], [], None], [1]),
+        (
+            [[{"a": 1}], [{"a": 1.5}], [{}], [4], 4],
+            pa.list_(pa.struct([("a", pa.int32())])),
+            [[{"a": 1}], [{"a": None}]],
+            [1, 3, 4],
+        ),
+        (
+            [[{"a": 1}], [[("a", 2)]], [{"a": "1"}]],
+            pa.list_(pa.map_(pa.string(), pa.int64())),
+            [[[("a", 1)]], [[("a", 2)]]],
+            [2],
+        ),
+        ([["/w=="], ["/w==", "/w=="]], pa.list_(pa.binary(), 1), [[b"\xff"], [b"\xff", b"\xff"]], []),
         ([{"a": 1}, 4], pa.struct([("a", pa.int64())]), [{"a": 1}], [1]),
         ([{"a": 1}, "", []], pa.struct([("a", pa.int64())]), [{"a": 1}], [1, 2]),
         (

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from mlinfer import RecordIds
+from mlinfer._casts import cast
 from mlinfer._records import batch_from_rows
 from mlinfer._rejects import Rejected
 from mlinfer._restoring import restored
@@ -62,6 +63,23 @@ def test_values_come_back_as_they_were(case, offset):
     column = pa.array(values[:1] * offset + values, kind).slice(offset)
     found, _ = back(column)
     assert found.cast(kind).equals(column)
+
+
+IDENTITIES = pa.array([b"0" * 16, None, b"2" * 16], pa.uuid())
+NAMED = pa.StructArray.from_arrays([IDENTITIES, pa.array([1, None, 3], pa.duration("s"))], ["id", "for"])
+OF_IDENTITIES = [
+    pa.ListArray.from_arrays([0, 1, 1, 3], IDENTITIES),
+    pa.FixedSizeListArray.from_arrays(IDENTITIES, 1),
+    NAMED,
+    pa.ListArray.from_arrays([0, 2, 2, 3], NAMED),
+    pa.MapArray.from_arrays([0, 2, 3], ["a", "b", "c"], IDENTITIES),
+]
+
+
+@pytest.mark.parametrize("column", OF_IDENTITIES, ids=lambda column: str(column.type))
+def test_identities_come_back_from_within_lists_and_objects(column):
+    found, _ = back(column)
+    assert cast(found, column.type)[0].equals(column)
 
 
 def test_not_a_number_comes_back_where_it_was():

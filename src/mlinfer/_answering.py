@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from mlinfer._arrays import from_values, taken
+from mlinfer._arrays import from_values, no_rows
 from mlinfer._batch import BadRecord, Batch, RecordIds
 from mlinfer._casts import cast
+from mlinfer._choosing import chosen_rows
 from mlinfer._engine import Answers, Job, Step
 from mlinfer._errors import ConfigError, RecordErrors
 from mlinfer._layout import Keep, Layout, lay_out
@@ -186,11 +187,7 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
     if len(batches) == 1:
         return batches[0]
     if not batches:
-        return (
-            pa.RecordBatch.from_pylist([], schema=table.schema)
-            if table.num_columns
-            else _no_columns(table.num_rows)
-        )
+        return no_rows(table.schema) if table.num_columns else _no_columns(table.num_rows)
     return pa.concat_batches(batches)
 
 
@@ -220,7 +217,7 @@ def _with_status(table: pa.Table, errors: RecordErrors, count: int) -> pa.Table:
     detail: list[str | None] = [None] * count
     for row, kind, message in zip(errors.rows, errors.kinds, errors.messages, strict=True):
         status[row], detail[row] = kind, message
-    whole = [taken(column, indices) for column in table.columns]
+    whole = [chosen_rows(column, indices) for column in table.columns]
     columns = [*whole, pa.array(status, pa.string()), pa.array(detail, pa.string())]
     return pa.table(columns, pa.schema([*fields, *(pa.field(name, pa.string()) for name in STATUS)]))
 
@@ -233,7 +230,7 @@ def _with_kept(table: pa.Table, batch: Batch, layout: Layout) -> pa.Table:
     )
     places[rows] = np.arange(len(rows))
     for number, field in enumerate(layout.keep):
-        column = taken(batch.records.column(field.name), pa.array(places, mask=places < 0))
+        column = chosen_rows(batch.records.column(field.name), pa.array(places, mask=places < 0))
         fitting, _ = cast(column, field.type)
         table = table.set_column(number, table.field(number), fitting)
     return table

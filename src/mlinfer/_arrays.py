@@ -12,7 +12,6 @@ import pyarrow.types as pt
 
 from mlinfer._errors import ComponentError
 from mlinfer._forcing import forced
-from mlinfer._views import without_views
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +79,7 @@ def _holed(array: pa.Array) -> np.ndarray:
 
 def with_gaps(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """Numbers or booleans as they lie in memory, and which of them are null: there may lie anything."""
-    return to_numpy(_without_gaps(array)), nulls(array)
+    return to_numpy(without_gaps(array)), nulls(array)
 
 
 def nulls(array: pa.Array) -> np.ndarray:
@@ -91,42 +90,8 @@ def nulls(array: pa.Array) -> np.ndarray:
     return to_numpy(array.is_null()) if there is None else ~_bits(there, array.offset, len(array))
 
 
-def chosen(array: pa.Array, good: np.ndarray, mask: pa.Array) -> pa.Array:
-    """What `array.filter(mask)` gives, where `good` is the same mask.
-
-    Where no null is chosen, as when a record that lacks a number is bad, Arrow is told so: that takes a third of the time.
-    """
-    if array.type.id in _NUMBER_IDS and array.null_count and not (nulls(array) & good).any():
-        array = _without_gaps(array)
-    bare = without_views(array)
-    return bare.filter(mask) if bare is array else bare.filter(mask).cast(array.type)
-
-
-def taken_of(records: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
-    """What `records.take(rows)` gives."""
-    indices = from_numpy(rows)
-    if not records.num_columns:
-        return records.take(indices)
-    columns = [taken(column, indices) for column in records.columns]
-    return pa.RecordBatch.from_arrays(columns, schema=records.schema)
-
-
-def taken(array: pa.Array, indices: pa.Array) -> pa.Array:
-    """What `array.take(indices)` gives."""
-    bare = without_views(array)
-    return bare.take(indices) if bare is array else bare.take(indices).cast(array.type)
-
-
-def chosen_of(records: pa.RecordBatch, good: np.ndarray) -> pa.RecordBatch:
-    """The records for which the mask is true."""
-    mask = from_numpy(good)
-    if not records.num_columns:
-        return records.filter(mask)
-    columns = [chosen(column, good, mask) for column in records.columns]
-    return pa.RecordBatch.from_arrays(columns, schema=records.schema)
-
-
-def _without_gaps(array: pa.Array) -> pa.Array:
+def without_gaps(array: pa.Array) -> pa.Array:
+    """Numbers or booleans, whatever lies where there is a null."""
     return pa.Array.from_buffers(array.type, len(array), [None, array.buffers()[1]], 0, array.offset)
 
 
@@ -278,6 +243,11 @@ def finite_in_all(values: np.ndarray) -> bool:
         return all(map(math.isfinite, values.tolist()))
     with np.errstate(invalid="ignore", over="ignore"):
         return math.isfinite(values.sum())
+
+
+def no_rows(schema: pa.Schema) -> pa.RecordBatch:
+    """A batch without records, also of types of which Arrow makes no column from Python's values."""
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
 def _matrix(array: pa.Array) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer._arrays import constant, from_numpy
+from mlinfer._choosing import chosen_rows
 from mlinfer._errors import ComponentError
 
 if TYPE_CHECKING:
@@ -87,14 +88,14 @@ class RecordIds:
 
     def filter(self, mask: pa.Array) -> RecordIds:
         """The ids of the records for which the mask is true."""
-        return RecordIds(lambda: self.array().filter(mask))
+        return RecordIds(lambda: chosen_rows(self.array(), mask))
 
     def take(self, rows: Sequence[int] | np.ndarray) -> RecordIds:
         """The ids of the records at these positions."""
         if self._numbered is not None:  # a few rejects of a large batch need not spell the ids of all
             partition, start, _ = self._numbered
             return RecordIds(lambda: _numbered(partition, start + np.asarray(rows, np.int64)))
-        return RecordIds(lambda: self.array().take(from_numpy(np.asarray(rows, np.int64))))
+        return RecordIds(lambda: chosen_rows(self.array(), rows))
 
 
 def _numbered(partition: str, numbers: np.ndarray) -> pa.Array:

@@ -7,16 +7,15 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer._arrays import (
-    chosen,
     elements,
     finite_in_all,
     from_numpy,
     from_values,
     masked,
-    taken,
     to_numpy,
     with_gaps,
 )
+from mlinfer._choosing import chosen_rows
 
 INTEGER_DIGITS = 20
 """So many has the largest integer of 64 bits."""
@@ -56,16 +55,14 @@ def compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether values of one type can stand for another without guessing.
 
     Text is never read as a float or an integer. It is read as a date or a time, in ISO 8601, and as a decimal: JSON, CSV and
-    SQLite have no other way to say one exactly, and a record must not depend on how it came.
+    SQLite have no other way to say one exactly, and a record must not depend on how it came. What an extension type is stored
+    as stands for it, for the same reason.
     """
     if found == wanted:
         return True
-    if isinstance(found, pa.BaseExtensionType):
-        found = found.storage_type
-    if pt.is_dictionary(found):
-        found = found.value_type
-    if pt.is_dictionary(wanted):
-        wanted = wanted.value_type
+    if isinstance(found, pa.BaseExtensionType) and isinstance(wanted, pa.BaseExtensionType):
+        return False
+    found, wanted = _of_values(found), _of_values(wanted)
     if found == wanted or pt.is_null(found):
         return True
     if pt.is_fixed_size_list(found) and pt.is_fixed_size_list(wanted) and found.list_size != wanted.list_size:
@@ -82,6 +79,13 @@ def compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
     return same_kind or (pt.is_duration(found) and pt.is_duration(wanted))
 
 
+def _of_values(kind: pa.DataType) -> pa.DataType:
+    """The type of the values themselves, without what they stand for and how they are stored."""
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    return kind.value_type if pt.is_dictionary(kind) else kind
+
+
 def hides_nulls(array: pa.Array) -> bool:
     """Whether a null is among the values of a dictionary, where Arrow does not count it."""
     return bool(pt.is_dictionary(array.type) and array.dictionary.null_count)
@@ -94,10 +98,13 @@ def cast(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | N
     """
     if array.type == wanted and not hides_nulls(array):
         return array, None
+    if isinstance(wanted, pa.BaseExtensionType):
+        values, unfit = cast(array, wanted.storage_type)
+        return pa.ExtensionArray.from_storage(wanted, values), unfit
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if pt.is_dictionary(array.type):
-        array = array.dictionary_decode()
+        array = chosen_rows(array.dictionary, array.indices)
     if pt.is_null(array.type):
         return pa.nulls(len(array), wanted), None
     if is_list(wanted) and is_list(array.type):
@@ -289,12 +296,12 @@ def _cast_to_tensor(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.
     else:
         fits = lengths_of(array) == size
     usable = fits & ~null
-    values, bad_values = cast(chosen(array, usable, from_numpy(usable)).flatten(), wanted.value_type)
+    values, bad_values = cast(chosen_rows(array, usable).flatten(), wanted.value_type)
     if not usable.all():
         places = np.full((len(array), size), -1, np.int64)
         places[usable] = np.arange(int(usable.sum()) * size).reshape(-1, size)
         indices = masked(from_numpy(places.ravel()), places.ravel() < 0)
-        values = taken(values, indices)
+        values = chosen_rows(values, indices)
     result = pa.FixedSizeListArray.from_arrays(values, type=wanted, mask=from_numpy(~usable))
     bad = ~fits & ~null
     if bad_values is not None:

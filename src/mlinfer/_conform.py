@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import chosen, elements, finite_in_all, from_numpy, nulls, to_numpy, with_gaps
+from mlinfer._arrays import elements, finite_in_all, from_numpy, nulls, to_numpy, with_gaps
 from mlinfer._casts import cast, compatible, hides_nulls, is_list, is_number, is_text, owners
+from mlinfer._choosing import chosen_rows
 from mlinfer._errors import RecordErrors, SchemaError
 from mlinfer._signature import is_spelled, needs_finite
 
@@ -138,6 +139,8 @@ def conform(records: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
 
 
 def _encodes(found: pa.DataType, wanted: pa.DataType) -> bool:
+    if pt.is_string_view(wanted) or pt.is_binary_view(wanted):  # Arrow decodes no dictionary of these
+        return False
     return bool(pt.is_dictionary(found)) and found.value_type == wanted
 
 
@@ -252,7 +255,7 @@ def _fit(arrays: list[pa.Array], schema: pa.Schema, troubles: list[Trouble]) -> 
     bad, mask = np.flatnonzero(~good), from_numpy(good)
     why = [troubles[number] for number in reason[bad].tolist()]
     errors = RecordErrors(bad.tolist(), [one.kind for one in why], [one.message for one in why])
-    fitting = [chosen(array, good, mask) for array in arrays]
+    fitting = [chosen_rows(array, mask) for array in arrays]
     return Fit(_batch(fitting, schema, len(good) - len(bad)), good, errors)
 
 

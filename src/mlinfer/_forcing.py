@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import datetime as dt
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, repeat
+from operator import attrgetter, mod
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -12,52 +16,126 @@ import pyarrow.types as pt
 from mlinfer._text import shown
 
 _LISTS = (list, tuple, np.ndarray)
+_MICROSECONDS = {"s": 1_000_000, "ms": 1000}
+_PARTS = {dt.datetime: "microsecond", dt.timedelta: "microseconds"}
+Asked: TypeAlias = Callable[[pa.DataType], bool]
+"""Which types values are looked at for."""
 
 
 def forced(values: Any, kind: pa.DataType) -> pa.Array:
-    """What `pa.array` makes of them, but that it takes 1.5 for the integer 1, and a null in a map for the end of the process.
+    """What `pa.array` makes of them where that keeps what they say.
 
-    Raises ValueError: a value would be changed, or is none of the kind.
+    It cuts 1.5 to the integer 1 and noon to a day, takes 1e300 for an infinite float of 32 bits, and ends the process over a
+    null in a map. Raises ValueError: a value would be changed, or is none of the kind.
     """
-    if _delicate(kind):
-        for value in values:
-            _look(value, kind)
-    return pa.array(values, kind)
+    _look(values, kind, _is_delicate)
+    made = pa.array(values, kind)
+    if _holds_infinite(made):  # theirs, or what became of numbers that are too large
+        _look(values, kind, _is_narrow)
+    return made
 
 
-def _delicate(kind: pa.DataType) -> bool:
-    if pt.is_integer(kind) or pt.is_map(kind):
-        return True
-    return any(_delicate(kind.field(number).type) for number in range(kind.num_fields))
+def _is_delicate(kind: pa.DataType) -> bool:
+    return bool(pt.is_integer(kind) or pt.is_map(kind) or _is_moment(kind))
 
 
-def _look(value: Any, kind: pa.DataType) -> None:
-    if pt.is_integer(kind):
-        if type(value) is not int and _has_fraction(value):
-            msg = f"wanted {kind}, found {shown(value)}; round it in the model, or name another type in its outputs"
-            raise ValueError(msg)
+def _is_narrow(kind: pa.DataType) -> bool:
+    return bool(pt.is_float32(kind) or pt.is_float16(kind))
+
+
+def _is_moment(kind: pa.DataType) -> bool:
+    return bool(pt.is_date(kind) or pt.is_timestamp(kind) or pt.is_time(kind) or pt.is_duration(kind))
+
+
+def _holds(kind: pa.DataType, asked: Asked) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _holds(kind.storage_type, asked)
+    return asked(kind) or any(_holds(kind.field(number).type, asked) for number in range(kind.num_fields))
+
+
+def _holds_infinite(array: pa.Array) -> bool:
+    """Whether there is an infinite number of a type that is smaller than Python's."""
+    kind = array.type
+    if _is_narrow(kind):
+        data = array.buffers()[1]
+        return data is not None and bool(np.isinf(np.frombuffer(data, kind.to_pandas_dtype())).any())
+    if isinstance(array, pa.ExtensionArray):
+        return _holds_infinite(array.storage)
+    if pt.is_struct(kind):
+        return any(_holds_infinite(array.field(number)) for number in range(kind.num_fields))
+    return kind.num_fields == 1 and hasattr(array, "values") and _holds_infinite(array.values)
+
+
+def _look(values: Sequence[Any], kind: pa.DataType, asked: Asked) -> None:
+    """Raise ValueError if one of these is not what the type holds; all parts of a kind are looked at together."""
+    if not _holds(kind, asked):
+        return
+    if isinstance(kind, pa.BaseExtensionType):
+        _look(values, kind.storage_type, asked)
     elif pt.is_map(kind):
-        _look_into_map(value, kind)
-    elif pt.is_struct(kind) and isinstance(value, Mapping):
+        pairs = list(_pairs(values, kind))
+        _look([key for key, _ in pairs], kind.key_type, asked)
+        _look([item for _, item in pairs], kind.item_type, asked)
+    elif pt.is_struct(kind):
+        objects = [value for value in values if isinstance(value, Mapping)]
         for field in kind:
-            _look(value.get(field.name), field.type)
-    elif isinstance(value, _LISTS) and kind.num_fields == 1 and hasattr(kind, "value_type"):
-        inner = kind.value_type
-        plain = pt.is_integer(inner) and set(map(type, value)) == {int}  # told without a loop
-        for one in () if plain else value:
-            _look(one, inner)
+            _look([one.get(field.name) for one in objects], field.type, asked)
+    elif kind.num_fields == 1 and hasattr(kind, "value_type"):
+        lists = [value for value in values if isinstance(value, _LISTS)]
+        _look(list(chain.from_iterable(lists)), kind.value_type, asked)
+    elif not _all_fit(values, kind):
+        for value in values:
+            _look_at_one(value, kind)
 
 
-def _look_into_map(value: Any, kind: pa.DataType) -> None:
-    pairs = value.items() if isinstance(value, Mapping) else value
-    if not isinstance(value, (Mapping, *_LISTS)):
-        return  # None, a scalar of Arrow, or what Arrow has words for
-    for pair in pairs:
-        if not isinstance(pair, _LISTS) or len(pair) != 2 or pair[0] is None:  # noqa: PLR2004 - a key and a value
-            msg = f"wanted pairs of a key and a value for {kind}, found {shown(pair)} among them"
-            raise ValueError(msg)
-        _look(pair[0], kind.key_type)
-        _look(pair[1], kind.item_type)
+def _pairs(values: Sequence[Any], kind: pa.DataType) -> Iterator[tuple[Any, Any]]:
+    for value in values:
+        if not isinstance(value, (Mapping, *_LISTS)):
+            continue  # None, a scalar of Arrow, or what Arrow has words for
+        for pair in value.items() if isinstance(value, Mapping) else value:
+            if not isinstance(pair, _LISTS) or len(pair) != 2 or pair[0] is None:  # noqa: PLR2004 - a key and a value
+                msg = f"wanted pairs of a key and a value for {kind}, found {shown(pair)} among them"
+                raise ValueError(msg)
+            yield pair[0], pair[1]
+
+
+def _all_fit(values: Sequence[Any], kind: pa.DataType) -> bool:
+    """Whether it is seen without a loop of Python's that no value is changed."""
+    if pt.is_floating(kind):
+        return _none_overflows(values, kind)
+    classes = set(map(type, values)) - {type(None)}
+    if not _is_moment(kind) or pt.is_date(kind):
+        return classes <= ({dt.date} if pt.is_date(kind) else {int})
+    if not classes <= _PARTS.keys() or len(classes) > 1:
+        return False
+    finest = _MICROSECONDS.get(kind.unit)
+    if finest is None or not classes:
+        return True
+    parts = map(attrgetter(_PARTS[classes.pop()]), filter(None, values))  # no time at all is none that is cut
+    return not any(map(mod, parts, repeat(finest)))
+
+
+def _none_overflows(values: Sequence[Any], kind: pa.DataType) -> bool:
+    try:
+        found = np.array(values, float)
+    except (TypeError, ValueError):
+        return False
+    with np.errstate(over="ignore"):
+        return not (np.isinf(found.astype(kind.to_pandas_dtype())) & np.isfinite(found)).any()
+
+
+def _look_at_one(value: Any, kind: pa.DataType) -> None:
+    """Raise ValueError for a number or a moment that would be changed."""
+    advice = ""
+    if pt.is_integer(kind):
+        changed, advice = type(value) is not int and _has_fraction(value), "round it in the model, or "
+    elif pt.is_floating(kind):
+        changed = _overflows(value, kind)
+    else:
+        changed, advice = _is_finer(value, kind), "cut it in the model, or "
+    if changed:
+        msg = f"wanted {kind}, found {shown(value)}; {advice}name another type in its outputs"
+        raise ValueError(msg)
 
 
 def _has_fraction(value: Any) -> bool:
@@ -65,3 +143,25 @@ def _has_fraction(value: Any) -> bool:
         return bool(value is not None and value != value // 1)
     except (TypeError, ValueError, ArithmeticError):  # no number: Arrow has words for it
         return False
+
+
+def _overflows(value: Any, kind: pa.DataType) -> bool:
+    if not isinstance(value, float | np.floating) or not math.isfinite(value):
+        return False
+    with np.errstate(over="ignore"):
+        return bool(np.isinf(kind.to_pandas_dtype()(value)))
+
+
+def _is_finer(value: Any, kind: pa.DataType) -> bool:
+    """Whether a date or a time says more than its type does."""
+    if pt.is_date(kind):  # of no date, pandas' NaT, Arrow makes the first of January of the year 1
+        noon = isinstance(value, dt.datetime) and (value != value or value.time() != dt.time())  # noqa: PLR0124 - as NaT does
+        return noon or bool(getattr(value, "nanosecond", 0))
+    if isinstance(value, dt.time) and value.tzinfo is not None:
+        return True
+    if value != value:  # noqa: PLR0124 - a NaT: Arrow has words for it
+        return False
+    # the times of pandas have nanoseconds
+    micro = getattr(value, "microseconds" if isinstance(value, dt.timedelta) else "microsecond", 0)
+    nano = getattr(value, "nanoseconds" if isinstance(value, dt.timedelta) else "nanosecond", 0)
+    return bool(micro % _MICROSECONDS.get(kind.unit, 1) or (nano and kind.unit != "ns"))

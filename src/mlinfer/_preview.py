@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from mlinfer._answering import Answering, answered
+from mlinfer._arrays import no_rows
 from mlinfer._batch import BadRecord, Batch, RecordIds
 from mlinfer._engine import Step, check_batch, names_of
 from mlinfer._errors import EndOfInput
@@ -34,7 +35,7 @@ def preview(answering: Answering, job: Job, count: int, *, clock: Clock) -> pa.T
             place = table.schema.get_field_index("record_id")
             table = table.set_column(place, table.field(place), _names(batch))
         tables.append(table)
-    return pa.concat_tables(tables) if tables else layout.output.empty_table()
+    return pa.concat_tables(tables) if tables else pa.Table.from_batches([no_rows(layout.output)])
 
 
 def _first(job: Job, wanted: pa.Schema, count: int) -> Iterator[Batch]:

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._arrays import from_floats, from_numpy, from_values, masked, nulls, taken_of
+from mlinfer._arrays import from_floats, from_numpy, from_values, masked, nulls
 from mlinfer._casts import cast, compatible, is_bytes, is_list, is_moment, is_number, is_text
+from mlinfer._choosing import chosen_rows
 from mlinfer._text import shown
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def batch_from_rows(rows: Sequence[Any], wanted: pa.Schema) -> tuple[pa.RecordBa
     good = [number for number in range(len(rows)) if number not in bad] if bad else list(range(len(rows)))
     batch = _record_batch(columns, wanted, len(rows))
     return (
-        (taken_of(batch, np.array(good, np.int64)) if bad else batch),
+        (chosen_rows(batch, good) if bad else batch),
         good,
         [bad[number] for number in sorted(bad)],
     )
@@ -124,7 +125,8 @@ def _cast_each(values: list[Any], field: pa.Field, bad: dict[int, BadRow]) -> pa
 
 
 def _misfit(number: int, value: Any, field: pa.Field) -> BadRow:
-    said = " (as text in base64)" if is_bytes(field.type) else ""
+    kind = field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
+    said = " (as text in base64)" if is_bytes(kind) else ""
     return BadRow(
         number, "wrong_type", f"field {field.name!r}: wanted {field.type}{said}, found {shown(value)}"
     )
@@ -135,8 +137,6 @@ def _objects(values: list[Any], wanted: pa.DataType) -> pa.Array:
 
     Arrow would force what is in them: 1.5 to 1, True to 1.
     """
-    if all(value is None or isinstance(value, pa.Scalar) for value in values):
-        return pa.array(values, wanted)  # restored rejects, of just this type
     if not all(value is None or isinstance(value, dict) for value in values):
         msg = "something else where an object is wanted"
         raise ValueError(msg)
@@ -168,6 +168,26 @@ def _maps(values: list[Any], wanted: pa.DataType) -> pa.Array:
     return pa.MapArray.from_arrays(offsets, *parts, type=wanted)
 
 
+def _lists(values: list[Any], wanted: pa.DataType) -> pa.Array:
+    """Lists of what has parts, or what Arrow would not see for what it is. Raises ValueError: a value is none, or does not fit."""
+    if not all(value is None or isinstance(value, list | tuple) for value in values):
+        msg = "something else where a list is wanted"
+        raise ValueError(msg)
+    inner = _parts([one for value in values for one in value or ()], wanted.value_type)
+    ends = np.cumsum([0, *(len(value or ()) for value in values)]).astype(np.int64)
+    gaps = np.array([value is None for value in values], bool)
+    kind = pa.large_list(wanted.value_field)
+    return pa.LargeListArray.from_arrays(from_numpy(ends), inner, type=kind, mask=from_numpy(gaps))
+
+
+def _is_seen(kind: pa.DataType) -> bool:
+    """Whether Arrow sees by itself what such values are."""
+    if is_list(kind):
+        return _is_seen(kind.value_type)
+    number = is_number(kind) and not pt.is_decimal(kind)
+    return bool(number or is_text(kind) or pt.is_boolean(kind) or pt.is_null(kind))
+
+
 def _is_pair(value: Any) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and value[0] is not None  # noqa: PLR2004 - a key and a value
 
@@ -192,6 +212,7 @@ def _array(values: list[Any], wanted: pa.DataType) -> pa.Array:
         (lambda kind: isinstance(kind, pa.BaseExtensionType), _extended),
         (pt.is_struct, _objects),
         (pt.is_map, _maps),
+        (lambda kind: is_list(kind) and not _is_seen(kind), _lists),
     ):
         if matches(wanted):
             return make(values, wanted)

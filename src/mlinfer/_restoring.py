@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer._casts import cast, is_bytes, is_list, is_moment, is_number, is_text
+from mlinfer._casts import cast, is_bytes, is_list, is_moment, is_text
 
 _DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 
@@ -32,10 +32,9 @@ def _value(value: Any, kind: pa.DataType) -> Any:
     if isinstance(kind, pa.BaseExtensionType):  # JSON says what is stored of it
         return _value(value, kind.storage_type)
     if isinstance(value, list) and is_list(kind):
-        inner = [_value(one, kind.value_type) for one in value]
-        return inner if _plain(kind.value_type) else pa.scalar(inner, kind)
+        return [_value(one, kind.value_type) for one in value]
     if isinstance(value, dict) and pt.is_struct(kind):
-        return pa.scalar({one.name: _value(value.get(one.name), one.type) for one in kind}, kind)
+        return {one.name: _value(value.get(one.name), one.type) for one in kind}
     if isinstance(value, dict) and pt.is_map(kind):
         # pairs, for Arrow stumbles over a scalar of a map that holds null instead of a list
         return [(_key(key, kind.key_type), _value(one, kind.item_type)) for key, one in value.items()]
@@ -70,15 +69,3 @@ def _count(text: str, digits: int) -> int:
     """How many units `PT1.5S` are; in whole numbers, for a float has not enough digits for nanoseconds."""
     whole, _, part = text.replace("PT", "").removesuffix("S").partition(".")
     return int(whole + part.ljust(digits, "0")[:digits])
-
-
-def _plain(kind: pa.DataType) -> bool:
-    """Whether Arrow sees by itself what such values are."""
-    if is_list(kind):
-        return _plain(kind.value_type)
-    return bool(
-        is_text(kind)
-        or pt.is_boolean(kind)
-        or pt.is_null(kind)
-        or (is_number(kind) and not pt.is_decimal(kind))
-    )

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 
 from mlinfer._arrays import flattened, from_numpy, is_masked, native
 from mlinfer._errors import ConfigError
 from mlinfer._text import shown
-from mlinfer._views import without_view
 
 UNNAMED = "x"
 """What the only column is called where data come without names: a numpy array, a list of strings."""
@@ -117,13 +117,36 @@ def _single(data: Any) -> ConfigError:
 
 
 def _without_views(table: pa.Table) -> pa.Table:
-    """Views as plain texts and bytes, as pyarrow cannot take rows out of a column of views (polars gives them)."""
-    kinds = [without_view(kind) for kind in table.schema.types]
+    """Views, which polars gives, as plain texts and bytes: Arrow has functions for these, also for whoever calls it next."""
+    kinds = [_without_view(kind) for kind in table.schema.types]
     if kinds == table.schema.types:
         return table
     return table.cast(
         pa.schema([field.with_type(kind) for field, kind in zip(table.schema, kinds, strict=True)])
     )
+
+
+def _without_view(kind: pa.DataType) -> pa.DataType:
+    """The type with plain texts and bytes in the place of views."""
+    if pt.is_string_view(kind):
+        return pa.large_string()
+    if pt.is_binary_view(kind):
+        return pa.large_binary()
+    if pt.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _without_view(kind.value_type), kind.ordered)
+    if pt.is_struct(kind):
+        return pa.struct([_inner(field) for field in kind])
+    if pt.is_map(kind):
+        return pa.map_(_inner(kind.key_field), _inner(kind.item_field), kind.keys_sorted)
+    if pt.is_fixed_size_list(kind):
+        return pa.list_(_inner(kind.value_field), kind.list_size)
+    if pt.is_large_list(kind):
+        return pa.large_list(_inner(kind.value_field))
+    return pa.list_(_inner(kind.value_field)) if pt.is_list(kind) else kind
+
+
+def _inner(field: pa.Field) -> pa.Field:
+    return field.with_type(_without_view(field.type))
 
 
 def _pandas() -> Any:

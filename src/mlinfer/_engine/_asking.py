@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer._answers import check_shape, no_answers_at_all, wrong_count, wrong_names, wrong_type
-from mlinfer._arrays import as_column, as_numpy, taken_of
+from mlinfer._arrays import as_column, as_numpy, no_rows
+from mlinfer._choosing import chosen_rows
 from mlinfer._isolate import Rows
 from mlinfer._protocols import InfersArrays
 
@@ -34,7 +35,7 @@ class AskBatches:
         """The answers to these rows, checked. Raises what the model raises, ComponentError if it breaks its contract."""
         part = self._inputs
         if not isinstance(rows, range):
-            part = taken_of(part, np.array(rows, np.int64))
+            part = chosen_rows(part, rows)
         elif len(rows) != part.num_rows:
             part = part.slice(rows.start, len(rows))
         return check_shape(self._model.infer(part), self._signature, len(rows))
@@ -108,7 +109,7 @@ def way_to_ask(model: Model) -> Callable[[Any, Signature, pa.RecordBatch], AskBa
 
 def no_answers(signature: Signature) -> pa.RecordBatch:
     """Zero answers."""
-    return pa.RecordBatch.from_pylist([], schema=signature.outputs)
+    return no_rows(signature.outputs)
 
 
 def _length(values: Any) -> int | None:

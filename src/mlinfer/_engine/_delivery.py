@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from mlinfer._arrays import taken_of
 from mlinfer._batch import Batch, Position
+from mlinfer._choosing import chosen_rows
 from mlinfer._engine._contract import check_positions
 from mlinfer._engine._fingerprint import fingerprint
 from mlinfer._engine._step import Answers
@@ -225,12 +223,12 @@ def _without(answers: Answers, errors: RecordErrors) -> Answers:
         [row for row in range(len(batch) + len(before)) if row not in before] if before else range(len(batch))
     )
     rest = [row for row in range(len(batch)) if row not in bad]
-    refused = taken_of(batch.records, np.array(errors.rows, np.int64))
+    refused = chosen_rows(batch.records, errors.rows)
     group = Rejected(
         batch.partition, "write", batch.ids.take(errors.rows), errors.kinds, errors.messages, refused,
         places=[left[row] for row in errors.rows],
     )  # fmt: skip
-    records = taken_of(batch.records, np.array(rest, np.int64))
+    records = chosen_rows(batch.records, rest)
     remaining = replace(batch, records=records, ids=batch.ids.take(rest))
     return replace(answers, answered=remaining, rejects=(*answers.rejects, group))
 

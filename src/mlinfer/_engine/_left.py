@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlinfer._arrays import from_numpy, from_values, taken_of
+from mlinfer._arrays import from_numpy, from_values
 from mlinfer._batch import RecordIds, places_of_bad
+from mlinfer._choosing import chosen_rows
 from mlinfer._rejects import Rejected
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Left:
         good = np.ones(len(batch), bool) if self._good is None else self._good.copy()
         good[bad] = False
         self._good = good
-        taken = taken_of(batch.records, bad)
+        taken = chosen_rows(batch.records, bad)
         ids = batch.ids.take(bad)
         if batch.bad:  # those that could not be decoded stood between them
             others = np.sort(places_of_bad(batch))

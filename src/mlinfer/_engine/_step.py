@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer._answers import Usable
-from mlinfer._arrays import chosen_of
 from mlinfer._batch import Batch, RecordIds
+from mlinfer._choosing import chosen_rows
 from mlinfer._conform import Conform, as_found
 from mlinfer._engine._asking import AskArrays, AskBatches, way_to_ask
 from mlinfer._engine._at_once import Columns, at_once
@@ -139,21 +139,21 @@ class Step:
         kept, records = fit.records, batch.records
         if fit.errors is not None and fit.good is not None:
             rejects.append(left.reject("conform", fit.errors))
-            records = chosen_of(records, fit.good)
+            records = chosen_rows(records, fit.good)
         fit = self._inputs(records)
         if fit.errors is not None and fit.good is not None:
             rejects.append(left.reject("conform", fit.errors))
-            kept = chosen_of(kept, fit.good)
+            kept = chosen_rows(kept, fit.good)
         sides: list[Mapping[str, pa.RecordBatch]] = []
         answers, errors = self._answer_all(fit.records, left.ids, sides)
         if errors is not None:
             rejects.append(left.reject("infer", errors))
-            kept = chosen_of(kept, _but_for(errors.rows, kept.num_rows))
+            kept = chosen_rows(kept, _but_for(errors.rows, kept.num_rows))
         errors = self._usable(answers.columns)
         if errors is not None:
             rejects.append(left.reject("answer", errors))
             good = _but_for(errors.rows, answers.num_rows)
-            answers, kept = chosen_of(answers, good), chosen_of(kept, good)
+            answers, kept = chosen_rows(answers, good), chosen_rows(kept, good)
         joined = self._joined(kept, answers, left.ids)
         answered = Batch(joined, batch.partition, batch.position, left.ids)
         return Answers(answered, tuple(rejects), _merged(sides), self._state, self.layout)

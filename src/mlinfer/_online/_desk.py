@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from mlinfer._answering import in_order
-from mlinfer._arrays import taken_of
 from mlinfer._batch import Batch
+from mlinfer._choosing import chosen_rows
 from mlinfer._engine import Answers, ProcessModel, Step
 from mlinfer._errors import ComponentError, RecordErrors
 from mlinfer._failpoints import failpoint
@@ -362,6 +362,6 @@ def _only(answers: Answers, spans: list[tuple[int, int]]) -> Answers:
     batch = answers.batch
     rows = [row for start, rows in spans for row in range(start, start + rows)]
     if len(rows) < len(batch):
-        records = taken_of(batch.records, np.array(rows, np.int64))
+        records = chosen_rows(batch.records, rows)
         batch = replace(batch, records=records, ids=batch.ids.take(rows))
     return Answers(batch, layout=answers.layout)

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mlinfer._arrays import taken_of
+from mlinfer._choosing import chosen_rows
 from mlinfer._clock import SystemClock
 from mlinfer._engine import (
     Answers,
@@ -61,7 +61,7 @@ class Sampled:
         rows = np.flatnonzero(self._draw(len(answers.batch)) < self._share)
         if len(rows):
             batch = answers.batch
-            records = taken_of(batch.records, rows)
+            records = chosen_rows(batch.records, rows)
             chosen = replace(batch, records=records, ids=batch.ids.take(rows))
             self._log(replace(answers, answered=chosen), stored and _of_all(stored, rows))
         elif stored is not None:
@@ -91,14 +91,13 @@ class PredictionLog:
         self._opened, self._retry = opened, retry
         self._clock = SystemClock()
         self._backlog = Backlog()
-        # who waits for the next commit, by what was delivered since the last one
-        self._pieces: list[list[Waits]] = []
+        # what was delivered since the last commit: who waits for it, and how many answers
+        self._pieces: list[tuple[list[Waits], int]] = []
         self._waiting = 0
         self.counts: Counts | None = None
         self._stack = ExitStack()
         self._delivery: Delivery | None = opened(self._stack, self._kept)
         self._failures, self._again = 0, 0.0
-        self._written = 0  # since the last commit
         self._lost = 0
         self._thread = threading.Thread(target=self._work, name="mlinfer-log", daemon=True)
         self._thread.start()
@@ -143,8 +142,7 @@ class PredictionLog:
             self._lost += len(answers.batch)
             tell(stored, NOT_STORED)
             return
-        self._written += len(answers.batch)
-        self._pieces.append(stored)
+        self._pieces.append((stored, len(answers.batch)))
         self._waiting += len(stored)
         self._try(lambda delivery: delivery.deliver(answers))
         if self._waiting < MOST_WAITING:
@@ -157,9 +155,9 @@ class PredictionLog:
     def _tell(self, outcomes: Sequence[Outcome]) -> None:
         """Tell an outcome for each of the oldest pieces. Later ones wait on: a commit before a new version has none of them."""
         told, self._pieces = self._pieces[: len(outcomes)], self._pieces[len(outcomes) :]
-        self._waiting = sum(map(len, self._pieces))
-        for piece, outcome in zip(told, outcomes, strict=True):
-            tell(piece, outcome)
+        self._waiting = sum(len(waits) for waits, _ in self._pieces)
+        for (waits, _), outcome in zip(told, outcomes, strict=True):
+            tell(waits, outcome)
 
     def _try(self, action: Callable[[Delivery], None] | None) -> None:
         """Act on the destination, or open it again (None). What goes wrong is told here and must not stop the answers."""
@@ -184,17 +182,22 @@ class PredictionLog:
 
     def _let_go(self, again: float) -> None:
         self._delivery, self._again = None, again
-        self._lost, self._written = self._lost + self._written, 0
+        self._lost += sum(rows for _, rows in self._pieces)
         with suppress(Exception):  # the failure that led here is the one to tell
             self._stack.close()
         self._tell([NOT_STORED] * len(self._pieces))
 
     def _kept(self, refused: list[Refusals]) -> None:
         """What was written is durable, without the rows of each piece that the destination has refused."""
-        self._written = self._failures = 0
-        # whoever waits has no answer then, and the log lacks none
-        self._lost += sum(len(rows) for piece, rows in zip(self._pieces, refused, strict=False) if not piece)
+        self._failures = 0
+        pieces = zip(self._pieces, refused, strict=False)  # of a piece behind them, this says nothing
+        self._lost += sum(_unheard(waits, rows) for (waits, _), rows in pieces)
         self._tell(refused)
+
+
+def _unheard(waits: list[Waits], refused: Refusals) -> int:
+    """How many refused rows nobody waits for: whoever waits has no answer then, and the log lacks none."""
+    return sum(not any(start <= row < start + rows for _, start, rows in waits) for row in refused)
 
 
 class Refusing(Tally):

@@ -48,6 +48,7 @@ class Tensors:
         self._inputs = len(layout.inputs)
         self._names = self.wanted.names
         self._columns = [Column(field) for field in self.wanted]
+        self._schema = pa.schema([one.field for one in self._columns])
         self._kinds = [Kind.of(field) for field in layout.signature.outputs]
         self.outputs = tuple(kind.name for kind in self._kinds)
         self.fields = [self.wanted.field(number) for number in range(self._inputs)]
@@ -107,7 +108,7 @@ class Tensors:
         """The columns of all requests, one behind the other."""
         parts = zip(*(ask.content.columns for ask in asks), strict=True)
         columns = [one.joined(some) for one, some in zip(self._columns, parts, strict=True)]
-        return numbered(pa.RecordBatch.from_arrays(columns, schema=self.wanted))
+        return numbered(pa.RecordBatch.from_arrays(columns, schema=self._schema))
 
     # --- answers ---------------------------------------------------------------------------------------------------
 

@@ -79,6 +79,8 @@ def _output(field: pa.Field) -> dict[str, Any]:
 
 def _schema(kind: pa.DataType, *, nullable: bool) -> dict[str, Any]:
     """JSON Schema of a value; a type that JSON can hold in several ways is left open."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _schema(kind.storage_type, nullable=nullable)
     if pt.is_dictionary(kind):
         return _schema(kind.value_type, nullable=nullable)
     schema = _plain(kind)

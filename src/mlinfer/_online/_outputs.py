@@ -34,16 +34,13 @@ class OutputTensor:
             self._width = None if array.ndim == 1 else array.shape[1]
             self._flat = array.reshape(-1)
             return
-        if pt.is_dictionary(array.type):
-            array = array.dictionary_decode()
+        array = _plain(array)
         if is_list(array.type):
             if pt.is_fixed_size_list(array.type) and not array.null_count:
                 self._width = array.type.list_size
             else:
                 self._lengths, self._ends = _lengths(array)
-            array = elements(array)
-            if pt.is_dictionary(array.type):
-                array = array.dictionary_decode()
+            array = _plain(elements(array))
         if self.datatype == "BYTES":
             self._flat = _texts(array)
         else:
@@ -101,6 +98,13 @@ class OutputTensor:
             msg = f"output {shown(self.name)}: found a null, and a tensor of {self.datatype} has no null; ask POST /predict"
             raise Refused(422, msg)
         return [one.encode() if isinstance(one, str) else one or b"" for one in found]
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    """What is stored of extension types, and the values of dictionaries."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    return array.dictionary_decode() if pt.is_dictionary(array.type) else array
 
 
 def _lengths(lists: pa.Array) -> tuple[np.ndarray, np.ndarray]:

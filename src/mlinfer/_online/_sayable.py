@@ -40,5 +40,7 @@ def _instead(kind: pa.DataType) -> Any:
 def _within(kind: pa.DataType) -> Iterator[pa.DataType]:
     """A type and all that it has as parts."""
     numbers = range(kind.num_fields)
+    if isinstance(kind, pa.BaseExtensionType):
+        return chain([kind], _within(kind.storage_type))
     parts = [kind.value_type] if pt.is_dictionary(kind) else [kind.field(number).type for number in numbers]
     return chain([kind], chain.from_iterable(map(_within, parts)))

@@ -31,6 +31,18 @@ DATATYPES = (*DTYPES, "BYTES")
 _BY_TYPE = {pa.from_numpy_dtype(dtype): name for name, dtype in DTYPES.items()}
 
 
+def stored(kind: pa.DataType) -> pa.DataType:
+    """What stands for an extension type, also in lists: UUIDs are bytes of a fixed size."""
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if not is_list(kind) or not isinstance(kind.value_type, pa.BaseExtensionType):
+        return kind
+    inner = kind.value_field.with_type(kind.value_type.storage_type)
+    if pt.is_fixed_size_list(kind):
+        return pa.list_(inner, kind.list_size)
+    return pa.large_list(inner) if pt.is_large_list(kind) else pa.list_(inner)
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """How a field looks as a tensor: its datatype, and its shape beside the rows (-1: any length)."""
@@ -42,7 +54,7 @@ class Kind:
     @staticmethod
     def of(field: pa.Field) -> Kind:
         """The kind of a field; times and decimals are texts."""
-        inner: pa.DataType = field.type
+        inner: pa.DataType = stored(field.type)
         shape: tuple[int, ...] = ()
         if is_list(inner):
             shape = (inner.list_size if pt.is_fixed_size_list(inner) else -1,)
@@ -138,12 +150,16 @@ class Column:
     """A column that tensors are read into."""
 
     def __init__(self, field: pa.Field) -> None:
-        self.field, self.name = field, field.name
+        whole = field.type  # what it is to be; conform makes it that of what stands for it
+        self.field, self.name = field.with_type(stored(whole)), field.name
+        field = self.field
         self._width = Kind.of(field).shape
         self._scalar = field.type.value_type if self._width else field.type
         self._dtype = DTYPES.get(_BY_TYPE.get(self._scalar, ""))
         plain = self._scalar == field.type or bool(pt.is_fixed_size_list(field.type))
-        self._as_is = plain and self._dtype is not None  # to numpy, None is a name for float64
+        self._as_is = (
+            plain and field.type == whole and self._dtype is not None
+        )  # to numpy, None is a name for float64
 
     def of(self, elements: Any, shape: Sequence[int]) -> pa.Array | np.ndarray:
         """Elements in row-major order, an array of Arrow or numpy or a list, as values of this column.

@@ -81,9 +81,12 @@ def with_spelled_times(array: pa.Array) -> pa.Array:
     return pa.LargeListArray.from_arrays(offsets, with_spelled_times(values), mask=gaps)
 
 
-@lru_cache(maxsize=1024)
 def _has_times(kind: pa.DataType) -> bool:
-    kind = plain(kind)
+    return _holds_times(plain(kind))  # for a stranger's extension type there is no hash
+
+
+@lru_cache(maxsize=1024)
+def _holds_times(kind: pa.DataType) -> bool:
     return any(map(_has_times, _inner(kind))) if pt.is_nested(kind) else _is_time(kind)
 
 

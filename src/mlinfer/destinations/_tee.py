@@ -9,7 +9,7 @@ from itertools import combinations
 
 import pyarrow as pa
 
-from mlinfer import Batch, ConfigError, DataDestination, Progress, RecordErrors, Scope, Writer
+from mlinfer import Batch, ConfigError, DataDestination, Progress, RecordErrors, Scope, Writer, chosen_rows
 
 
 class Tee(DataDestination):
@@ -137,4 +137,4 @@ def _same(one: DataDestination, other: DataDestination) -> bool:
 
 
 def _part(batch: Batch, rows: list[int]) -> Batch:
-    return replace(batch, records=batch.records.take(pa.array(rows, pa.int64())), ids=batch.ids.take(rows))
+    return replace(batch, records=chosen_rows(batch.records, rows), ids=batch.ids.take(rows))

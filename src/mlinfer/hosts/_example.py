@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer import ConfigError, finite, is_text, to_arrow
+from mlinfer import ConfigError, chosen_rows, finite, is_text, to_arrow
 from mlinfer.hosts._feeding import Feed, is_plain_number
 
 SHOWN = 4096
@@ -100,7 +100,7 @@ def like(table: pa.Table, inputs: pa.Schema) -> pa.RecordBatch:
     keep = np.ones(table.num_rows, bool)
     for column, field in zip(columns, inputs, strict=True):
         keep &= _allowed(column, field)
-    return pa.RecordBatch.from_arrays(columns, schema=inputs).filter(pa.array(keep))
+    return chosen_rows(pa.RecordBatch.from_arrays(columns, schema=inputs), keep)
 
 
 def _allowed(column: pa.Array, field: pa.Field) -> np.ndarray:
@@ -156,7 +156,7 @@ def _batch(table: pa.Table, rows: list[int]) -> pa.RecordBatch:
         if pt.is_null(field.type):
             msg = f"example: wanted a value in column {field.name!r} to see its type from, found none in {len(column):,} records"
             raise ConfigError(msg)
-        columns.append(_plain(column.combine_chunks()).take(pa.array(rows)))
+        columns.append(chosen_rows(_plain(column.combine_chunks()), rows))
     fields = [pa.field(name, column.type) for name, column in zip(table.schema.names, columns, strict=True)]
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 

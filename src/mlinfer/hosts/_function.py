@@ -179,7 +179,7 @@ def _check_order(index: Any, asked: Any, name: str) -> None:
 
 
 def _nothing(schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([], schema=schema)
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
 def _schema(fields: Fields, role: str) -> pa.Schema:

@@ -12,7 +12,17 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import ConfigError, Explains, Host, Model, RecordErrors, Signature, as_numpy, conform
+from mlinfer import (
+    ConfigError,
+    Explains,
+    Host,
+    Model,
+    RecordErrors,
+    Signature,
+    as_numpy,
+    chosen_rows,
+    conform,
+)
 from mlinfer.hosts._pillow import CHANNELS, Unreadable, decoded, encoded, pillow
 
 Mode: TypeAlias = Literal["L", "RGB", "RGBA"]
@@ -180,7 +190,7 @@ class PicturesModel:
         matrix, bad = self._decoder.attempt(contents.to_pylist())
         if bad is not None:  # the others are asked for again at once, and need not be decoded twice
             rest = np.delete(np.arange(len(contents)), list(bad.rows))
-            self._kept = (contents.take(pa.array(rest)), matrix)
+            self._kept = (chosen_rows(contents, rest), matrix)
             raise bad
         return self._batch(matrix)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlinfer import ConfigError
+from mlinfer import ConfigError, chosen_rows
 from mlinfer.lifecycle._fitting import is_plain_number, truth_of
 from mlinfer.lifecycle._records import digest_of, read
 from mlinfer.lifecycle._splits import SIDES, TEST, TRAIN, ByTime, Split, divided, shared_keys
@@ -60,7 +60,7 @@ class Data:
 
     def of(self, side: int) -> tuple[pa.Table, np.ndarray]:
         """The records of a side, and their outcomes."""
-        return self.table.filter(pa.array(self.sides == side)), self.truth[self.sides == side]
+        return chosen_rows(self.table, self.sides == side), self.truth[self.sides == side]
 
     def features(self, plan: Plan, side: int) -> tuple[pa.Table, np.ndarray]:
         """The features of a side's records, and their outcomes."""
@@ -78,7 +78,7 @@ def data_of(plan: Plan, source: Any, *, classes: bool) -> Data:
     there = pc.is_valid(outcome)
     if pa.types.is_floating(outcome.type):
         there = pc.and_(there, pc.is_finite(outcome.fill_null(0)))
-    table = everything.filter(there)
+    table = chosen_rows(everything, there.combine_chunks())
     sides = divided(table, plan.split)
     if (
         isinstance(plan.split, ByTime)

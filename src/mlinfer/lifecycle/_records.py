@@ -113,7 +113,7 @@ def _fitting(records: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Without dictionaries: categories are texts here. Without views, of which Arrow can choose none."""
+    """Without dictionaries: categories are texts here. Without views, with which Arrow can do little."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     return column.cast(pa.large_string()) if pa.types.is_string_view(column.type) else column

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.types as pt
 
-from mlinfer import as_column, as_numpy, spelled
+from mlinfer import as_column, as_numpy, chosen_rows, spelled
 
 Wrong: TypeAlias = tuple[int, str, str]
 """A record by its place in a block, the kind of what is wrong with it, and a message."""
@@ -115,7 +115,7 @@ class Cells:
             arrays.append(array)
         batch = _batch(pa.table(arrays, names=list(self._kinds)), list(self._kinds), table.num_rows)
         good = np.flatnonzero(~bad)
-        return batch.take(_column(good)), [places[row] for row in good.tolist()], wrong
+        return chosen_rows(batch, good), [places[row] for row in good.tolist()], wrong
 
 
 def _kind(wanted: pa.DataType) -> pa.DataType:

@@ -23,6 +23,7 @@ from mlinfer import (
     Position,
     Reader,
     RecordErrors,
+    chosen_rows,
 )
 
 Function: TypeAlias = Callable[[pa.RecordBatch], pa.RecordBatch]
@@ -159,7 +160,7 @@ class _Isolated:
     def call(self, rows: list[int]) -> None:
         """Map these rows, in order."""
         whole = len(rows) == len(self._batch)
-        part = self._batch.records if whole else self._batch.records.take(pa.array(rows, pa.int64()))
+        part = self._batch.records if whole else chosen_rows(self._batch.records, rows)
         try:
             mapped = _checked(self._fn(part), len(rows))
         except RecordErrors as errors:

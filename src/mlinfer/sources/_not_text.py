@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer import is_list, is_text
+from mlinfer import chosen_rows, is_list, is_text
 
 KIND = "undecodable"
 
@@ -19,22 +19,13 @@ def without(records: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, tuple[st
     found: dict[int, tuple[str, bytes]] = {}
     columns = []
     for name, column in zip(records.schema.names, records.columns, strict=True):
-        words = _not_text_in(column)
-        columns.append(words is None)
-        for row in [] if words is None else np.flatnonzero(words).tolist():
+        mended, bad = (column, ()) if _is_sound(column) else _mended(column)
+        columns.append(mended)
+        for row in np.flatnonzero(bad).tolist():
             found.setdefault(row, _why(name, column.slice(row, 1)))
     keep = np.ones(records.num_rows, bool)
     keep[list(found)] = False
-    mask = pa.array(keep)
-    kept = pa.RecordBatch.from_arrays(
-        [_choosable(column).filter(mask) for column in records.columns], names=records.schema.names
-    )
-    for place, fine in enumerate(columns):
-        # its dictionary still holds what nobody names
-        if not fine and pt.is_dictionary(kept.column(place).type):
-            anew = kept.column(place).dictionary_decode().dictionary_encode()
-            kept = kept.set_column(place, kept.schema.field(place), anew.cast(kept.column(place).type))
-    kept = kept.cast(records.schema)  # views are views again
+    kept = chosen_rows(pa.RecordBatch.from_arrays(columns, schema=records.schema), keep)
     kept.validate(full=True)
     return kept, found
 
@@ -43,57 +34,89 @@ def blanked(records: pa.RecordBatch, name: str) -> pa.RecordBatch:
     """With nulls in place of the texts of a column that are none."""
     place = records.schema.get_field_index(name)
     column = records.column(place)
-    words = _not_text_in(column)
-    if words is None:
+    if _is_sound(column):
         return records
-    rows = pa.array(np.arange(len(column)), pa.int64(), mask=words)
-    return records.set_column(place, name, _choosable(column).take(rows))
+    mended, bad = _mended(column)
+    rows = pa.array(np.arange(len(column)), pa.int64(), mask=bad)
+    return records.set_column(place, name, chosen_rows(mended, rows))
 
 
-def _choosable(column: pa.Array) -> pa.Array:
-    """In a layout of which Arrow can choose some: of texts and bytes in views it cannot."""
-    if pt.is_string_view(column.type):
-        return column.cast(pa.large_string())
-    return column.cast(pa.large_binary()) if pt.is_binary_view(column.type) else column
-
-
-def _not_text_in(column: pa.Array) -> np.ndarray | None:
-    """Which rows hold text that is not UTF-8; None: all of the column is. Raises pa.ArrowInvalid: something else is wrong."""
+def _is_sound(column: pa.Array) -> bool:
+    """Whether nothing is wrong with a column; if not, it holds text that is not UTF-8. Raises pa.ArrowInvalid: something else."""
     try:
         column.validate(full=True)
     except UnicodeDecodeError:  # pyarrow's message holds what it complains of
-        return _rows(column)
+        return False
     except pa.ArrowInvalid as error:
         if "utf8" not in str(error).lower():
             raise
-        return _rows(column)
-    return None
+        return False
+    return True
 
 
-def _rows(array: pa.Array) -> np.ndarray:
-    """Which values are no text, or hold some that is none."""
+def _mended(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """The same with other values where text is none, also where no row points at it, and which rows held such text."""
     import pyarrow.compute as pc
 
-    kind, found = array.type, np.zeros(len(array), bool)
+    kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        inner, bad = _mended(array.storage)
+        return pa.ExtensionArray.from_storage(kind, inner), bad
     if pt.is_dictionary(kind):
-        words = _rows(array.dictionary)
-        there = np.asarray(array.is_valid())
-        found[there] = words[np.asarray(array.indices.drop_null())] if len(words) else False
-    elif is_text(kind):
-        raws = array.cast(pa.large_binary()).to_pylist()
-        found[:] = [raw is not None and _first_odd(raw) is not None for raw in raws]
-    elif is_list(kind):
-        found[np.asarray(pc.list_parent_indices(array))[_rows(array.flatten())]] = True
-    elif pt.is_struct(kind):
-        for inner in array.flatten():
-            found |= _rows(inner)
-    return found
+        return _mended_words(array)
+    if is_text(kind):
+        raws = array.cast(pa.large_binary())
+        bad = np.array([raw is not None and _first_odd(raw) is not None for raw in raws.to_pylist()], bool)
+        return pc.if_else(pa.array(bad), pa.scalar(b"", raws.type), raws).cast(kind), bad
+    if pt.is_struct(kind):
+        parts = [_mended(array.field(number)) for number in range(kind.num_fields)]
+        columns, gaps = [part for part, _ in parts], array.is_null()
+        bad = np.logical_or.reduce([np.zeros(len(array), bool), *(mask for _, mask in parts)])
+        return pa.StructArray.from_arrays(columns, fields=list(kind), mask=gaps), bad & ~np.asarray(gaps)
+    return (
+        _mended_lists(array)
+        if is_list(kind) or pt.is_map(kind) or _is_list_view(kind)
+        else (array, np.zeros(len(array), bool))
+    )
+
+
+def _mended_words(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Of a dictionary: without the words that are none, and with nulls in their places."""
+    words, odd = _mended(array.dictionary)
+    codes = pa.array(np.cumsum(~odd) - 1, mask=odd).cast(array.type.index_type)
+    indices = chosen_rows(codes, array.indices)
+    found = pa.DictionaryArray.from_arrays(indices, chosen_rows(words, ~odd), ordered=array.type.ordered)
+    return found, np.asarray(indices.is_null()) & np.asarray(array.indices.is_valid())
+
+
+def _mended_lists(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Of lists in all layouts, and maps: a list holds what its values do."""
+    kind = array.type
+    values, odd = _mended(array.values)
+    if pt.is_fixed_size_list(kind):
+        own, begins = 1, (array.offset + np.arange(len(array))) * kind.list_size
+        ends = begins + kind.list_size
+    elif _is_list_view(kind):
+        own, begins = 3, np.asarray(array.offsets)
+        ends = begins + np.asarray(array.sizes)
+    else:
+        own, edges = 2, np.asarray(array.offsets)
+        begins, ends = edges[:-1], edges[1:]
+    before = np.concatenate([[0], np.cumsum(odd)])
+    bad = (before[ends] > before[begins]) & np.asarray(array.is_valid())
+    return pa.Array.from_buffers(kind, len(array), array.buffers()[:own], -1, array.offset, [values]), bad
+
+
+def _is_list_view(kind: pa.DataType) -> bool:
+    return bool(pt.is_list_view(kind) or pt.is_large_list_view(kind))
 
 
 def _why(name: str, value: pa.Array) -> tuple[str, bytes]:
     """Of one record's value of a column."""
+    if isinstance(value, pa.ExtensionArray):
+        value = value.storage
     if pt.is_dictionary(value.type):
-        value = value.dictionary_decode()
+        value = chosen_rows(value.dictionary, value.indices)
     if pt.is_nested(value.type):
         return f"wanted text in UTF-8 within {name!r}, found other bytes", b""
     raw = value.cast(pa.large_binary())[0].as_py()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import Host, Model, RecordErrors, Signature, as_numpy
+from mlinfer import Host, Model, RecordErrors, Signature, as_numpy, chosen_rows
 from mlinfer.testing._kit import expect, refuse
 
 RELATIVE, ABSOLUTE = 1e-6, 1e-9
@@ -91,9 +91,7 @@ def answer_or_name(model: Model, inputs: pa.RecordBatch, what: str) -> None:
         fits = ascending and errors.rows[0] >= 0 and errors.rows[-1] < len(inputs)
         advice = "name rows of the batch that was handed over"
         expect(fits, f"RecordErrors with ascending rows from 0 to {len(inputs) - 1}", errors.rows, advice)
-        rest = inputs.take(
-            pa.array([row for row in range(len(inputs)) if row not in set(errors.rows)], pa.int64())
-        )
+        rest = chosen_rows(inputs, [row for row in range(len(inputs)) if row not in set(errors.rows)])
     except Exception:  # noqa: BLE001 - the engine finds the guilty record by halves, whatever the model raises for it
         rest = inputs.slice(1)
     else:
@@ -121,7 +119,7 @@ def with_null(inputs: pa.RecordBatch, name: str) -> pa.RecordBatch:
 
 def turned(inputs: pa.RecordBatch) -> pa.RecordBatch:
     """The same records from the last to the first."""
-    return inputs.take(pa.array(range(len(inputs))[::-1]))
+    return chosen_rows(inputs, range(len(inputs))[::-1])
 
 
 def odd_values(kind: pa.DataType) -> list[Any]:
@@ -173,7 +171,7 @@ def check_large(case: HostCase, model: Model, wanted: list[Any]) -> str:
     while size < LARGEST and seconds < ENOUGH_SECONDS:
         size, begun = min(LARGEST, 4 * size), time.monotonic()
         places = np.arange(size) % len(wanted)
-        found = values(model.infer(case.inputs(model.signature).take(pa.array(places))))
+        found = values(model.infer(chosen_rows(case.inputs(model.signature), places)))
         seconds = time.monotonic() - begun
         due, what = (
             [wanted[n] for n in places],

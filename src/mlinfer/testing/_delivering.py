@@ -10,7 +10,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlinfer import Batch, DataDestination, Progress, RecordErrors, RecordIds, Resumes, Scope, Writer
+from mlinfer import (
+    Batch,
+    DataDestination,
+    Progress,
+    RecordErrors,
+    RecordIds,
+    Resumes,
+    Scope,
+    Writer,
+    chosen_rows,
+)
 from mlinfer.testing._copies import another
 from mlinfer.testing._kit import Crashed, Skip, differences, expect, refuse
 
@@ -126,7 +136,7 @@ def write_what_fits(writer: Writer, one: Batch, stored: Progress) -> list[int]:
     """Write and commit a batch without the records that the destination refuses; the rows that it refused."""
     left = list(range(len(one)))
     while left:
-        part = Batch(one.records.take(pa.array(left)), one.partition, one.position, one.ids.take(left))
+        part = Batch(chosen_rows(one.records, left), one.partition, one.position, one.ids.take(left))
         try:
             writer.write(part)
             writer.commit(stored)

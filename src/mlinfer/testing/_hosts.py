@@ -15,6 +15,7 @@ from mlinfer import (
     SideTables,
     Signature,
     Stateful,
+    chosen_rows,
     to_arrow,
 )
 from mlinfer.testing._asking import (
@@ -160,7 +161,7 @@ def _order(case: HostCase, _: Path) -> str | None:
         whole = values(model.infer(case.inputs(model.signature)))
         count = len(case.example)
         for order in (list(range(count))[::-1], [*range(1, count), 0]):
-            found = values(model.infer(case.inputs(model.signature).take(pa.array(order))))
+            found = values(model.infer(chosen_rows(case.inputs(model.signature), order)))
             if len(found) == len(whole) == count:  # else it is the business of `answers` or `split`
                 advice = (
                     "answer row by row; never sort, group or join without bringing the rows back in order"

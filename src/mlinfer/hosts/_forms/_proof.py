@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from mlinfer import RecordErrors
+from mlinfer import RecordErrors, chosen_rows
 from mlinfer.hosts._forms._questions import Ground, questions
 from mlinfer.hosts._forms._source import NotCompiled
 from mlinfer.hosts._signature_of import REFUSALS
@@ -109,7 +109,7 @@ def _refused(form: Any, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, bool]:
             form.infer(batch)
         except RecordErrors as error:
             keep = np.setdiff1d(np.arange(batch.num_rows), error.rows)
-            batch = batch.take(pa.array(keep, pa.int64()))
+            batch = chosen_rows(batch, keep)
         else:
             return batch, batch.num_rows < asked
 
