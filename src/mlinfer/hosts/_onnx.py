@@ -17,7 +17,7 @@ from mlinfer import ConfigError, Host, Model, Signature, as_column, as_numpy, lo
 from mlinfer.hosts._model_files import check_digest, check_spelling, read, stamp
 from mlinfer.hosts._onnx_file import check_self_contained
 from mlinfer.hosts._onnx_session import session
-from mlinfer.hosts._onnx_values import Value, seen, value_of
+from mlinfer.hosts._onnx_values import Value, check_single, seen, value_of
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,8 @@ class OnnxModel:
 
         return [f"ONNX Runtime {onnxruntime.__version__}"]
 
-    def _ask_zeros(self) -> list[np.ndarray]:
-        """What it answers to two records of zeros and empty texts. Raises whatever it raises."""
-        rows = 2
+    def _ask_zeros(self, rows: int) -> list[np.ndarray]:
+        """What it answers to records of zeros and empty texts. Raises whatever it raises."""
         return self._run({value.name: value.zeros(rows) for value in self._inputs}, rows)
 
     def _run(self, fed: Mapping[str, np.ndarray], rows: int) -> list[np.ndarray]:
@@ -123,4 +122,6 @@ class OnnxModel:
             self._session.run(self._names, {name: tensor[row : row + 1] for name, tensor in fed.items()})
             for row in range(rows)
         ]
+        for name, answers in zip(self._names, zip(*parts, strict=True), strict=True):
+            check_single(name, answers)  # two of one record and none of the next would be two, too
         return [np.concatenate(one) for one in zip(*parts, strict=True)]
