@@ -104,12 +104,15 @@ class FunctionModel:
         self._function, self._takes = function, takes
 
     def infer(self, records: pa.RecordBatch) -> pa.RecordBatch:
-        """Answer a batch. Raises ComponentError when a data frame comes back with its rows in another order."""
+        """Answer a batch. Raises ComponentError when its rows come back in another order."""
+        name = self.signature.model_id
         if self._takes == "arrow":
-            return self._as_batch(self._function(records))
-        frame = records.to_pandas()
-        answers = self._function(frame)
-        _check_order(getattr(answers, "index", frame.index), frame.index, self.signature.model_id)
+            answers = self._function(records)
+        else:
+            frame = records.to_pandas()
+            answers = self._function(frame)
+            check_order(frame, len(records), name)  # one that was sorted in place has taken its values along
+        check_order(answers, len(records), name)
         return self._as_batch(answers)
 
     def _as_batch(self, answers: Any) -> pa.RecordBatch:
@@ -150,6 +153,8 @@ class ArrayFunctionModel:
         answers = self._function(**columns)
         if self._only is not None and type(answers) is np.ndarray:
             return {self._only: answers}
+        if columns:
+            check_order(answers, len(next(iter(columns.values()))), self.signature.model_id)
         return by_name(answers, self.signature)
 
 
@@ -166,16 +171,21 @@ def by_name(answers: Any, signature: Signature) -> Mapping[str, Any]:
     raise ComponentError(msg)
 
 
-def _check_order(index: Any, asked: Any, name: str) -> None:
-    """Answers are joined to records by their place: rows that were sorted would go to the wrong records."""
-    if callable(index) or len(index) != len(asked) or index.equals(asked):  # a list's `index` is a method
-        return
-    if set(index) == set(asked):
-        msg = (
-            f"function {name!r}: wanted the answers in the order of the records, found the rows of the data frame moved; "
-            "bring them back with .sort_index()"
-        )
-        raise ComponentError(msg)
+def check_order(answers: Any, rows: int, name: str) -> None:
+    """Answers are joined to records by their place: those that pandas has sorted would go to the wrong records."""
+    for one in answers.values() if isinstance(answers, Mapping) else (answers,):
+        index = getattr(one, "index", None)
+        if index is None or callable(index) or len(index) != rows:  # a list's `index` is a method
+            continue
+        labels = np.asarray(index)
+        if labels.dtype.kind not in "iu" or np.array_equal(labels, np.arange(rows)):
+            continue
+        if np.array_equal(np.sort(labels), np.arange(rows)):
+            msg = (
+                f"function {name!r}: wanted the answers in the order of the records, found the rows of the data frame moved; "
+                "bring them back with .sort_index()"
+            )
+            raise ComponentError(msg)
 
 
 def _nothing(schema: pa.Schema) -> pa.RecordBatch:
