@@ -172,9 +172,10 @@ def _column(values: np.ndarray, field: pa.Field) -> pa.Array:
 
 def asked(method: str | Sequence[str] | None) -> tuple[str, ...]:
     """The methods as a tuple. Raises ConfigError: one is unknown."""
-    methods = (method,) if isinstance(method, str) else tuple(method or ("predict",))
-    unknown = [name for name in methods if name not in METHODS]
-    if unknown or len(set(methods)) != len(methods):
+    given = [method] if isinstance(method, str) else ["predict"] if method is None else method
+    methods = (tuple(given) or ("predict",)) if isinstance(given, list | tuple) else ()
+    known = all(isinstance(name, str) and name in METHODS for name in methods)
+    if not methods or not known or len(set(methods)) != len(methods):
         msg = f"method: wanted one or several of {', '.join(METHODS)}, found {method!r}"
         raise ConfigError(msg)
     return methods

@@ -26,7 +26,7 @@ class OnnxHost(Host):
 
     Args:
         model: the path of the file. It must hold all its tensors itself; files beside it are not read.
-        threads: how many threads one call may use.
+        threads: how many threads one call may use; never more than the machine has processors.
         sha256: the SHA-256 (64 hex digits) that the file must have.
         watch: look for newer versions of the file, renamed into its place whole, and let them take over between two
             batches. See docs/models.md.
@@ -49,8 +49,8 @@ class OnnxHost(Host):
         outputs that are no columns.
         """
         check_spelling(self.sha256)
-        if self.threads < 1:
-            msg = f"threads: wanted at least 1, found {self.threads}"
+        if type(self.threads) is not int or self.threads < 1:
+            msg = f"threads: wanted a whole number of 1 or more, found {self.threads!r}"
             raise ConfigError(msg)
         if not self.watch:
             yield self._load()
