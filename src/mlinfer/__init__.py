@@ -9,6 +9,7 @@ from mlinfer._arrays import as_column, as_numpy
 from mlinfer._batch import BadRecord, Batch, Position, RecordIds
 from mlinfer._casts import is_bytes, is_list, is_text
 from mlinfer._checkpoint import Checkpoint
+from mlinfer._code import digest_of_code
 from mlinfer._conform import conform
 from mlinfer._engine import Batching, Budget, Plan, Stop, Workers
 from mlinfer._errors import (
@@ -157,6 +158,7 @@ __all__ = [
     "as_numpy",
     "batch_from_rows",
     "conform",
+    "digest_of_code",
     "failpoint",
     "finite",
     "host",

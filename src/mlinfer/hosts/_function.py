@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import ComponentError, ConfigError, Host, Model, Signature, as_column, as_numpy
+from mlinfer import ComponentError, ConfigError, Host, Model, Signature, as_column, as_numpy, digest_of_code
 
 Fields: TypeAlias = pa.Schema | Mapping[str, pa.DataType | str]
 Takes: TypeAlias = Literal["arrow", "numpy", "pandas"]
@@ -29,7 +29,8 @@ class FunctionHost(Host):
         inputs: the fields it reads, as a schema or as names with types. In a mapping every record must have a value;
             in a schema a nullable field need not.
         outputs: the fields it answers, likewise.
-        version: changes when the answers change. By default a digest of the function's source text.
+        version: changes when the answers change. By default a digest of the function's source text, or of its code where no
+            file holds that (typed in, `functools.partial`, an object that can be called).
         shared: whether several threads may call the function at the same time.
 
     >>> twice = FunctionHost(lambda x: 2 * x, {"x": "double"}, {"y": "double"}, takes="numpy", version="1")
@@ -237,8 +238,8 @@ def _check_call(function: Any, inputs: pa.Schema, takes: Takes) -> None:
 def _digest(function: Callable[..., Any]) -> str:
     try:
         text = inspect.getsource(function)
-    except (OSError, TypeError):
-        text = repr(getattr(function, "__code__", function).__class__) + getattr(function, "__qualname__", "")
+    except (OSError, TypeError):  # typed in, made by a program, or an object that can be called
+        text = digest_of_code(function)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
