@@ -123,7 +123,8 @@ class FunctionModel:
         if isinstance(answers, pa.Table):
             return answers.combine_chunks().to_batches()[0] if answers.num_rows else _nothing(outputs)
         if hasattr(answers, "to_dict") and hasattr(answers, "columns"):
-            answers = {str(name): answers[name].to_numpy() for name in answers.columns}
+            columns = {str(name): answers[name] for name in answers.columns}
+            answers = {name: one if hasattr(one, "isna") else one.to_numpy() for name, one in columns.items()}
         named = by_name(answers, self.signature)
         return pa.RecordBatch.from_arrays(
             [as_column(named[field.name], field) for field in outputs], names=outputs.names
@@ -164,12 +165,22 @@ def by_name(answers: Any, signature: Signature) -> Mapping[str, Any]:
     outputs = signature.outputs
     if isinstance(answers, Mapping):
         if answers.keys() == set(outputs.names):
-            return answers
+            return {name: _from_pandas(one) for name, one in answers.items()}
     elif len(outputs) == 1:
-        return {outputs.names[0]: answers}
+        return {outputs.names[0]: _from_pandas(answers)}
     found = sorted(map(str, answers)) if isinstance(answers, Mapping) else type(answers).__name__
     msg = f"function {signature.model_id!r}: wanted the answers {outputs.names}, found {found}"
     raise ComponentError(msg)
+
+
+def _from_pandas(values: Any) -> Any:
+    """A column of pandas as one of numpy, or as a list with None for what pandas calls missing; anything else as it is."""
+    if not hasattr(values, "isna"):
+        return values
+    dtype = getattr(values, "dtype", None)  # two columns of one name have none
+    if dtype is None or (isinstance(dtype, np.dtype) and dtype.kind != "O"):
+        return values.to_numpy()
+    return [None if gone else value for value, gone in zip(values, values.isna(), strict=True)]
 
 
 def check_order(answers: Any, rows: int, name: str) -> None:
