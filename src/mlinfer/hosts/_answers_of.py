@@ -139,6 +139,9 @@ def dense(returned: Any) -> np.ndarray:
             msg = f"a sparse answer of {rows:,} x {width:,} values is too large to be written out in full"
             raise MemoryError(msg)
         returned = returned.toarray()
+    if isinstance(returned, np.ma.MaskedArray) and returned.dtype.kind in "fiu":
+        there = ~np.ma.getmaskarray(returned)  # below the mask may lie anything
+        returned = np.where(there, returned.data.astype(np.float64), np.nan)
     values = np.asarray(returned)
     return values if values.ndim <= 2 else values.reshape(len(values), -1)  # noqa: PLR2004 - a matrix
 
@@ -146,6 +149,8 @@ def dense(returned: Any) -> np.ndarray:
 def _kind(values: np.ndarray, name: str) -> pa.DataType:
     """One type for all numbers with a point, one for all without."""
     known = {"f": pa.float64(), "i": pa.int64(), "u": pa.int64(), "b": pa.bool_(), "U": pa.string()}
+    if values.dtype.kind in "mM":  # of nanoseconds, `tolist` makes bare integers
+        return pa.from_numpy_dtype(values.dtype)
     if values.dtype.kind in known:
         return known[values.dtype.kind]
     try:
@@ -166,6 +171,8 @@ def _types(values: np.ndarray) -> str:
 def _column(values: np.ndarray, field: pa.Field) -> pa.Array:
     if values.dtype.kind == "O":
         return pa.array(values, field.type, from_pandas=True)
+    if values.dtype.kind == "f" and values.dtype.itemsize > np.dtype(np.float64).itemsize:
+        values = values.astype(np.float64)  # Arrow knows no longer ones
     array = as_column(values, field)
     return array if array.type == field.type else array.cast(field.type)
 
