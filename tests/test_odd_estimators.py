@@ -3,10 +3,11 @@
 import datetime as dt
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator
 
-from mlinfer import ConfigError, InferencePipeline
+from mlinfer import ComponentError, ConfigError, InferencePipeline
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import SklearnHost
 from mlinfer.sources import MemorySource
@@ -60,3 +61,12 @@ def test_times_stay_times_whatever_their_unit(unit):
 def test_another_number_of_answers_is_refused_when_it_is_opened(how):
     with pytest.raises(ConfigError, match="Answers: wanted an estimator that answers"):
         infer(how)
+
+
+@pytest.mark.parametrize("shape", [lambda column: column, lambda column: column.to_frame()])
+def test_answers_that_pandas_has_moved_are_refused(shape):
+    """They were joined to the wrong records."""
+    with pytest.raises(ComponentError, match=r"in the order of the records.*\.sort_index\(\)"):
+        infer(lambda x: shape(pd.Series(x).sort_values(ascending=False)))
+    found = infer(lambda x: shape(pd.Series(x).sort_values(ascending=False).sort_index()))
+    assert np.ravel(found["y_pred"].to_pylist()).tolist() == X[:, 0].tolist()

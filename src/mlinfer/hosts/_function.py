@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer import ComponentError, ConfigError, Host, Model, Signature, as_column, as_numpy, digest_of_code
+from mlinfer.hosts._order import check_order
 
 Fields: TypeAlias = pa.Schema | Mapping[str, pa.DataType | str]
 Takes: TypeAlias = Literal["arrow", "numpy", "pandas"]
@@ -112,8 +113,8 @@ class FunctionModel:
         else:
             frame = records.to_pandas()
             answers = self._function(frame)
-            check_order(frame, len(records), name)  # one that was sorted in place has taken its values along
-        check_order(answers, len(records), name)
+            check_order(frame, name)  # one that was sorted in place has taken its values along
+        check_order(answers, name)
         return self._as_batch(answers)
 
     def _as_batch(self, answers: Any) -> pa.RecordBatch:
@@ -155,8 +156,7 @@ class ArrayFunctionModel:
         answers = self._function(**columns)
         if self._only is not None and type(answers) is np.ndarray:
             return {self._only: answers}
-        if columns:
-            check_order(answers, len(next(iter(columns.values()))), self.signature.model_id)
+        check_order(answers, self.signature.model_id)
         return by_name(answers, self.signature)
 
 
@@ -181,23 +181,6 @@ def _from_pandas(values: Any) -> Any:
     if dtype is None or (isinstance(dtype, np.dtype) and dtype.kind != "O"):
         return values.to_numpy()
     return [None if gone else value for value, gone in zip(values, values.isna(), strict=True)]
-
-
-def check_order(answers: Any, rows: int, name: str) -> None:
-    """Answers are joined to records by their place: those that pandas has sorted would go to the wrong records."""
-    for one in answers.values() if isinstance(answers, Mapping) else (answers,):
-        index = getattr(one, "index", None)
-        if index is None or callable(index) or len(index) != rows:  # a list's `index` is a method
-            continue
-        labels = np.asarray(index)
-        if labels.dtype.kind not in "iu" or np.array_equal(labels, np.arange(rows)):
-            continue
-        if np.array_equal(np.sort(labels), np.arange(rows)):
-            msg = (
-                f"function {name!r}: wanted the answers in the order of the records, found the rows of the data frame moved; "
-                "bring them back with .sort_index()"
-            )
-            raise ComponentError(msg)
 
 
 def _nothing(schema: pa.Schema) -> pa.RecordBatch:
