@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 import mlinfer
-from mlinfer import ConfigError, InferencePipeline, conform
+from mlinfer import ComponentError, ConfigError, InferencePipeline, conform
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import Chain, FunctionHost, Selected, SklearnHost
 from mlinfer.sources import MemorySource
@@ -205,3 +205,21 @@ def test_conform_names_records_and_columns_that_do_not_fit():
     assert raised.value.rows == [1, 2]
     with pytest.raises(mlinfer.SchemaError, match="no such column"):
         conform(pa.record_batch({"y": [1]}), wanted)
+
+
+def test_records_that_the_first_model_leaves_out_are_not_made_up_for_by_the_next():
+    """Three answers to three records come out, of which the second belongs to the third."""
+
+    @mlinfer.host(inputs={"n": "double"}, outputs={"kept": "double"}, takes="numpy", version="1")
+    def drops(n):
+        return n[n != 2]
+
+    @mlinfer.host(inputs={"kept": "double"}, outputs={"answer": "double"}, takes="numpy", version="1")
+    def fills(kept):
+        return np.append(kept, np.zeros(3))[:3]
+
+    chain = Chain(drops, fills)
+    with InferencePipeline(MemorySource([]), chain, MemoryDestination(), name="chain") as pipeline:
+        assert pipeline.infer({"n": [1.0, 4.0, 3.0]})["answer"].to_pylist() == [1, 4, 3]
+        with pytest.raises(ComponentError, match="model 'drops': wanted 3 answers for 3 records, found 2"):
+            pipeline.infer({"n": [1.0, 2.0, 3.0]})

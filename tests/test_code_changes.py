@@ -10,7 +10,7 @@ import pytest
 
 import mlinfer
 from mlinfer import Budget, ChangedError, InferencePipeline, RejectsError
-from mlinfer._engine._code import comparable, digest_of_code
+from mlinfer._code import comparable, digest_of_code
 from mlinfer.destinations import MemoryDestination
 from mlinfer.sources import Mapped, MemorySource
 
@@ -55,7 +55,7 @@ def test_what_changes_no_answer_is_no_change(change):
 
 
 def test_the_digest_is_the_same_in_every_process():
-    program = f"from mlinfer._engine._code import digest_of_code\n{FIRST}\nprint(digest_of_code(fn))"
+    program = f"from mlinfer._code import digest_of_code\n{FIRST}\nprint(digest_of_code(fn))"
     for seed in ("1", "2"):
         found = subprocess.run(
             [sys.executable, "-c", program],

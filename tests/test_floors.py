@@ -27,6 +27,7 @@ FLOORS = [
         "_batch",
         "_casts",
         "_clock",
+        "_code",
         "_cost",
         "_envelope",
         "_forcing",

@@ -220,7 +220,7 @@ def test_what_is_no_model_is_refused(linear, tmp_path):
     for content in (b"", b"\x80\x04 no model", linear.read_bytes()[:-20], b"\x08\xff" * 50):
         linear.write_bytes(content)
         assert "ONNX" in refusal(OnnxHost(linear))
-    assert "threads: wanted at least 1, found 0" in refusal(OnnxHost(linear, threads=0))
+    assert "threads: wanted a whole number of 1 or more, found 0" in refusal(OnnxHost(linear, threads=0))
 
 
 @pytest.mark.parametrize(

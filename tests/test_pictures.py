@@ -360,7 +360,9 @@ def test_a_bomb_is_refused_before_it_is_unfolded(monkeypatch):
     content = written(COLOURS)
     monkeypatch.setattr("mlinfer.hosts._pillow.MOST_PIXELS", 34)
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("it was decoded"))
-    with pytest.raises(RecordErrors, match="too_large: wanted a picture of at most 34 pixels, found 7 x 5"):
+    with pytest.raises(
+        RecordErrors, match="too_large: wanted a picture of at most 34 pixels and 65,536 a side, found 7 x 5"
+    ):
         Pictures((7, 5)).matrix([content])
 
 

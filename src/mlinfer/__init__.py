@@ -10,6 +10,7 @@ from mlinfer._batch import BadRecord, Batch, Position, RecordIds
 from mlinfer._casts import is_bytes, is_list, is_text
 from mlinfer._checkpoint import Checkpoint
 from mlinfer._choosing import chosen_rows
+from mlinfer._code import digest_of_code
 from mlinfer._conform import conform
 from mlinfer._engine import Batching, Budget, Plan, Stop, Workers
 from mlinfer._errors import (
@@ -159,6 +160,7 @@ __all__ = [
     "batch_from_rows",
     "chosen_rows",
     "conform",
+    "digest_of_code",
     "failpoint",
     "finite",
     "host",

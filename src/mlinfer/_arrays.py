@@ -285,6 +285,9 @@ def as_column(values: Any, field: pa.Field) -> pa.Array:
     if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
         msg = f"wanted answers {field.name!r}, one per record, found a single value ({type(values).__name__})"
         raise ComponentError(msg)
+    if isinstance(values, set | frozenset | dict):
+        msg = f"wanted answers {field.name!r} in the order of the records, found a {type(values).__name__}; give a list"
+        raise ComponentError(msg)
     items = list(values)
     if set(map(type, items)) - {type(None)} == {_READ_AS.get(field.type)}:
         return from_values(items)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from mlinfer._text import count
+from mlinfer._text import count, sayable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -117,8 +117,7 @@ class RecordErrors(MlinferError):  # noqa: N818 - several records, one exception
     def __init__(self, rows: Sequence[int], kind: str | Sequence[str], message: str | Sequence[str]) -> None:
         self.rows = [int(row) for row in rows]
         number = len(self.rows)
-        self.kinds = [kind] * number if isinstance(kind, str) else list(kind)
-        self.messages = [message] * number if isinstance(message, str) else list(message)
+        self.kinds, self.messages = _one_each(kind, number), _one_each(message, number)
         if not len(self.kinds) == len(self.messages) == number:
             msg = f"wanted one kind and one message per bad record ({number}), found {len(self.kinds)} and {len(self.messages)}"
             raise ValueError(msg)
@@ -135,6 +134,10 @@ class RecordErrors(MlinferError):  # noqa: N818 - several records, one exception
     def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
         """Pickle by the facts, for errors cross process boundaries."""
         return type(self), (self.rows, self.kinds, self.messages)
+
+
+def _one_each(texts: str | Sequence[str], number: int) -> list[str]:
+    return [sayable(texts)] * number if isinstance(texts, str) else [sayable(str(text)) for text in texts]
 
 
 class EndOfInput(Exception):  # noqa: N818 - the end is not an error

@@ -21,10 +21,15 @@ def plain(text: str, longest: int = LONGEST) -> str:
     return line if len(line) <= longest else line[: longest - 3] + "..."
 
 
+def sayable(text: str) -> str:
+    """A text that UTF-8 has: of half a character, as a path that is none can hold, the escape is left."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
 def said(error: BaseException) -> str:
     """What an error says; nothing where it fails to, for a stranger's may."""
     try:
-        return str(error)
+        return sayable(str(error))
     except Exception:  # noqa: BLE001 - it is the first error that counts
         return ""
 

@@ -7,7 +7,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from mlinfer._engine._code import comparable, digest_of_code
+from mlinfer._code import comparable, digest_of_code
 from mlinfer._protocols import Computes
 
 if TYPE_CHECKING:

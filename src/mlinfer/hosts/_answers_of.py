@@ -149,6 +149,9 @@ def dense(returned: Any) -> np.ndarray:
             msg = f"a sparse answer of {rows:,} x {width:,} values is too large to be written out in full"
             raise MemoryError(msg)
         returned = returned.toarray()
+    if isinstance(returned, np.ma.MaskedArray) and returned.dtype.kind in "fiu":
+        there = ~np.ma.getmaskarray(returned)  # below the mask may lie anything
+        returned = np.where(there, returned.data.astype(np.float64), np.nan)
     values = np.asarray(returned)
     return values if values.ndim <= 2 else values.reshape(len(values), -1)  # noqa: PLR2004 - a matrix
 
@@ -156,6 +159,8 @@ def dense(returned: Any) -> np.ndarray:
 def _kind(values: np.ndarray, name: str) -> pa.DataType:
     """One type for all numbers with a point, one for all without."""
     known = {"f": pa.float64(), "i": pa.int64(), "u": pa.int64(), "b": pa.bool_(), "U": pa.string()}
+    if values.dtype.kind in "mM":  # of nanoseconds, `tolist` makes bare integers
+        return pa.from_numpy_dtype(values.dtype)
     if values.dtype.kind in known:
         return known[values.dtype.kind]
     try:
@@ -189,15 +194,18 @@ def _column(values: np.ndarray, field: pa.Field) -> pa.Array:
         return pa.FixedSizeListArray.from_arrays(_column(flat, field.type.value_field), type=field.type)
     if values.dtype.kind == "O":
         return pa.array(values, field.type, from_pandas=True)
+    if values.dtype.kind == "f" and values.dtype.itemsize > np.dtype(np.float64).itemsize:
+        values = values.astype(np.float64)  # Arrow knows no longer ones
     array = as_column(values, field)
     return array if array.type == field.type else array.cast(field.type)
 
 
 def asked(method: str | Sequence[str] | None) -> tuple[str, ...]:
     """The methods as a tuple. Raises ConfigError: one is unknown."""
-    methods = (method,) if isinstance(method, str) else tuple(method or ("predict",))
-    unknown = [name for name in methods if name not in METHODS]
-    if unknown or len(set(methods)) != len(methods):
+    given = [method] if isinstance(method, str) else ["predict"] if method is None else method
+    methods = (tuple(given) or ("predict",)) if isinstance(given, list | tuple) else ()
+    known = all(isinstance(name, str) and name in METHODS for name in methods)
+    if not methods or not known or len(set(methods)) != len(methods):
         msg = f"method: wanted one or several of {', '.join(METHODS)}, found {method!r}"
         raise ConfigError(msg)
     return methods

@@ -10,6 +10,7 @@ from itertools import pairwise
 import pyarrow as pa
 
 from mlinfer import (
+    ComponentError,
     ConfigError,
     Exemplifies,
     Explains,
@@ -100,10 +101,13 @@ class ChainedModels:
         )
 
     def infer(self, records: pa.RecordBatch) -> pa.RecordBatch:
-        """Answer a batch. Raises RecordErrors: an answer on the way does not fit the next model."""
+        """Answer a batch. Raises RecordErrors: an answer on the way does not fit the next model; ComponentError: one is absent."""
         first, *others = self._models
         answers = first.infer(records)
-        for model in others:
+        for before, model in zip(self._models, others, strict=False):
+            if len(answers) != len(records):  # of the last one, the engine sees it
+                msg = f"model {before.signature.model_id!r}: wanted {len(records)} answers for {len(records)} records, found {len(answers)}; a model must answer each record once, in order"
+                raise ComponentError(msg)
             answers = model.infer(conform(answers, model.signature.inputs))
         return answers
 

@@ -15,6 +15,7 @@ from mlinfer.hosts._example import like
 from mlinfer.hosts._feeding import feeder
 from mlinfer.hosts._forms import Form, NotCompiled, Proof, compiled, prove
 from mlinfer.hosts._forms._questions import Ground
+from mlinfer.hosts._order import check_order
 from mlinfer.hosts._signature_of import Study, answers_of, fed_by, returned_by
 
 COMPILE = ("auto", "never")
@@ -118,4 +119,9 @@ class Asked:
         return [array for answer in self._answers for array in answer.arrays(answer.ask(data))]
 
     def _columns(self, data: Any) -> list[pa.Array]:
-        return [column for answer in self._answers for column in answer.columns(answer.ask(data))]
+        columns: list[pa.Array] = []
+        for answer in self._answers:
+            returned = answer.ask(data)
+            check_order(returned, self.signature.model_id)
+            columns += answer.columns(returned)
+        return columns

@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import ComponentError, ConfigError, Host, Model, Signature, as_column, as_numpy
+from mlinfer import ComponentError, ConfigError, Host, Model, Signature, as_column, as_numpy, digest_of_code
+from mlinfer.hosts._order import check_order
 
 Fields: TypeAlias = pa.Schema | Mapping[str, pa.DataType | str]
 Takes: TypeAlias = Literal["arrow", "numpy", "pandas"]
@@ -29,7 +30,8 @@ class FunctionHost(Host):
         inputs: the fields it reads, as a schema or as names with types. In a mapping every record must have a value;
             in a schema a nullable field need not.
         outputs: the fields it answers, likewise.
-        version: changes when the answers change. By default a digest of the function's source text.
+        version: changes when the answers change. By default a digest of the function's source text, or of its code where no
+            file holds that (typed in, `functools.partial`, an object that can be called).
         shared: whether several threads may call the function at the same time.
 
     >>> twice = FunctionHost(lambda x: 2 * x, {"x": "double"}, {"y": "double"}, takes="numpy", version="1")
@@ -104,12 +106,15 @@ class FunctionModel:
         self._function, self._takes = function, takes
 
     def infer(self, records: pa.RecordBatch) -> pa.RecordBatch:
-        """Answer a batch. Raises ComponentError when a data frame comes back with its rows in another order."""
+        """Answer a batch. Raises ComponentError when its rows come back in another order."""
+        name = self.signature.model_id
         if self._takes == "arrow":
-            return self._as_batch(self._function(records))
-        frame = records.to_pandas()
-        answers = self._function(frame)
-        _check_order(getattr(answers, "index", frame.index), frame.index, self.signature.model_id)
+            answers = self._function(records)
+        else:
+            frame = records.to_pandas()
+            answers = self._function(frame)
+            check_order(frame, name)  # one that was sorted in place has taken its values along
+        check_order(answers, name)
         return self._as_batch(answers)
 
     def _as_batch(self, answers: Any) -> pa.RecordBatch:
@@ -119,7 +124,8 @@ class FunctionModel:
         if isinstance(answers, pa.Table):
             return answers.combine_chunks().to_batches()[0] if answers.num_rows else _nothing(outputs)
         if hasattr(answers, "to_dict") and hasattr(answers, "columns"):
-            answers = {str(name): answers[name].to_numpy() for name in answers.columns}
+            columns = {str(name): answers[name] for name in answers.columns}
+            answers = {name: one if hasattr(one, "isna") else one.to_numpy() for name, one in columns.items()}
         named = by_name(answers, self.signature)
         return pa.RecordBatch.from_arrays(
             [as_column(named[field.name], field) for field in outputs], names=outputs.names
@@ -150,6 +156,7 @@ class ArrayFunctionModel:
         answers = self._function(**columns)
         if self._only is not None and type(answers) is np.ndarray:
             return {self._only: answers}
+        check_order(answers, self.signature.model_id)
         return by_name(answers, self.signature)
 
 
@@ -158,24 +165,22 @@ def by_name(answers: Any, signature: Signature) -> Mapping[str, Any]:
     outputs = signature.outputs
     if isinstance(answers, Mapping):
         if answers.keys() == set(outputs.names):
-            return answers
+            return {name: _from_pandas(one) for name, one in answers.items()}
     elif len(outputs) == 1:
-        return {outputs.names[0]: answers}
+        return {outputs.names[0]: _from_pandas(answers)}
     found = sorted(map(str, answers)) if isinstance(answers, Mapping) else type(answers).__name__
     msg = f"function {signature.model_id!r}: wanted the answers {outputs.names}, found {found}"
     raise ComponentError(msg)
 
 
-def _check_order(index: Any, asked: Any, name: str) -> None:
-    """Answers are joined to records by their place: rows that were sorted would go to the wrong records."""
-    if callable(index) or len(index) != len(asked) or index.equals(asked):  # a list's `index` is a method
-        return
-    if set(index) == set(asked):
-        msg = (
-            f"function {name!r}: wanted the answers in the order of the records, found the rows of the data frame moved; "
-            "bring them back with .sort_index()"
-        )
-        raise ComponentError(msg)
+def _from_pandas(values: Any) -> Any:
+    """A column of pandas as one of numpy, or as a list with None for what pandas calls missing; anything else as it is."""
+    if not hasattr(values, "isna"):
+        return values
+    dtype = getattr(values, "dtype", None)  # two columns of one name have none
+    if dtype is None or (isinstance(dtype, np.dtype) and dtype.kind != "O"):
+        return values.to_numpy()
+    return [None if gone else value for value, gone in zip(values, values.isna(), strict=True)]
 
 
 def _nothing(schema: pa.Schema) -> pa.RecordBatch:
@@ -227,8 +232,8 @@ def _check_call(function: Any, inputs: pa.Schema, takes: Takes) -> None:
 def _digest(function: Callable[..., Any]) -> str:
     try:
         text = inspect.getsource(function)
-    except (OSError, TypeError):
-        text = repr(getattr(function, "__code__", function).__class__) + getattr(function, "__qualname__", "")
+    except (OSError, TypeError):  # typed in, made by a program, or an object that can be called
+        text = digest_of_code(function)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

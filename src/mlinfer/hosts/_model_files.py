@@ -65,8 +65,8 @@ def check_digest(content: bytes, wanted: str, where: str) -> None:
         raise ConfigError(msg)
 
 
-def check_spelling(sha256: str | None) -> None:
+def check_spelling(sha256: object) -> None:
     """Raises ConfigError: not a SHA-256."""
-    if sha256 is not None and not SHA256.fullmatch(sha256):
+    if sha256 is not None and not (isinstance(sha256, str) and SHA256.fullmatch(sha256)):
         msg = f"sha256: wanted 64 hex digits, found {sha256!r}"
         raise ConfigError(msg)

@@ -17,7 +17,7 @@ from mlinfer import ConfigError, Host, Model, Signature, as_column, as_numpy, lo
 from mlinfer.hosts._model_files import check_digest, check_spelling, read, stamp
 from mlinfer.hosts._onnx_file import check_self_contained
 from mlinfer.hosts._onnx_session import session
-from mlinfer.hosts._onnx_values import Value, seen, value_of
+from mlinfer.hosts._onnx_values import Value, check_single, seen, value_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class OnnxHost(Host):
 
     Args:
         model: the path of the file. It must hold all its tensors itself; files beside it are not read.
-        threads: how many threads one call may use.
+        threads: how many threads one call may use; never more than the machine has processors.
         sha256: the SHA-256 (64 hex digits) that the file must have.
         watch: look for newer versions of the file, renamed into its place whole, and let them take over between two
             batches. See docs/models.md.
@@ -49,8 +49,8 @@ class OnnxHost(Host):
         outputs that are no columns.
         """
         check_spelling(self.sha256)
-        if self.threads < 1:
-            msg = f"threads: wanted at least 1, found {self.threads}"
+        if type(self.threads) is not int or self.threads < 1:
+            msg = f"threads: wanted a whole number of 1 or more, found {self.threads!r}"
             raise ConfigError(msg)
         if not self.watch:
             yield self._load()
@@ -111,9 +111,8 @@ class OnnxModel:
 
         return [f"ONNX Runtime {onnxruntime.__version__}"]
 
-    def _ask_zeros(self) -> list[np.ndarray]:
-        """What it answers to two records of zeros and empty texts. Raises whatever it raises."""
-        rows = 2
+    def _ask_zeros(self, rows: int) -> list[np.ndarray]:
+        """What it answers to records of zeros and empty texts. Raises whatever it raises."""
         return self._run({value.name: value.zeros(rows) for value in self._inputs}, rows)
 
     def _run(self, fed: Mapping[str, np.ndarray], rows: int) -> list[np.ndarray]:
@@ -123,4 +122,6 @@ class OnnxModel:
             self._session.run(self._names, {name: tensor[row : row + 1] for name, tensor in fed.items()})
             for row in range(rows)
         ]
+        for name, answers in zip(self._names, zip(*parts, strict=True), strict=True):
+            check_single(name, answers)  # two of one record and none of the next would be two, too
         return [np.concatenate(one) for one in zip(*parts, strict=True)]

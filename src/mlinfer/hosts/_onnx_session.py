@@ -30,7 +30,8 @@ def session(content: bytes, where: str, *, threads: int) -> Any:
     """
     library = runtime()
     options = library.SessionOptions()
-    options.intra_op_num_threads = threads
+    # more would wait for each other by turning in circles
+    options.intra_op_num_threads = min(threads, os.cpu_count() or 1)
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what is wrong is raised; it need not be printed as well
     try:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from mlinfer import ConfigError
+from mlinfer import ComponentError, ConfigError
 from mlinfer.hosts._onnx_session import errors, said
 
 TYPES: dict[str, tuple[Any, pa.DataType]] = {
@@ -91,26 +91,48 @@ def value_of(found: Any, where: str) -> Value:
     return value
 
 
-def seen(session: Any, ask: Callable[[], list[np.ndarray]], where: str) -> list[Value]:
-    """The outputs of a model; those that do not declare their shape are seen from what it answers to zeros.
+def check_single(name: str, answers: Sequence[np.ndarray]) -> None:
+    """Raises ComponentError: one of the answers, each to a single record, is none or several."""
+    for answer in answers:
+        if answer.shape[:1] != (1,):
+            found = len(answer) if answer.ndim else "a single value"
+            msg = f"wanted one answer {name!r} for each record, found {found} for one; a model must answer each record once, in order"
+            raise ComponentError(msg)
+
+
+def seen(session: Any, ask: Callable[[int], list[np.ndarray]], where: str) -> list[Value]:
+    """The outputs of a model. Unless they declare the first dimension of an input, they are seen from what it answers to zeros.
 
     Raises ConfigError: one is no column.
     """
-    declared = [_declared(one, where) for one in session.get_outputs()]
-    if all(value is not None and value.batch in {None, 1} for value in declared):
-        return [value for value in declared if value is not None]
+    outputs = session.get_outputs()
+    declared = [_declared(one, where) for one in outputs]
+    told = [value for value in declared if value is not None and value.batch in {None, 1}]
+    counts = {one.shape[0] for one in session.get_inputs()} - {None}
+    if len(told) == len(outputs) and all(one.shape[0] in counts for one in outputs):
+        return told
     try:
-        answers = ask()
-    except errors() as error:
-        msg = f"{where}: wanted outputs of declared shapes, found {[one.shape for one in session.get_outputs()]}, and no answer to a record of zeros ({said(error)}); export the model with declared shapes"
+        two, three = ask(2), ask(3)  # of two numbers, so that a turned matrix is not taken for its records
+    except ComponentError as error:
+        msg = f"{where}: wanted outputs with one answer per record, found another number: {error}"
         raise ConfigError(msg) from error
-    values = []
-    for one, answer in zip(session.get_outputs(), answers, strict=True):
-        if answer.ndim < 1 or len(answer) != 2:  # noqa: PLR2004 - two records were asked
-            msg = f"{where}: wanted outputs with one answer per record, found {one.name!r} of shape {answer.shape} for 2 records"
+    except errors() as error:
+        if len(told) == len(outputs):
+            return told
+        msg = f"{where}: wanted outputs of declared shapes, found {[one.shape for one in outputs]}, and no answer to a record of zeros ({said(error)}); export the model with declared shapes"
+        raise ConfigError(msg) from error
+    return [_seen(one, answers, where) for one, *answers in zip(outputs, two, three, strict=True)]
+
+
+def _seen(found: Any, answers: Sequence[np.ndarray], where: str) -> Value:
+    """An output that was answered to two and to three records."""
+    for rows, answer in enumerate(answers, 2):
+        if answer.shape != (rows, *answers[0].shape[1:]):
+            msg = f"{where}: wanted outputs with one answer per record, found {found.name!r} of shape {answer.shape} for {rows} records"
             raise ConfigError(msg)
-        values.append(Value(one.name, *_types(one, where), None, answer.shape[1:]))
-    return values
+    value = Value(found.name, *_types(found, where), None, answers[0].shape[1:])
+    _check_width(value.width, found.name, value.shape, where)
+    return value
 
 
 def _declared(found: Any, where: str) -> Value | None:
@@ -118,10 +140,14 @@ def _declared(found: Any, where: str) -> Value | None:
     shape = list(found.shape or [])
     if not shape or any(not isinstance(size, int) or size < 1 for size in shape[1:]):
         return None
-    if math.prod(shape[1:]) > MOST_VALUES:
-        msg = f"{where}: wanted at most {MOST_VALUES:,} values per record, found {found.name!r} of shape {found.shape}"
-        raise ConfigError(msg)
+    _check_width(math.prod(shape[1:]), found.name, found.shape, where)
     return Value(found.name, dtype, kind, shape[0] if isinstance(shape[0], int) else None, tuple(shape[1:]))
+
+
+def _check_width(width: int, name: str, shape: Sequence[Any], where: str) -> None:
+    if width > MOST_VALUES:
+        msg = f"{where}: wanted at most {MOST_VALUES:,} values per record, found {name!r} of shape {shape}"
+        raise ConfigError(msg)
 
 
 def _types(found: Any, where: str) -> tuple[Any, pa.DataType]:

@@ -156,5 +156,15 @@ def _from_file(path: Path, loading: Loading) -> tuple[Any, str]:
         check_digest(content, loading.sha256, str(path))
     if suffix in _code_formats.SUFFIXES:
         estimator = _code_formats.load(content, suffix, str(path))
+        _check_kind(estimator, path)
         return estimator, digest_of(estimator)
-    return _skops_files.load(content, loading.trusted, str(path)), _skops_files.digest_of(content)
+    estimator = _skops_files.load(content, loading.trusted, str(path))
+    _check_kind(estimator, path)
+    return estimator, _skops_files.digest_of(content)
+
+
+def _check_kind(found: Any, path: Path) -> None:
+    """Raises ConfigError: what was in the file is no model."""
+    if not any(hasattr(found, method) for method in METHODS):
+        msg = f"{path}: wanted a fitted estimator, found {type(found).__name__}; save the model itself"
+        raise ConfigError(msg)

@@ -99,7 +99,7 @@ class Pictures(_Recipe):
     BMP, GIF, JPEG, PNG, PPM and WebP; of several pictures in one file the first. Turned upright as EXIF says, converted to
     `mode`, resized (bilinear), then `(pixel - mean) / scale`. Give it to `mlinfer.save(pictures=)`, or put it in front of
     any other model: `Chain(Pictures((224, 224), layout="CHW"), Selected(...))`. Bytes that are no picture are the reject
-    `no_picture`, those of more than 67 million pixels the reject `too_large`. Needs `pip install 'mlinfer[images]'`.
+    `no_picture`, those of more than 67 million pixels, or 65,536 a side, the reject `too_large`. Needs `pip install 'mlinfer[images]'`.
 
     Args:
         size: width and height of what the model takes, in pixels.
@@ -296,5 +296,8 @@ def _whole(found: Any, *, count: int, least: int, most: int) -> bool:
 
 def _numbers(found: Any, channels: int) -> bool:
     """Whether this is a finite number, or one for each channel."""
-    values = np.ravel(np.asarray(found))
+    try:
+        values = np.ravel(np.asarray(found))
+    except ValueError:  # numpy's, for lists of several lengths
+        return False
     return values.dtype.kind in "iuf" and len(values) in {1, channels} and bool(np.isfinite(values).all())

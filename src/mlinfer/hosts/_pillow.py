@@ -17,9 +17,11 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")
 CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 MOST_PIXELS = 2**26
 """Of a picture before it is resized: 8,192 x 8,192, looked up in its header."""
+LONGEST_SIDE = 2**16
+"""Also where the other one is short: to resize such a picture takes as much memory as its side is long."""
 
 ORIENTATION = 0x0112
-DEEP = ("I", "I;", "F")
+DEEP = ("I", "I;")
 DAMAGE = (OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, RuntimeError, struct.error, zlib.error, Warning)  # fmt: skip
 """What Pillow raises at bytes that are no picture, or a damaged one (UnidentifiedImageError is an OSError), or
 warns of where warnings are errors."""
@@ -37,7 +39,8 @@ class TooLarge(Unreadable):
     kind = "too_large"
 
     def __init__(self, found: str) -> None:
-        super().__init__(f"wanted a picture of at most {MOST_PIXELS:,} pixels, found {found}; scale it down")
+        most = f"{MOST_PIXELS:,} pixels and {LONGEST_SIDE:,} a side"
+        super().__init__(f"wanted a picture of at most {most}, found {found}; scale it down")
 
 
 def pillow() -> Any:
@@ -66,9 +69,12 @@ def decoded(
     """
     try:
         with image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            if picture.width * picture.height > MOST_PIXELS:
+            if picture.width * picture.height > MOST_PIXELS or max(picture.size) > LONGEST_SIDE:
                 found = f"{picture.width} x {picture.height}"
                 raise TooLarge(found)
+            if picture.mode == "F":  # what is white in it is up to whoever made it
+                msg = "wanted a picture with pixels of whole numbers, found fractions (a portable float map); save it as PNG"
+                raise Unreadable(msg)
             picture.load()
             upright = _upright(image, picture)
             return _pixels(_resized(image, _converted(image, upright, mode, background), size))

@@ -160,11 +160,12 @@ def _ask_quietly(estimator: Any, methods: Sequence[str], data: Any) -> tuple[lis
 
 def _parts(returned: Sequence[Any]) -> Iterator[np.ndarray]:
     for found in returned:
-        yield from (dense(part) for part in found) if isinstance(found, list) else [dense(found)]
+        several = isinstance(found, list) and found and hasattr(found[0], "shape") and np.ndim(found[0])
+        yield from (dense(part) for part in found) if several else [dense(found)]
 
 
 def _rows(returned: Sequence[Any]) -> int:
-    counts = {len(part) for part in _parts(returned)}
+    counts = {len(part) if part.ndim else -1 for part in _parts(returned)}
     return counts.pop() if len(counts) == 1 else -1
 
 

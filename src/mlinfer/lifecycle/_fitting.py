@@ -17,6 +17,7 @@ from mlinfer import ConfigError, is_text
 from mlinfer.lifecycle._metrics import Answers
 
 LARGEST_SEED = 2**31
+LARGEST_LABEL = 2**63 - 1
 UNKNOWN_PARAMETER = re.compile(r"Invalid parameter '(\w+)' for estimator (\w+)")
 """As `set_params` of scikit-learn says it, which a search calls."""
 
@@ -79,6 +80,9 @@ def prepared(estimator: Any, seed: int) -> Any:
     ):
         msg = f"estimator: wanted a classifier or a regressor, which learn an outcome, found {type(estimator).__name__}"
         raise ConfigError(msg)
+    if hasattr(estimator, "cv") and getattr(estimator, "refit", True) is False:
+        msg = f"estimator: wanted a search that fits what it has found (refit=True), found refit=False in {type(estimator).__name__}"
+        raise ConfigError(msg)
     fresh = clone(estimator)
     dice = np.random.default_rng(seed)
     parameters = fresh.get_params(deep=True)
@@ -118,6 +122,9 @@ def fitted(estimator: Any, features: Any, truth: np.ndarray, weights: np.ndarray
         ):  # scikit-learn looks at parameters when it fits
             msg = f"{type(estimator).__name__}: wanted parameters that it takes, found: {why}"
             raise ConfigError(msg) from error
+        if weights is not None and "unexpected keyword argument" in why:
+            msg = f"{type(estimator).__name__}: wanted an estimator that takes weights, found {why}; leave sample_weight= out, or choose another estimator"
+            raise ConfigError(msg) from error
         if unknown := UNKNOWN_PARAMETER.match(why):
             msg = f"{type(estimator).__name__}: wanted parameters that it takes, found {unknown[1]!r}, which {unknown[2]} has not; a parameter of a step of a pipeline is called step__parameter"
             raise ConfigError(msg) from error
@@ -132,7 +139,19 @@ def best_of(estimator: Any) -> Any:
 
 
 def answers(estimator: Any, features: Any, truth: np.ndarray) -> Answers:
-    """What it says of these records."""
+    """What it says of these records. Raises ConfigError: it refuses one, as an encoder does with a category that is new."""
+    try:
+        return _answers(estimator, features, truth)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        why = (str(error).splitlines() or [""])[0]
+        msg = (
+            f"{type(estimator).__name__}: wanted an estimator that answers records it was not fitted on, found {why}; let it take "
+            "what is new or missing (OneHotEncoder(handle_unknown='ignore'), an imputer), or leave these records out"
+        )
+        raise ConfigError(msg) from error
+
+
+def _answers(estimator: Any, features: Any, truth: np.ndarray) -> Answers:
     predicted = np.asarray(estimator.predict(features))
     classes = getattr(estimator, "classes_", None)
     if classes is None:
@@ -158,6 +177,9 @@ def truth_of(column: pa.ChunkedArray, *, classes: bool) -> np.ndarray:
     if pt.is_boolean(kind):
         return np.asarray(column.to_numpy(), bool)
     if pt.is_integer(kind):
+        if pt.is_uint64(kind) and len(column) and int(column.to_numpy().max()) > LARGEST_LABEL:
+            msg = "target: wanted whole numbers below 2**63, found larger ones; give them as texts"
+            raise ConfigError(msg)
         return np.asarray(column.to_numpy(), np.int64)
     if is_text(kind):
         return np.array(column.to_pylist(), str)

@@ -101,7 +101,7 @@ class ByTime(_Split):
         """0 (train), 1 (calibration) or 2 (test) for each record. Raises ConfigError: this is no time, or one is missing."""
         _check_present(table, self.column)
         column = table[self.column]
-        if not (
+        if pa.types.is_interval(column.type) or not (
             pa.types.is_temporal(column.type)
             or pa.types.is_integer(column.type)
             or pa.types.is_floating(column.type)
@@ -135,6 +135,7 @@ def divided(table: pa.Table, split: Split) -> np.ndarray:
 
 
 def _hashed(table: pa.Table, split: _Split) -> np.ndarray:
+    check_single("split", split.column, table[split.column].type)
     _check_present(table, split.column)
     encoded = table[split.column].combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
@@ -155,6 +156,15 @@ def _place(value: object) -> float:
         value = int(value)
     digest = hashlib.blake2b(str(value).encode(), digest_size=8, person=b"mlinfer split").digest()
     return int.from_bytes(digest, "big") / 2**64
+
+
+def check_single(argument: str, column: str, kind: pa.DataType) -> None:
+    """Raises ConfigError: the values of a column are lists or structs, of which no two need be alike."""
+    if pa.types.is_nested(kind):
+        msg = (
+            f"{argument}: wanted single values in {column!r}, found {kind}; name a column of texts or numbers"
+        )
+        raise ConfigError(msg)
 
 
 def _check_present(table: pa.Table, column: str) -> None:

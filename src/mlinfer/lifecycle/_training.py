@@ -22,7 +22,7 @@ from mlinfer.lifecycle._metrics import Answers, Metric, Score, chosen, scored
 from mlinfer.lifecycle._packaging import Fit, write
 from mlinfer.lifecycle._records import known
 from mlinfer.lifecycle._report import Training, missed
-from mlinfer.lifecycle._splits import SIDES, TEST, TRAIN, Split
+from mlinfer.lifecycle._splits import SIDES, TEST, TRAIN, Split, check_single
 
 MOST_GROUPS = 200
 
@@ -125,12 +125,13 @@ def _carried_out(plan: Plan, source: Any) -> Training:
     metrics = _metrics(plan, data, model)
     yardstick = Yardstick(metrics, _draws(plan, data), _baseline(data))
     _check_baseline(plan, yardstick)
+    groups = _groups(plan, data)
     fit = _fit(plan, data, model)
     training = Training(
         plan.path, fit.estimator, described(fit.estimator)["class"], plan.target,
         {"by": plan.split.by, "column": plan.split.column},
         {name: int((data.sides == side).sum()) for side, name in enumerate(SIDES)}, data.without_target,
-        tuple(_scores(plan, data.of(TEST), fit, yardstick)), dict(plan.accept),
+        tuple(_scores(data.of(TEST), groups, fit, yardstick)), dict(plan.accept),
     )  # fmt: skip
     if complaints := missed(training):
         msg = f"{plan.path}: not written: {'; '.join(complaints)}"
@@ -162,23 +163,36 @@ def _metrics(plan: Plan, data: Data, model: Any) -> list[Metric]:
     return chosen([*usual, *plan.accept], classes=count)
 
 
-def _scores(plan: Plan, unseen: tuple[pa.Table, np.ndarray], fit: Fit, yardstick: Yardstick) -> list[Score]:
+def _scores(
+    unseen: tuple[pa.Table, np.ndarray], groups: Mapping[Any, np.ndarray], fit: Fit, yardstick: Yardstick
+) -> list[Score]:
     """On all unseen records beside the baseline, then group by group."""
     records, truth = unseen
     metrics, draws = yardstick.metrics, yardstick.draws
     given = answers(fit.estimator, fit.feeding.fed(records), truth)
     found = scored(metrics, given, draws, baseline=yardstick.baseline)
+    for value, rows in groups.items():
+        found += scored(metrics, given.of(rows), draws.of(rows), group=value)
+    return found
+
+
+def _groups(plan: Plan, data: Data) -> dict[Any, np.ndarray]:
+    """The groups that are measured one by one, and which of the unseen records (a mask) are in each.
+
+    Raises ConfigError: they are too many, or no single values.
+    """
     if plan.groups is None:
-        return found
-    values = ["none" if value is None else value for value in records[plan.groups].to_pylist()]
-    different = sorted(set(values), key=str)
+        return {}
+    column = data.of(TEST)[0][plan.groups]
+    check_single("groups", plan.groups, column.type)
+    values = [None if value != value else value for value in column.to_pylist()]  # noqa: PLR0124 - NaN alone
+    missing = "none (missing)" if "none" in values else "none"
+    named = [missing if value is None else value for value in values]
+    different = sorted(set(named), key=str)
     if len(different) > MOST_GROUPS:
         msg = f"groups: wanted at most {MOST_GROUPS} different values of {plan.groups!r}, found {len(different):,}"
         raise ConfigError(msg)
-    for value in different:
-        rows = np.array([one == value for one in values])
-        found += scored(metrics, given.of(rows), draws.of(rows), group=value)
-    return found
+    return {value: np.array([one == value for one in named]) for value in different}
 
 
 def _draws(plan: Plan, data: Data) -> Draws:

@@ -1,0 +1,72 @@
+"""Estimators of one's own answer in many shapes: as scikit-learn's do, or they are refused when they are opened."""
+
+import datetime as dt
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator
+
+from mlinfer import ComponentError, ConfigError, InferencePipeline
+from mlinfer.destinations import MemoryDestination
+from mlinfer.hosts import SklearnHost
+from mlinfer.sources import MemorySource
+
+X = np.arange(12.0).reshape(6, 2)
+
+
+class Answers(BaseEstimator):
+    def __init__(self, how):
+        self.how = how
+
+    def predict(self, X):  # noqa: N803 - scikit-learn's own name
+        return self.how(np.asarray(X)[:, 0])
+
+
+def infer(how):
+    with InferencePipeline(
+        MemorySource([]), SklearnHost(Answers(how), example=X), MemoryDestination()
+    ) as pipeline:
+        return pipeline.infer(X, on_reject="null")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [lambda x: x.tolist(), tuple, lambda x: x.astype(np.longdouble), lambda x: x.astype(">f8")],
+)
+def test_numbers_in_other_clothes_are_answers(how):
+    assert infer(how)["y_pred"].to_pylist() == X[:, 0].tolist()
+
+
+def test_texts_in_a_list_are_answers():
+    assert infer(lambda x: [f"is {one:g}" for one in x])["y_pred"].to_pylist()[:2] == ["is 0", "is 2"]
+
+
+def test_what_an_estimator_masks_is_no_answer():
+    found = infer(lambda x: np.ma.masked_array(x, x == 4))
+    assert found["y_pred"].to_pylist() == [0, 2, None, 6, 8, 10]
+    assert found["status"].to_pylist()[2] == "bad_answer"
+
+
+@pytest.mark.parametrize("unit", ["D", "s", "us", "ns"])
+def test_times_stay_times_whatever_their_unit(unit):
+    found = infer(lambda x: np.full(len(x), "2020-01-02", f"datetime64[{unit}]"))["y_pred"].to_pylist()
+    assert {dt.date(one.year, one.month, one.day) for one in found} == {dt.date(2020, 1, 2)}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [lambda _: 5.0, lambda _: None, lambda x: x[1:], lambda x: "text", set, iter],
+)
+def test_another_number_of_answers_is_refused_when_it_is_opened(how):
+    with pytest.raises(ConfigError, match="Answers: wanted an estimator that answers"):
+        infer(how)
+
+
+@pytest.mark.parametrize("shape", [lambda column: column, lambda column: column.to_frame()])
+def test_answers_that_pandas_has_moved_are_refused(shape):
+    """They were joined to the wrong records."""
+    with pytest.raises(ComponentError, match=r"in the order of the records.*\.sort_index\(\)"):
+        infer(lambda x: shape(pd.Series(x).sort_values(ascending=False)))
+    found = infer(lambda x: shape(pd.Series(x).sort_values(ascending=False).sort_index()))
+    assert np.ravel(found["y_pred"].to_pylist()).tolist() == X[:, 0].tolist()
