@@ -210,6 +210,26 @@ def test_a_key_that_would_pass_over_records_ends_the_run(path, values, complaint
         read(source(path))
 
 
+@pytest.mark.parametrize(("collation", "pair"), [("NOCASE", ("a", "A")), ("RTRIM", ("k", "k "))])
+def test_keys_that_a_collation_does_not_tell_apart_end_the_run(path, monkeypatch, collation, pair):
+    """Behind the first of them the second is not greater: where a page ended between them, it was passed over."""
+    monkeypatch.setattr("mlinfer.sources._sql.PAGE_ROWS", 1)
+    change(
+        path,
+        f"CREATE TABLE t (id TEXT COLLATE {collation}, x REAL)",
+        f"INSERT INTO t VALUES ('{pair[0]}', 1), ('{pair[1]}', 2)",
+        "CREATE TABLE exact (id TEXT, x REAL)",
+        "INSERT INTO exact SELECT * FROM t",
+    )
+    with source(path).open("p", None, pa.schema([("x", pa.float64())])) as reader:
+        with pytest.raises(ComponentError, match="which the collation of the column does not tell apart"):
+            for _ in range(3):
+                reader.read(1, 0)
+    with source(path, "SELECT * FROM exact").open("p", None, pa.schema([("x", pa.float64())])) as reader:
+        found = [reader.read(1, 0).records["x"][0].as_py() for _ in range(2)]
+    assert sorted(found) == [1, 2]
+
+
 @pytest.mark.parametrize(
     "remark", ["-- of last year; all of it\n", "/* WITH\n * everything */ ", " \n-- a\n/* b */"]
 )

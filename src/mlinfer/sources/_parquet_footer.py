@@ -80,7 +80,7 @@ class Footer:
     @property
     def signed(self) -> bool:
         """Whether some columns are encrypted: to ask for the sizes of these would end the process."""
-        return _length(self._source) - self.file.metadata.serialized_size == SIGNATURE
+        return bool(_length(self._source) - self.file.metadata.serialized_size == SIGNATURE)
 
     def expect_readable(self, columns: Sequence[str]) -> None:
         """Raises ComponentError: one of these columns is encrypted."""

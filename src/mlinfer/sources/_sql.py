@@ -236,8 +236,17 @@ class SqlReader:
         for key, following in zip(keys, [*keys, None][1:], strict=True):
             if not isinstance(key, int | str) or key == following:
                 what = f"{key!r} twice" if key == following and key is not None else f"{key!r}"
-                msg = f"key {self._key!r}: wanted unique integers or texts, found {what[:100]}; name another column, or filter the query"
-                raise ComponentError(msg)
+            elif _alike(key, following) and self._is_taken_for(key, following):
+                what = f"{key!r} and {following!r}, which the collation of the column does not tell apart"
+            else:
+                continue
+            msg = f"key {self._key!r}: wanted unique integers or texts, found {what[:200]}; name another column, or filter the query"
+            raise ComponentError(msg)
+
+    def _is_taken_for(self, key: str, other: str) -> bool:
+        """Whether the database takes two texts of the key for one, so that neither comes behind the other."""
+        query = f"{self._select} WHERE {self._keyed} = ? AND {self._keyed} COLLATE BINARY = ? LIMIT 1"
+        return bool(self._fetched(query, (key, other)))
 
     def _batch(self, rows: list[tuple[Any, ...]]) -> Batch:
         start, keys = self._ordinal, [row[-1] for row in rows]
@@ -273,3 +282,12 @@ class SqlReader:
             for one in bad
         )
         return Batch(records, self._partition, position, ids.take(good), unfit)
+
+
+def _alike(key: Any, other: Any) -> bool:
+    """Whether some collation of SQLite may take two texts for one: NOCASE and RTRIM do."""
+    return isinstance(key, str) and isinstance(other, str) and _folded(key) == _folded(other)
+
+
+def _folded(text: str) -> str:
+    return text.rstrip(" ").lower()
