@@ -243,7 +243,7 @@ class SqlReader:
             msg = f"key {self._key!r}: wanted unique integers or texts, found {what[:200]}; name another column, or filter the query"
             raise ComponentError(msg)
 
-    def _is_taken_for(self, key: str, other: str) -> bool:
+    def _is_taken_for(self, key: Any, other: Any) -> bool:
         """Whether the database takes two texts of the key for one, so that neither comes behind the other."""
         query = f"{self._select} WHERE {self._keyed} = ? AND {self._keyed} COLLATE BINARY = ? LIMIT 1"
         return bool(self._fetched(query, (key, other)))
