@@ -901,6 +901,22 @@ def test_a_folder_whose_records_were_dropped_is_anybodys(tmp_path, other):
         write([3], Scope("p"), Progress())
 
 
+def test_a_run_that_keeps_maps_goes_on_where_the_one_before_ended(tmp_path):
+    """What a Parquet file calls the values within a map is no other type."""
+    kind = pa.map_(pa.string(), pa.list_(pa.map_(pa.string(), pa.int64())))
+    (tmp_path / "in").mkdir()
+    pipeline = InferencePipeline(
+        ParquetSource(tmp_path / "in"), DOUBLE, ParquetDestination(tmp_path / "out"), name="p", keep=["m"]
+    )
+    for number in range(2):
+        maps = pa.array([[("k", [[("n", number)]])], None], kind)
+        pq.write_table(pa.table({"x": [number, 5], "m": maps}), tmp_path / "in" / f"{number}.parquet")
+        assert pipeline.run().delivered == 2
+    assert pq.read_table(tmp_path / "out")["m"].to_pylist() == [
+        [("k", [[("n", 0)]])], None, [("k", [[("n", 1)]])], None,
+    ]  # fmt: skip
+
+
 def put_encrypted(path: Path) -> None:
     """The column `x` under a key, the footer and `s` in plain."""
     encryption = pytest.importorskip("pyarrow.parquet.encryption")
