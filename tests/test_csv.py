@@ -133,7 +133,7 @@ def test_other_delimiters_are_understood_and_impossible_ones_refused(tmp_path):
     assert rows(batches(CsvSource(written(tmp_path, b"a\tb\n1\tx\n", name="a.tsv"), delimiter="\t"))) == [
         (1, "x")
     ]
-    for delimiter in ("", ",,", '"', "\n", "é"):
+    for delimiter in ("", ",,", '"', "\n", "é", "\0"):
         with pytest.raises(ConfigError, match="delimiter: wanted one ASCII character"):
             CsvSource("a.csv", delimiter=delimiter)
 
