@@ -260,6 +260,15 @@ def test_a_column_that_would_round_integers_is_refused(url):
     assert rows(url, "SELECT * FROM scores") == []
 
 
+def test_a_generated_column_is_found_before_the_first_record(url):
+    change(url, "CREATE TABLE scores (id bigint, y double precision GENERATED ALWAYS AS (id * 2) STORED)")
+    with (
+        pytest.raises(ConfigError, match="'y' is generated, wanted DOUBLE PRECISION"),
+        to(url, if_exists="append").open(SCHEMA, Scope("p", read_only=True)),
+    ):
+        pass
+
+
 # --- in a pipeline ---------------------------------------------------------------------------------------------------
 
 

@@ -31,7 +31,7 @@ READ_ROWS = 8192
 SETTLE_SECONDS = 10.0
 ALONE = 0x6D6C696E666572  # the lock that keeps runs apart while they take outputs over: "mlinfer"
 _COLUMNS = (
-    "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
+    "SELECT attname, CASE attgenerated WHEN '' THEN format_type(atttypid, atttypmod) ELSE 'generated' END FROM pg_attribute"
     " WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
 )
 _UNIQUE = (
