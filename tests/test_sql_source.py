@@ -194,6 +194,23 @@ def test_following_finds_what_comes_later(path):
         assert reader.read(10, 0).records.to_pylist() == [{"id": 100, "x": 1.0, "s": "late"}]
 
 
+def test_a_followed_database_that_is_replaced_is_opened_anew(path, tmp_path):
+    """Into the old file, which is held open and has no name any more, nothing new ever comes."""
+    numbers(path, 2)
+    numbers(tmp_path / "new.db", 4)
+    made = source(path, follow=True)
+    (name,) = made.partitions()
+    with made.open(name, None, made.schema()) as reader:
+        position = reader.read(10, 0).position
+        path.rename(tmp_path / "old.db")
+        assert reader.read(10, 0) is None  # it may be about to be replaced
+        (tmp_path / "new.db").rename(path)
+        with pytest.raises(TransientError, match="found another one in its place"):
+            reader.read(10, 0)
+    with made.open(name, position, made.schema()) as reader:
+        assert reader.read(10, 0).records["id"].to_pylist() == [4, 6]
+
+
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
