@@ -206,6 +206,18 @@ def test_a_file_that_lost_committed_records_is_refused(tmp_path):
         deliver(path, 3)
 
 
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"# note\n"])
+def test_a_file_that_was_edited_is_not_cut_in_the_middle_of_a_record(tmp_path, mark):
+    """An editor has put a byte order mark in front: the end of what was committed is elsewhere now."""
+    path = tmp_path / "a.jsonl"
+    deliver(path, 1, 2)
+    edited = mark + path.read_bytes()
+    path.write_bytes(edited)
+    with pytest.raises(ChangedError, match=r"found that no record ends there.*put the file back"):
+        deliver(path, 3)
+    assert path.read_bytes() == edited
+
+
 def test_every_damage_to_the_sidecar_is_noticed():
     sidecar = Sidecar("p", "main", (("x", "int64"),), 16, 0, Progress({"all": 2}, {"all": b"s"}, "f", 3))
     whole = sidecar.to_bytes()

@@ -93,6 +93,13 @@ def test_two_runs_cannot_hold_one_checkpoint(tmp_path):
     assert pipeline(path).run().delivered == 2
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_folder_is_no_checkpoint(tmp_path, read_only):
+    scope = Scope("p", read_only=read_only)
+    with pytest.raises(ConfigError, match="found the folder"), Checkpoint(tmp_path).open(scope):
+        pass
+
+
 def test_looking_creates_nothing(tmp_path):
     path = tmp_path / "deeper" / "p.progress"
     pipeline(path).check()

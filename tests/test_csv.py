@@ -1,9 +1,11 @@
 """CSV in and out: bad records alone are bad, empty and missing texts stay apart, positions are exact."""
 
 import csv
+import datetime as dt
 import gzip
 import io
 import json
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
@@ -131,7 +133,7 @@ def test_other_delimiters_are_understood_and_impossible_ones_refused(tmp_path):
     assert rows(batches(CsvSource(written(tmp_path, b"a\tb\n1\tx\n", name="a.tsv"), delimiter="\t"))) == [
         (1, "x")
     ]
-    for delimiter in ("", ",,", '"', "\n", "é"):
+    for delimiter in ("", ",,", '"', "\n", "é", "\0"):
         with pytest.raises(ConfigError, match="delimiter: wanted one ASCII character"):
             CsvSource("a.csv", delimiter=delimiter)
 
@@ -406,6 +408,37 @@ def test_codes_need_a_type_to_stay_as_they_are_spelled_and_columns_without_a_nam
             {"account": "007", "zip": "00501", "big": "12345678901234567890123", "n": "10", "y": "0.5"},
             {"account": "12", "zip": "10001", "big": "1", "n": "0", "y": "1.5"},
         ]
+
+
+@pytest.mark.parametrize("code", ["0x1F", "0X1F", "+4930123456"])
+def test_what_only_looks_like_a_number_needs_a_type_to_be_kept(tmp_path, code):
+    """Arrow reads 0x1F as 31, and makes a float of a telephone number."""
+    (tmp_path / "in.csv").write_text(f"n,x\n{code},1\n5,+1.5\n")
+    source, out = CsvSource(tmp_path / "in.csv"), MemoryDestination()
+    assert source.schema() == pa.schema([("n", pa.null()), ("x", pa.float64())])
+    host = FunctionHost(lambda x: x, {"x": "float64"}, {"y": "float64"}, "numpy", version="1")
+    InferencePipeline(source, host, out, keep={"n": pa.string()}, name="codes").run()
+    assert out.table().to_pydict() == {"n": [code, "5"], "y": [1.0, 1.5]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "value"),
+    [
+        (pa.time32("s"), "05:00", dt.time(5)),
+        (pa.time64("us"), "05:00:00.5", dt.time(5, 0, 0, 500_000)),
+        (pa.decimal256(50, 1), "-1.5", Decimal("-1.5")),
+        (pa.decimal32(5, 1), "1.5", Decimal("1.5")),
+    ],
+)
+def test_a_bad_time_or_decimal_costs_its_record_alone(tmp_path, kind, good, value):
+    (tmp_path / "in.csv").write_text(f"t,x\n{good},1\nn/a,2\n,3\n")
+    out, rejects = MemoryDestination(), MemoryDestination()
+    host = FunctionHost(lambda x: x, {"x": "float64"}, {"y": "float64"}, "numpy", version="1")
+    source = CsvSource(tmp_path / "in.csv")
+    InferencePipeline(source, host, out, keep={"t": kind}, name="t", rejects=rejects).run()
+    assert out.table().to_pydict() == {"t": [value, None], "y": [1.0, 3.0]}
+    assert out.table().schema.field("t").type == kind
+    assert rejects.table("rejects")["kind"].to_pylist() == ["wrong_type"]
 
 
 def test_integers_that_no_float_holds_beside_fractions_need_a_type_to_be_kept(tmp_path):

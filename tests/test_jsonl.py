@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import sys
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
@@ -203,6 +204,18 @@ def test_integers_that_no_float_holds_beside_fractions_need_a_type_to_be_kept(tm
     ]  # fmt: skip
     exact = written(tmp_path, b'{"n": 1.5}\n{"n": 9007199254740992}\n', name="exact.jsonl")
     assert JsonLinesSource(exact).schema() == pa.schema([("n", pa.float64())])
+
+
+def test_fractions_keep_every_digit_where_a_decimal_is_wanted(tmp_path, library):
+    """A float in between made 12345678901.123456955 of the first."""
+    spelled = ["12345678901.123456789", "123456789012345678901234567.5", "-0.10", "1.5e-3", "7"]
+    content = "".join(f'{{"n": {one}, "x": {one}}}\n' for one in [*spelled, "0.1234567891"])
+    source = JsonLinesSource(written(tmp_path, content.encode()))
+    wanted = pa.schema([("n", pa.decimal128(38, 9)), ("x", pa.float64())])
+    (batch,) = batches(source, wanted=wanted)
+    assert [row["n"] for row in rows([batch])] == list(map(Decimal, spelled))
+    assert [row["x"] for row in rows([batch])] == list(map(float, spelled))
+    assert "line 6: field 'n': wanted decimal128(38, 9), found" in batch.bad[0].message
 
 
 def test_a_line_longer_than_memory_allows_is_skipped(tmp_path, monkeypatch):

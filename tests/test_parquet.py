@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import json
 import os
@@ -898,3 +899,65 @@ def test_a_folder_whose_records_were_dropped_is_anybodys(tmp_path, other):
     assert pq.read_table(tmp_path / "out").to_pydict() == {"x": [2]}
     with pytest.raises(ConfigError, match="without Parquet files of another origin"):
         write([3], Scope("p"), Progress())
+
+
+def test_a_run_that_keeps_maps_goes_on_where_the_one_before_ended(tmp_path):
+    """What a Parquet file calls the values within a map is no other type."""
+    kind = pa.map_(pa.string(), pa.list_(pa.map_(pa.string(), pa.int64())))
+    (tmp_path / "in").mkdir()
+    pipeline = InferencePipeline(
+        ParquetSource(tmp_path / "in"), DOUBLE, ParquetDestination(tmp_path / "out"), name="p", keep=["m"]
+    )
+    for number in range(2):
+        maps = pa.array([[("k", [[("n", number)]])], None], kind)
+        pq.write_table(pa.table({"x": [number, 5], "m": maps}), tmp_path / "in" / f"{number}.parquet")
+        assert pipeline.run().delivered == 2
+    assert pq.read_table(tmp_path / "out")["m"].to_pylist() == [
+        [("k", [[("n", 0)]])], None, [("k", [[("n", 1)]])], None,
+    ]  # fmt: skip
+
+
+def put_encrypted(path: Path) -> None:
+    """The column `x` under a key, the footer and `s` in plain."""
+    encryption = pytest.importorskip("pyarrow.parquet.encryption")
+
+    class Open(encryption.KmsClient):
+        def wrap_key(self, key, _name):
+            return base64.b64encode(key)
+
+        def unwrap_key(self, key, _name):
+            return base64.b64decode(key)
+
+    keys = encryption.EncryptionConfiguration("f", column_keys={"c": ["x"]}, plaintext_footer=True)
+    factory = encryption.CryptoFactory(lambda _: Open())
+    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), keys)
+    with pq.ParquetWriter(path, XY, encryption_properties=properties) as writer:
+        writer.write_table(table(range(5)))
+
+
+ENCRYPTED = """
+import sys
+import pyarrow as pa
+from mlinfer import ComponentError
+from mlinfer.sources import ParquetSource, _parquet_footer
+_parquet_footer.SPLIT_OVER = 0
+source = ParquetSource(sys.argv[1])
+[name] = source.partitions()
+with source.open(name, None, pa.schema([("s", pa.string())])) as reader:
+    print(reader.read(10, 0).records["s"].to_pylist())
+try:
+    source.open(name, None, pa.schema([("x", pa.int64())])).__enter__()
+except ComponentError as error:
+    print(error)
+"""
+
+
+def test_an_encrypted_column_is_named_and_does_not_end_the_process(tmp_path):
+    put_encrypted(tmp_path / "a.parquet")
+    done = subprocess.run(
+        [sys.executable, "-c", ENCRYPTED, tmp_path / "a.parquet"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    plain, refused = done.stdout.splitlines()
+    assert plain == str(table(range(5))["s"].to_pylist())
+    assert "a.parquet: wanted a column 'x' that can be read, found an encrypted one" in refused

@@ -18,6 +18,7 @@ from mlinfer import (
     FencedError,
     InferencePipeline,
     Progress,
+    RecordErrors,
     Scope,
 )
 from mlinfer.destinations import SqlDestination
@@ -233,6 +234,39 @@ def test_looking_creates_nothing_and_fences_nobody(url):
         writer.write(some(1))
         writer.commit(Progress({"a": 1}))
     assert rows(url, "SELECT id FROM scores") == [(1,)]
+
+
+def test_a_text_with_blanks_beyond_the_limit_of_its_column_is_refused_and_not_cut(url):
+    """PostgreSQL drops them without a word."""
+    change(url, "CREATE TABLE scores (s varchar(3), n bigint CHECK (n <> 2))")
+    texts = ["abc", "abc ", "a", "   ", "    ", "abcd", None, "\u00e4\u00f6\u00fc"]
+    records = pa.RecordBatch.from_pydict({"s": texts, "n": list(range(len(texts)))})
+    with to(url, if_exists="append").open(records.schema, Scope("p")) as writer:
+        writer.write(batch(records))
+        with pytest.raises(RecordErrors) as refused:
+            writer.commit(Progress({"a": 1}))
+        assert refused.value.rows == [1, 2, 4, 5]
+        why = [one.split(": ")[-1] for one in refused.value.messages]
+        assert why[0] == why[2] == why[3] == "value too long for type character varying(3)"
+        writer.write(batch(records.take(pa.array([0, 3, 6, 7]))))
+        writer.commit(Progress({"a": 1}))
+    assert rows(url, "SELECT s, n FROM scores ORDER BY n") == [(texts[n], n) for n in (0, 3, 6, 7)]
+
+
+def test_a_column_that_would_round_integers_is_refused(url):
+    change(url, "CREATE TABLE scores (id numeric(5,-2), y double precision)")
+    with pytest.raises(ConfigError, match=r"'id' is numeric\(5,-2\), wanted BIGINT"):
+        deliver(to(url, if_exists="append"), some(123))
+    assert rows(url, "SELECT * FROM scores") == []
+
+
+def test_a_generated_column_is_found_before_the_first_record(url):
+    change(url, "CREATE TABLE scores (id bigint, y double precision GENERATED ALWAYS AS (id * 2) STORED)")
+    with (
+        pytest.raises(ConfigError, match="'y' is generated, wanted DOUBLE PRECISION"),
+        to(url, if_exists="append").open(SCHEMA, Scope("p", read_only=True)),
+    ):
+        pass
 
 
 # --- in a pipeline ---------------------------------------------------------------------------------------------------

@@ -310,6 +310,22 @@ def test_a_record_without_its_key_is_refused(path):
     assert (caught.value.rows, caught.value.kinds) == ([1], ["missing_key"])
 
 
+def test_a_record_without_a_primary_key_is_refused_and_not_given_a_number(path):
+    """SQLite would make one up."""
+    change(path, "CREATE TABLE scores (Id INTEGER PRIMARY KEY, y REAL CHECK (y < 5))")
+    with to(path, if_exists="append").open(SCHEMA, Scope("p")) as writer:
+        records = {"id": [7, None, 9, None], "y": [1.0, 2.0, 5.0, 4.0]}
+        writer.write(batch(records))
+        with pytest.raises(RecordErrors) as refused:
+            writer.commit(Progress({"a": 1}))
+        assert refused.value.rows == [1, 2, 3]
+        assert "wanted a value in the primary key, found none" in refused.value.messages[0]
+        assert "CHECK constraint failed" in refused.value.messages[1]
+        writer.write(some(3))
+        writer.commit(Progress({"a": 1}))
+    assert rows(path, "SELECT Id FROM scores") == [(3,)]
+
+
 @pytest.mark.parametrize("key", ["nosuch", "y"])
 def test_a_key_that_cannot_be_one_is_refused(path, key):
     with (

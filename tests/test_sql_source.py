@@ -194,6 +194,23 @@ def test_following_finds_what_comes_later(path):
         assert reader.read(10, 0).records.to_pylist() == [{"id": 100, "x": 1.0, "s": "late"}]
 
 
+def test_a_followed_database_that_is_replaced_is_opened_anew(path, tmp_path):
+    """Into the old file, which is held open and has no name any more, nothing new ever comes."""
+    numbers(path, 2)
+    numbers(tmp_path / "new.db", 4)
+    made = source(path, follow=True)
+    (name,) = made.partitions()
+    with made.open(name, None, made.schema()) as reader:
+        position = reader.read(10, 0).position
+        path.rename(tmp_path / "old.db")
+        assert reader.read(10, 0) is None  # it may be about to be replaced
+        (tmp_path / "new.db").rename(path)
+        with pytest.raises(TransientError, match="found another one in its place"):
+            reader.read(10, 0)
+    with made.open(name, position, made.schema()) as reader:
+        assert reader.read(10, 0).records["id"].to_pylist() == [4, 6]
+
+
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
@@ -208,6 +225,27 @@ def test_a_key_that_would_pass_over_records_ends_the_run(path, values, complaint
     change(path, "CREATE TABLE t (id)", f"INSERT INTO t VALUES {values}")
     with pytest.raises(ComponentError, match=complaint):
         read(source(path))
+
+
+@pytest.mark.parametrize(("collation", "pair"), [("NOCASE", ("a", "A")), ("RTRIM", ("k", "k "))])
+def test_keys_that_a_collation_does_not_tell_apart_end_the_run(path, monkeypatch, collation, pair):
+    """Behind the first of them the second is not greater: where a page ended between them, it was passed over."""
+    monkeypatch.setattr("mlinfer.sources._sql.PAGE_ROWS", 1)
+    change(
+        path,
+        f"CREATE TABLE t (id TEXT COLLATE {collation}, x REAL)",
+        f"INSERT INTO t VALUES ('{pair[0]}', 1), ('{pair[1]}', 2)",
+        "CREATE TABLE exact (id TEXT, x REAL)",
+        "INSERT INTO exact SELECT * FROM t",
+    )
+    with (
+        source(path).open("p", None, pa.schema([("x", pa.float64())])) as reader,
+        pytest.raises(ComponentError, match="which the collation of the column does not tell apart"),
+    ):
+        reader.read(1, 0)
+    with source(path, "SELECT * FROM exact").open("p", None, pa.schema([("x", pa.float64())])) as reader:
+        found = [reader.read(1, 0).records["x"][0].as_py() for _ in range(2)]
+    assert sorted(found) == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,10 @@ class Checkpoint:
         Raises FencedError while another run holds it, ChangedError if it is damaged, ConfigError if it is another pipeline's.
         """
         path, owner = located(self.path), (scope.pipeline, scope.output)
+        durable.expect_reachable(path)
+        if path.is_dir():
+            msg = f"checkpoint: wanted the path of a file, found the folder {path}; name a file in it"
+            raise ConfigError(msg)
         if scope.read_only:
             durable.expect_writable(path.parent)
             yield CheckpointFile(path, _read(path, owner), owner)

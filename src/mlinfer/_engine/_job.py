@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import getattr_static
+from threading import TIMEOUT_MAX
 from types import UnionType
 from typing import Literal
 
@@ -130,7 +131,7 @@ class Job:
             msg = f"on_change: wanted 'stop', 'continue' or 'restart', found {self.on_change!r}"
             raise ConfigError(msg)
         limit: object = self.timeout
-        if limit is not None and not (isinstance(limit, int | float) and limit > 0):
+        if limit is not None and not (isinstance(limit, int | float) and 0 < limit <= TIMEOUT_MAX):
             msg = f"timeout: wanted a positive number of seconds, found {limit!r}"
             raise ConfigError(msg)
         self._check_parts()

@@ -17,7 +17,7 @@ import pyarrow as pa
 from mlinfer import ConfigError, RecordErrors, TransientError
 from mlinfer.destinations import _postgres_line as line
 from mlinfer.destinations._postgres_address import Address, address
-from mlinfer.destinations._postgres_values import csv_of, storage, too_fine
+from mlinfer.destinations._postgres_values import between, csv_of, storage, too_fine, too_long
 from mlinfer.destinations._sql_dialect import check_names, listed, on_conflict
 from mlinfer.destinations._sql_values import refusals
 from mlinfer.sql import quoted
@@ -31,7 +31,7 @@ READ_ROWS = 8192
 SETTLE_SECONDS = 10.0
 ALONE = 0x6D6C696E666572  # the lock that keeps runs apart while they take outputs over: "mlinfer"
 _COLUMNS = (
-    "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
+    "SELECT attname, CASE attgenerated WHEN '' THEN format_type(atttypid, atttypmod) ELSE 'generated' END FROM pg_attribute"
     " WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
 )
 _UNIQUE = (
@@ -198,8 +198,8 @@ class Postgres:
 
         A refusal undoes everything since the last savepoint: the guilty rows are found by halves.
         """
-        refused: list[tuple[int, str]] = []
-        rest = [(0, records)]
+        refused = too_long(records, self.columns(connection, table) or {})
+        rest = between(records, [row for row, _ in refused])
         while rest:
             start, part = rest.pop()
             self.execute(connection, "SAVEPOINT mlinfer_rows")
@@ -215,7 +215,7 @@ class Postgres:
                     half = len(part) // 2
                     rest += [(start + half, part.slice(half)), (start, part.slice(0, half))]
             self.execute(connection, "RELEASE mlinfer_rows")
-        return refused
+        return sorted(refused)
 
     def _copy(
         self, connection: psycopg.Connection[Any], table: str, records: pa.RecordBatch, key: str | None
@@ -287,7 +287,7 @@ def _takes(there: str, wanted: str) -> bool:
         return plain == "numeric" and (not size or int(size.rstrip(")").partition(",")[2] or 0) >= scale)
     if size and plain not in {"character varying", "numeric"}:  # TIMESTAMP(0) and its like round
         return False
-    return plain in _TAKEN_BY[wanted]
+    return plain in _TAKEN_BY[wanted] and "-" not in size  # NUMERIC(5,-2) rounds to hundreds
 
 
 def _read(column: tuple[Any, ...]) -> pa.Array:

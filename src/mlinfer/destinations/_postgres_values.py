@@ -16,6 +16,7 @@ dictionary-encoded                      as its values
 from __future__ import annotations
 
 import io
+import re
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,6 +35,7 @@ _INTEGERS = {
     pa.int32(): "INTEGER",
 }
 _NAMED = {"bool": "BOOLEAN", "halffloat": "REAL", "float": "REAL", "double": "DOUBLE PRECISION"}
+_LIMITED = re.compile(r"character varying\((\d+)\)")
 _MICROSECONDS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 SPAN = (-(2**63) // 2, 2**63 // 2)
 """Microseconds since 1970 that are sure to have a place, far beyond what PostgreSQL's own calendar holds."""
@@ -72,6 +74,25 @@ def too_fine(column: pa.Array) -> pa.Array | None:
         return pc.not_equal(rest, 0)
     least, most = (limit // _MICROSECONDS[unit] for limit in SPAN)
     return pc.or_(pc.less(counts, least), pc.greater(counts, most))
+
+
+def too_long(records: pa.RecordBatch, columns: dict[str, str]) -> list[tuple[int, str]]:
+    """The rows with a text that its column would cut, and why: of blanks at its end PostgreSQL drops those beyond the limit."""
+    found: dict[int, str] = {}
+    for name, array in zip(records.schema.names, records.columns, strict=True):
+        limit = _LIMITED.fullmatch(columns.get(name, ""))
+        if limit is None:
+            continue
+        lengths = pc.utf8_length(cells(array))
+        for row in shared.rows_of(pc.greater(lengths, int(limit[1]))):
+            found.setdefault(row, f"column {name!r}: value too long for type {columns[name]}")
+    return sorted(found.items())
+
+
+def between(records: pa.RecordBatch, passed_over: list[int]) -> list[tuple[int, pa.RecordBatch]]:
+    """What is in front of, between and behind these rows, with the number of its first row; the last one first."""
+    edges = zip([0, *(row + 1 for row in passed_over)], [*passed_over, len(records)], strict=True)
+    return [(start, records.slice(start, end - start)) for start, end in edges if start < end][::-1]
 
 
 def csv_of(records: pa.RecordBatch) -> bytes:

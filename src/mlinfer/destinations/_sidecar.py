@@ -90,11 +90,13 @@ def sidecar_of(path: Path) -> Path:
 
 
 def check_length(path: Path, found: Sidecar) -> None:
-    """Raise ChangedError if the file no longer holds all that was committed."""
+    """Raise ChangedError if the file no longer holds all that was committed: what is behind that would be cut off."""
     size = size_of(path)
-    if size >= found.length:
+    if size >= found.length and (found.length == found.foreign or _ends_a_line(path, found.length)):
         return
     there = f"found {size}" if path.exists() else "found no file"
+    if size >= found.length:
+        there = "found that no record ends there: the file has been edited or converted"
     instead = (
         "or start over with from_start=True"
         if found.output == "main"
@@ -104,6 +106,12 @@ def check_length(path: Path, found: Sidecar) -> None:
         f"{path}: wanted the {found.length} bytes that were committed, {there}; put the file back, {instead}"
     )
     raise ChangedError(msg)
+
+
+def _ends_a_line(path: Path, length: int) -> bool:
+    with path.open("rb") as file:
+        file.seek(length - 1)
+        return file.read(1) == b"\n"
 
 
 def is_nobodys(path: Path, found: Sidecar) -> bool:

@@ -15,13 +15,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlinfer import ComponentError, ConfigError, RecordErrors, durable
+from mlinfer import ComponentError, ConfigError, RecordErrors, as_column, durable
 from mlinfer.destinations._sql_dialect import check_names, listed, on_conflict
-from mlinfer.destinations._sql_values import refusals, storage, values
+from mlinfer.destinations._sql_values import refusals, rows_of, storage, values
 from mlinfer.sql import quoted, redacted, sqlite_connected, sqlite_errors, sqlite_file
 
 LONGEST_COLUMN = 128
 READ_ROWS = 8192
+_ROW = pa.field("", pa.int64())
 _ARROW = {
     "INTEGER": pa.int64(),
     "REAL": pa.float64(),
@@ -159,6 +160,11 @@ class Sqlite:
     ) -> list[tuple[int, str]]:
         """Store records, by key if there is one; the rows that SQLite refuses, and why."""
         names = records.schema.names
+        if unnumbered := _unnumbered(connection, table, records):
+            others = sorted(set(range(len(records))).difference(unnumbered))
+            found = self.insert(connection, table, records.take(as_column(others, _ROW)), key=key)
+            why = "wanted a value in the primary key, found none"
+            return sorted([(row, why) for row in unnumbered] + [(others[row], said) for row, said in found])
         statement = (
             f"INSERT INTO {quoted(table)} ({listed(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608 - names are quoted
             + ("" if key is None else on_conflict(names, key))
@@ -201,6 +207,18 @@ def _check_columns(table: str, schema: pa.Schema) -> None:
         msg = f"table {table!r}: SQLite does not tell {' and '.join(map(repr, twice))} apart; rename one of them"
         raise ConfigError(msg)
     check_names(table, schema, LONGEST_COLUMN)
+
+
+def _unnumbered(connection: sqlite3.Connection, table: str, records: pa.RecordBatch) -> list[int]:
+    """The rows that have no value in an INTEGER PRIMARY KEY, where SQLite would make one up."""
+    info = connection.execute(f"PRAGMA table_info({quoted(table)})").fetchall()
+    keys = [(name.lower(), declared.upper()) for _, name, declared, _, _, place in info if place]
+    if len(keys) != 1 or keys[0][1] != "INTEGER":
+        return []
+    columns = [n for n, name in enumerate(records.schema.names) if name.lower() == keys[0][0]]
+    return [
+        row for n in columns if records.column(n).null_count for row in rows_of(records.column(n).is_null())
+    ]
 
 
 def _must_go_on(connection: sqlite3.Connection, table: str) -> None:

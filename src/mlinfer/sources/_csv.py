@@ -69,8 +69,8 @@ class CsvSource(DataSource):
         if named is not None and not isinstance(named, str):
             msg = f"id_column: wanted the name of one column, found {named!r:.100}"
             raise ConfigError(msg)
-        if len(self.delimiter) != 1 or not self.delimiter.isascii() or self.delimiter in '"\r\n':
-            msg = f"delimiter: wanted one ASCII character that is no quote and no newline, found {self.delimiter!r}"
+        if len(self.delimiter) != 1 or not self.delimiter.isascii() or self.delimiter in '"\r\n\0':
+            msg = f"delimiter: wanted one ASCII character that is no quote, no newline and no NUL, found {self.delimiter!r}"
             raise ConfigError(msg)
 
     @property

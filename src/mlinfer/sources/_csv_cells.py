@@ -20,7 +20,7 @@ LONGEST_SHOWN = 80
 UNNAMED = "\0"
 """What the names of columns begin with that have none."""
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-_CODE = r"^[+-]?(0[0-9].*|[0-9]{19,})$"
+_CODE = r"^([+-]?(0[0-9xX].*|[0-9]{19,})|\+[0-9]+)$"
 _LONG = r"^[+-]?[0-9]{16,18}$"
 _INTEGER = r"^[+-]?[0-9]{1,18}$"
 _EXACT = 2**53
@@ -119,14 +119,14 @@ class Cells:
 
 
 def _kind(wanted: pa.DataType) -> pa.DataType:
-    """What cells are read as: numbers with room, so that none is cut before it is looked at; others as wanted."""
+    """What cells are read as: numbers with room, so that none is cut before it is looked at; others as wanted, or as texts."""
     if pt.is_dictionary(wanted):
         wanted = wanted.value_type
     if pt.is_floating(wanted):
         return pa.float64()
     if pt.is_integer(wanted):
         return pa.uint64() if pt.is_uint64(wanted) else pa.int64()
-    if pt.is_boolean(wanted) or pt.is_decimal(wanted) or pt.is_binary(wanted):
+    if pt.is_boolean(wanted) or pt.is_decimal128(wanted) or pt.is_binary(wanted):
         return wanted
     if pt.is_timestamp(wanted) or pt.is_date(wanted) or pt.is_time(wanted):
         return wanted
@@ -146,7 +146,7 @@ def _convert(cells: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray]:
     plain = _plain(texts, kind)
     try:
         array = pc.if_else(plain, texts, nothing).cast(kind)
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # there is no cast to a time of day
         plain = _column(np.zeros(len(texts), bool))
         array = pa.nulls(len(texts), kind)
     doubtful = np.flatnonzero(as_numpy(pc.and_(texts.is_valid(), pc.invert(plain))))
@@ -229,7 +229,7 @@ def _told(column: pa.ChunkedArray) -> pa.DataType:
 
 
 def _are_codes(cells: pa.ChunkedArray) -> bool:
-    """Whether there are cells that a number would not give back: 007, or more digits than a number holds."""
+    """Whether there are cells that a number would not give back: 007, 0x1F, +4930, or more digits than a number holds."""
     return bool(pc.any(pc.match_substring_regex(cells, _CODE)).as_py())
 
 

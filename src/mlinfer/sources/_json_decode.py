@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -71,6 +72,15 @@ def decode_line(line: bytes) -> Row:
         raise NotARecord(_TOO_DEEP)
     _refuse_half_characters(text, value)
     return {name: _narrowed(inner) if type(inner) in {list, dict} else inner for name, inner in value.items()}
+
+
+def restore_fractions(rows: Iterable[Row], lines: Iterable[bytes], names: Sequence[str]) -> None:
+    """Make the fractions under these names decimals with all the digits that their lines have: a float holds some 16."""
+    for row, line in zip(rows, lines, strict=True):
+        rounded = [name for name in names if type(row.get(name)) is float]
+        if rounded:
+            exact = _EXACT.decode(line.decode())
+            row.update((name, exact[name]) for name in rounded)
 
 
 def _all_at_once(block: bytes, loads: Callable[[bytes], Any]) -> list[Row] | None:
@@ -237,6 +247,7 @@ _FAST = json.JSONDecoder(parse_float=_number, parse_int=_integer, parse_constant
 _STRICT = json.JSONDecoder(
     object_pairs_hook=_unique, parse_float=_number, parse_int=_exact_integer, parse_constant=_constant
 )
+_EXACT = json.JSONDecoder(parse_float=Decimal, parse_int=_exact_integer)
 
 
 def _decode_block(block: bytes) -> Any:

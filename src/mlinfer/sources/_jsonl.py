@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 
 from mlinfer import (
     BadRecord,
@@ -23,7 +24,14 @@ from mlinfer import (
     as_column,
     batch_from_rows,
 )
-from mlinfer.sources._json_decode import NotARecord, Row, decode, decode_line, fastest
+from mlinfer.sources._json_decode import (
+    NotARecord,
+    Row,
+    decode,
+    decode_line,
+    fastest,
+    restore_fractions,
+)
 from mlinfer.sources._listing import file_of, list_files
 from mlinfer.sources._text_files import (
     CHUNK_BYTES,
@@ -107,6 +115,7 @@ class JsonLinesReader:
         self._tape, self._partition, self._wanted, self._id_column = tape, partition, wanted, source.id_column
         self._may_grow = may_grow(tape.path, follow=source.follow)
         self._loads = fastest()
+        self._exact = [field.name for field in wanted if pt.is_decimal(field.type)]
         self._text: bytes = b""
         self._ends = np.empty(0, np.int64)
 
@@ -154,6 +163,9 @@ class JsonLinesReader:
 
     def _batch(self, block: bytes, first: int, count: int) -> Batch:
         rows, places, wrong = decode(block, self._loads)
+        if self._exact:
+            lines = block.split(b"\n")
+            restore_fractions(rows, lines if places is None else [lines[n] for n in places], self._exact)
         records, good, misfits = batch_from_rows(rows, self._wanted)
         ids = RecordIds.ordinals(self._partition, first, count)
         bad: list[BadRecord] = []

@@ -92,6 +92,7 @@ class ParquetSource(DataSource):
             if after is not None:
                 start = _check_unchanged(after, footer, (start, end))
             columns = self._columns(wanted, footer)
+            footer.expect_readable(columns)
             encoded = [name for name in columns if _is_dictionary(name, footer)]
             footer.check_sizes(columns)
             file = footer.reader(encoded)

@@ -28,6 +28,8 @@ TAIL = 8
 MOST_EXPANDED = 256 * 2**20
 MOST_RATIO = 200
 READ_BUFFER = 2**17
+SIGNATURE = 28
+"""The bytes behind a footer that can be read although columns are encrypted."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,22 @@ class Footer:
     def size_of(self, group: int) -> int:
         """How many rows a row group holds."""
         return self.starts[group + 1] - self.starts[group]
+
+    @property
+    def signed(self) -> bool:
+        """Whether some columns are encrypted: to ask for the sizes of these would end the process."""
+        return bool(_length(self._source) - self.file.metadata.serialized_size == SIGNATURE)
+
+    def expect_readable(self, columns: Sequence[str]) -> None:
+        """Raises ComponentError: one of these columns is encrypted."""
+        if not self.signed or not self.file.metadata.num_row_groups:
+            return
+        for name in columns:
+            try:
+                next(self.file.iter_batches(1, row_groups=[0], columns=[name], use_threads=False), None)
+            except (OSError, pa.ArrowException) as error:
+                msg = f"{self.path}: wanted a column {name!r} that can be read, found an encrypted one; write the file again without encryption"
+                raise ComponentError(msg) from error
 
     def chunks(self, columns: Sequence[str]) -> list[Any]:
         """The column chunks of these columns, nested ones with all they hold, of every row group."""
@@ -167,6 +185,8 @@ def row_group_runs(name: str, path: Path) -> list[str]:
         return [name]
     with read_footer(path) as footer:
         metadata = footer.file.metadata
+        if footer.signed:
+            return [name]
         cuts, size = [0], 0
         for n in range(metadata.num_row_groups):
             group = metadata.row_group(n)
@@ -195,9 +215,12 @@ def _check_counts(metadata: pq.FileMetaData) -> None:
         raise ValueError(msg)
 
 
+def _length(source: pa.OSFile) -> int:
+    return int.from_bytes(source.read_at(TAIL, max(0, source.size() - TAIL))[:4], "little")
+
+
 def _digest(source: pa.OSFile) -> str:
-    size = source.size()
-    length = int.from_bytes(source.read_at(TAIL, max(0, size - TAIL))[:4], "little")
+    size, length = source.size(), _length(source)
     return hashlib.sha256(source.read_at(min(length + TAIL, size), max(0, size - length - TAIL))).hexdigest()[
         :32
     ]

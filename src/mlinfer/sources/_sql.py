@@ -24,11 +24,12 @@ from mlinfer import (
     EndOfInput,
     Position,
     RecordIds,
+    TransientError,
     as_column,
     batch_from_rows,
     resolve,
 )
-from mlinfer.sources._sqlite import connected, result_schema, text_or_bytes
+from mlinfer.sources._sqlite import alike, connected, file_at, result_schema, text_or_bytes
 from mlinfer.sql import quoted, redacted, sqlite_errors, sqlite_file
 
 LONGEST_SHOWN = 60
@@ -114,10 +115,11 @@ class SqlSource(DataSource):
         Raises ConfigError: the query does not work, or has no such columns; ChangedError: the row with that key is not the
         one that was delivered.
         """
+        file = file_at(self._path())
         with self._connected() as connection:
             known = self._schema(connection)
             schema = pa.schema([known.field(name) for name in wanted.names if name in known.names])
-            yield SqlReader(self, connection, schema, partition=partition, after=after)
+            yield SqlReader(self, connection, schema, partition=partition, after=after, file=file)
 
     def _schema(self, connection: sqlite3.Connection) -> pa.Schema:
         found = result_schema(connection, self._path(), self.query)
@@ -146,7 +148,9 @@ class SqlReader:
         *,
         partition: str,
         after: Position | None,
+        file: tuple[int, int] | None,
     ) -> None:
+        self._file = file
         self._source, self._connection, self._schema, self._partition = source, connection, schema, partition
         self._key = source.key
         # q.NAME, for SQLite takes a bare quoted name that it does not know for a text.
@@ -162,15 +166,26 @@ class SqlReader:
                 self._check_last(after["row"])
 
     def read(self, max_records: int, timeout: float) -> Batch | None:
-        """The next page. Raises ComponentError: the key is null or not unique; TransientError: the database is locked."""
+        """The next page.
+
+        Raises ComponentError: the key is null or not unique; TransientError: the database is locked, or another file now.
+        """
         with sqlite_errors(self._source._path()):  # noqa: SLF001 - its own source
             rows = self._rows(max_records)
         if not rows and self._source.follow:
+            self._expect_same_file()
             time.sleep(timeout)
             return None
         if not rows:
             raise EndOfInput
         return self._batch(rows)
+
+    def _expect_same_file(self) -> None:
+        """Raises TransientError: the file that is read has been replaced, so that nothing new ever comes into it."""
+        path = self._source._path()  # noqa: SLF001 - its own source
+        if file_at(path) not in {None, self._file}:
+            msg = f"database {path}: wanted the file that is being followed, found another one in its place; it is opened anew"
+            raise TransientError(msg)
 
     @property
     def _keyed(self) -> str | None:
@@ -236,8 +251,17 @@ class SqlReader:
         for key, following in zip(keys, [*keys, None][1:], strict=True):
             if not isinstance(key, int | str) or key == following:
                 what = f"{key!r} twice" if key == following and key is not None else f"{key!r}"
-                msg = f"key {self._key!r}: wanted unique integers or texts, found {what[:100]}; name another column, or filter the query"
-                raise ComponentError(msg)
+            elif alike(key, following) and self._is_taken_for(key, following):
+                what = f"{key!r} and {following!r}, which the collation of the column does not tell apart"
+            else:
+                continue
+            msg = f"key {self._key!r}: wanted unique integers or texts, found {what[:200]}; name another column, or filter the query"
+            raise ComponentError(msg)
+
+    def _is_taken_for(self, key: Any, other: Any) -> bool:
+        """Whether the database takes two texts of the key for one, so that neither comes behind the other."""
+        query = f"{self._select} WHERE {self._keyed} = ? AND {self._keyed} COLLATE BINARY = ? LIMIT 1"
+        return bool(self._fetched(query, (key, other)))
 
     def _batch(self, rows: list[tuple[Any, ...]]) -> Batch:
         start, keys = self._ordinal, [row[-1] for row in rows]

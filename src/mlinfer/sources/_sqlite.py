@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -28,6 +29,15 @@ def connected(path: Path) -> Iterator[sqlite3.Connection]:
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("SELECT count(*) FROM sqlite_master")
         yield connection
+
+
+def file_at(path: Path) -> tuple[int, int] | None:
+    """Which file is at a path now; None: there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def text_or_bytes(raw: bytes) -> str | bytes:
@@ -85,3 +95,12 @@ def _seen(column: tuple[object, ...]) -> pa.DataType:
     if kinds == {int, float}:
         return pa.float64()
     return _SEEN[kinds.pop()] if len(kinds) == 1 else pa.string()
+
+
+def alike(key: Any, other: Any) -> bool:
+    """Whether some collation of SQLite may take two texts for one: NOCASE and RTRIM do."""
+    return isinstance(key, str) and isinstance(other, str) and _folded(key) == _folded(other)
+
+
+def _folded(text: str) -> str:
+    return text.rstrip(" ").lower()
