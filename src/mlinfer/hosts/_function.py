@@ -111,7 +111,7 @@ class FunctionModel:
         if self._takes == "arrow":
             answers = self._function(records)
         else:
-            frame = records.to_pandas()
+            frame = records.to_pandas(ignore_metadata=True)  # numbered as its rows are, not as some frame was
             answers = self._function(frame)
             check_order(frame, name)  # one that was sorted in place has taken its values along
         check_order(answers, name)
