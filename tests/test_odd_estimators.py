@@ -48,6 +48,23 @@ def test_what_an_estimator_masks_is_no_answer():
     assert found["status"].to_pylist()[2] == "bad_answer"
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda x: x > 5,
+        lambda x: x.astype(int).astype(str),
+        lambda x: x.astype("datetime64[ns]"),
+        lambda x: x.astype(str).astype(object),
+    ],
+)
+def test_what_is_masked_is_no_answer_whatever_its_type(how):
+    """What lay below the mask was delivered."""
+    plain, found = infer(how), infer(lambda x: np.ma.masked_array(how(x), x == 4))
+    wanted = plain["y_pred"].to_pylist()
+    assert found["y_pred"].to_pylist() == [*wanted[:2], None, *wanted[3:]]
+    assert found["status"].to_pylist()[2] == "bad_answer"
+
+
 @pytest.mark.parametrize("unit", ["D", "s", "us", "ns"])
 def test_times_stay_times_whatever_their_unit(unit):
     found = infer(lambda x: np.full(len(x), "2020-01-02", f"datetime64[{unit}]"))["y_pred"].to_pylist()

@@ -149,11 +149,20 @@ def dense(returned: Any) -> np.ndarray:
             msg = f"a sparse answer of {rows:,} x {width:,} values is too large to be written out in full"
             raise MemoryError(msg)
         returned = returned.toarray()
-    if isinstance(returned, np.ma.MaskedArray) and returned.dtype.kind in "fiu":
-        there = ~np.ma.getmaskarray(returned)  # below the mask may lie anything
-        returned = np.where(there, returned.data.astype(np.float64), np.nan)
-    values = np.asarray(returned)
+    values = _unmasked(returned) if isinstance(returned, np.ma.MaskedArray) else np.asarray(returned)
     return values if values.ndim <= 2 else values.reshape(len(values), -1)  # noqa: PLR2004 - a matrix
+
+
+def _unmasked(found: np.ma.MaskedArray) -> np.ndarray:
+    """With nothing where it is masked, for below the mask may lie anything."""
+    there, kind = ~np.ma.getmaskarray(found), found.dtype.kind
+    if kind in "fiu":
+        return np.where(there, found.data.astype(np.float64), np.nan)
+    if kind in "mM":
+        return np.where(there, found.data, np.array("NaT", found.dtype))
+    values = found.data.astype(object)
+    values[~there] = None
+    return values
 
 
 def _kind(values: np.ndarray, name: str) -> pa.DataType:
