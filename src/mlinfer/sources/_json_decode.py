@@ -10,7 +10,7 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,6 +25,7 @@ _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 _COLON, _QUOTE, _SPACE, _NEWLINE, _BRACKET = 58, 34, 32, 10, 91
 _POINT, _ZERO, _NINE, _APART = 46, 48, 9, 6
 _LARGE = 19  # digits
+_IN_NO_COLUMN = Decimal("1E-999999")
 _MOST_DIGITS = 77  # those of Arrow's largest decimal, and a sign
 _BRACE_TO_BRACKET = 0xDF  # { without one bit is [
 
@@ -241,6 +242,13 @@ def _number(text: str) -> float:
     return value
 
 
+def _fraction(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # its exponent is beyond Python's own
+        return _IN_NO_COLUMN
+
+
 def _integer(text: str) -> int | float:
     """Integers up to 64 bits exactly, larger ones as floats."""
     value = int(text) if len(text) < 30 else _LARGEST + 1  # noqa: PLR2004 - long texts cost much, and are too large
@@ -278,7 +286,7 @@ _FAST = json.JSONDecoder(parse_float=_number, parse_int=_integer, parse_constant
 _STRICT = json.JSONDecoder(
     object_pairs_hook=_unique, parse_float=_number, parse_int=_exact_integer, parse_constant=_constant
 )
-_EXACT = json.JSONDecoder(parse_float=Decimal, parse_int=_exact_integer)
+_EXACT = json.JSONDecoder(parse_float=_fraction, parse_int=_exact_integer)
 
 
 def _decode_block(block: bytes) -> Any:
