@@ -65,6 +65,30 @@ def test_what_is_masked_is_no_answer_whatever_its_type(how):
     assert found["status"].to_pylist()[2] == "bad_answer"
 
 
+class Probable(Answers):
+    def predict_proba(self, X):  # noqa: N803 - scikit-learn's own name
+        return self.how(np.column_stack([X[:, 0], 1 - X[:, 0]]))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("how", [np.ndarray.tolist, list, lambda x: [tuple(row) for row in x]])
+def test_a_list_with_something_for_each_record_is_one_answer(how, count):
+    """It was taken for one of matrices, as for several outcomes; two records then got each other's numbers."""
+    host = SklearnHost(Probable(how), example=X[:count], method="predict_proba")
+    with InferencePipeline(MemorySource([]), host, MemoryDestination()) as pipeline:
+        for asked in (X[:1], X[:2], X[:5]):
+            found = pipeline.infer(asked)["y_proba"].to_pylist()
+            assert found == np.column_stack([asked[:, 0], 1 - asked[:, 0]]).tolist()
+
+
+def test_a_list_of_matrices_is_an_answer_for_each_of_several_outcomes():
+    host = SklearnHost(Answers(lambda x: [np.column_stack([x, -x]), x[:, None]]), example=X)
+    with InferencePipeline(MemorySource([]), host, MemoryDestination()) as pipeline:
+        found = pipeline.infer(X[:2])
+    assert found["y_pred_0"].to_pylist() == [[0, 0], [2, -2]]
+    assert np.ravel(found["y_pred_1"].to_pylist()).tolist() == [0, 2]
+
+
 @pytest.mark.parametrize("unit", ["D", "s", "us", "ns"])
 def test_times_stay_times_whatever_their_unit(unit):
     found = infer(lambda x: np.full(len(x), "2020-01-02", f"datetime64[{unit}]"))["y_pred"].to_pylist()

@@ -62,7 +62,7 @@ def answer_of(estimator: Any, method: str, returned: Any, *, expand: bool) -> An
     name = METHODS[method]
     ask = getattr(estimator, method)
     labels = _labels(estimator, method, returned)
-    if isinstance(returned, list) and method == "predict_proba":  # several outputs, each with its own classes
+    if has_parts(returned):
         parts = [_one(f"{name}_{n}", part, labels[n], expand=expand) for n, part in enumerate(returned)]
         fields = tuple(field for part, _ in parts for field in part)
         return Answer(
@@ -76,9 +76,11 @@ def _labels(estimator: Any, method: str, returned: Any) -> Any:
     """What the columns of an answer with several columns belong to, as far as the estimator says."""
     if method in {"predict_proba", "decision_function"}:
         classes = getattr(estimator, "classes_", None)
-        if isinstance(returned, list):
+        if has_parts(returned):
             return classes if isinstance(classes, list) else [None] * len(returned)
         return None if isinstance(classes, list) else classes
+    if has_parts(returned):
+        return [None] * len(returned)
     if method == "transform" and hasattr(estimator, "get_feature_names_out"):
         try:
             return np.asarray(estimator.get_feature_names_out(), object)
@@ -128,6 +130,11 @@ def _expanded(
         return [np.ascontiguousarray(matrix[:, place]) for place in range(width)]
 
     return tuple(fields), split
+
+
+def has_parts(returned: Any) -> bool:
+    """Whether this is a list of matrices, one for each of several outcomes, and not of what each record is answered."""
+    return isinstance(returned, list) and bool(returned) and len(getattr(returned[0], "shape", ())) > 1
 
 
 def dense(returned: Any) -> np.ndarray:
