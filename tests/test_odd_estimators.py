@@ -89,15 +89,44 @@ def test_a_list_of_matrices_is_an_answer_for_each_of_several_outcomes():
     assert np.ravel(found["y_pred_1"].to_pylist()).tolist() == [0, 2]
 
 
-@pytest.mark.parametrize("unit", ["D", "s", "us", "ns"])
+@pytest.mark.parametrize("unit", ["D", "h", "m", "s", "us", "ns"])
 def test_times_stay_times_whatever_their_unit(unit):
     found = infer(lambda x: np.full(len(x), "2020-01-02", f"datetime64[{unit}]"))["y_pred"].to_pylist()
     assert {dt.date(one.year, one.month, one.day) for one in found} == {dt.date(2020, 1, 2)}
 
 
 @pytest.mark.parametrize(
+    ("unit", "wanted"),
+    [
+        ("Y", "1972"),
+        ("M", "1970-03"),
+        ("W", "1970-01-15"),
+        ("h", "1970-01-01T02"),
+        ("10m", "1970-01-01T00:20"),
+    ],
+)
+def test_times_in_units_that_arrow_has_not_are_times(unit, wanted):
+    found = infer(lambda x: x.astype(int).astype(f"datetime64[{unit}]"))["y_pred"].to_pylist()
+    assert np.datetime64(found[1]) == np.datetime64(wanted)
+
+
+@pytest.mark.parametrize("unit", ["W", "D", "h", "m"])
+def test_durations_in_units_that_arrow_has_not_are_durations(unit):
+    found = infer(lambda x: x.astype(int).astype(f"timedelta64[{unit}]"))["y_pred"].to_pylist()
+    assert found[1] == np.timedelta64(2, unit).astype("m8[s]").item()
+
+
+@pytest.mark.parametrize(
     "how",
-    [lambda _: 5.0, lambda _: None, lambda x: x[1:], lambda x: "text", set, iter],
+    [
+        lambda x: [[1.0] * int(one) for one in x],
+        lambda _: 5.0,
+        lambda _: None,
+        lambda x: x[1:],
+        lambda x: "text",
+        set,
+        iter,
+    ],
 )
 def test_another_number_of_answers_is_refused_when_it_is_opened(how):
     with pytest.raises(ConfigError, match="Answers: wanted an estimator that answers"):

@@ -142,7 +142,7 @@ def dense(returned: Any) -> np.ndarray:
 
     Raises ConfigError: it has more columns than can be delivered; MemoryError: it is too large, ask for fewer records.
     """
-    if type(returned) is np.ndarray and returned.ndim <= 2:  # noqa: PLR2004 - a matrix
+    if type(returned) is np.ndarray and returned.ndim <= 2 and returned.dtype.kind not in "mM":  # noqa: PLR2004 - a matrix
         return returned
     if hasattr(returned, "toarray"):
         rows, width = returned.shape
@@ -157,7 +157,19 @@ def dense(returned: Any) -> np.ndarray:
             raise MemoryError(msg)
         returned = returned.toarray()
     values = _unmasked(returned) if isinstance(returned, np.ma.MaskedArray) else np.asarray(returned)
+    if values.dtype.kind in "mM":
+        values = _in_units_of_arrow(values)
     return values if values.ndim <= 2 else values.reshape(len(values), -1)  # noqa: PLR2004 - a matrix
+
+
+def _in_units_of_arrow(times: np.ndarray) -> np.ndarray:
+    """Numpy has units of which Arrow has none: years, weeks, hours, ten minutes."""
+    kind, (unit, _) = times.dtype.kind, np.datetime_data(times.dtype)
+    if kind == "M" and unit in {"Y", "M", "W", "D"}:
+        unit = "D"
+    elif unit in {"W", "D", "h", "m"}:
+        unit = "s"
+    return times.astype(f"{kind}8[{unit}]", copy=False)
 
 
 def _unmasked(found: np.ma.MaskedArray) -> np.ndarray:

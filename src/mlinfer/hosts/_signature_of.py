@@ -164,7 +164,10 @@ def _parts(returned: Sequence[Any]) -> Iterator[np.ndarray]:
 
 
 def _rows(returned: Sequence[Any]) -> int:
-    counts = {len(part) if part.ndim else -1 for part in _parts(returned)}
+    try:
+        counts = {len(part) if part.ndim else -1 for part in _parts(returned)}
+    except ValueError:  # numpy's, for lists of several lengths
+        return -1
     return counts.pop() if len(counts) == 1 else -1
 
 
