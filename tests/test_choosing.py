@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LinearRegression
@@ -96,6 +97,23 @@ def test_a_number_that_is_null_gives_a_null(three):
     found.validate(full=True)
     assert found.to_pylist() == [three.to_pylist()[2], None, three.to_pylist()[0]]
     assert chosen_rows(three.slice(0, 0), pa.array([None], pa.int64())).null_count in {0, 1}
+
+
+@every_kind
+def test_a_mask_is_of_one_value_for_each_row(three):
+    """Of texts in views a shorter one left the last rows out, without a word."""
+    for mask in ([True, False], [True] * 4):
+        with pytest.raises(ValueError, match=f"wanted a mask of 3 values.*found {len(mask)}"):
+            chosen_rows(three, mask)
+
+
+@every_kind
+def test_a_mask_may_come_as_a_table_gives_it(three):
+    table = pa.table(
+        {"x": pa.chunked_array([three, three]), "n": pa.chunked_array([[1, None, 3], [4, 5, 6]])}
+    )
+    found = chosen_rows(table, pc.greater(table["n"], 2))
+    assert found.column("x").to_pylist() == [*three.to_pylist()[2:], *three.to_pylist()]
 
 
 def test_a_batch_keeps_its_fields_and_what_they_say():

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 Rows = TypeVar("Rows", pa.RecordBatch, pa.Table, pa.Array, pa.ChunkedArray)
 
 
-def chosen_rows(data: Rows, rows: Sequence[int] | np.ndarray | pa.Array) -> Rows:
+def chosen_rows(data: Rows, rows: Sequence[int] | np.ndarray | pa.Array | pa.ChunkedArray) -> Rows:
     """Some rows of a batch, a table or a column, whatever its types: those where a mask is true, or those of these numbers.
 
     `take` and `filter` of pyarrow raise for some types, such as the views in which polars and Parquet files may have texts.
-    For a number that is null (in an array of Arrow) there is a null.
+    For a number that is null (in an array of Arrow) there is a null. Raises ValueError: the mask is of another length.
 
     >>> records = pa.record_batch({"x": pa.array(["a", None, "c"], pa.string_view())})
     >>> chosen_rows(records, [2, 0]).column("x").to_pylist()
@@ -31,7 +31,12 @@ def chosen_rows(data: Rows, rows: Sequence[int] | np.ndarray | pa.Array) -> Rows
     >>> chosen_rows(records, records.column("x").is_valid()).column("x").to_pylist()
     ['a', 'c']
     """
+    if isinstance(rows, pa.ChunkedArray):
+        rows = rows.combine_chunks()
     by = rows if isinstance(rows, pa.Array) else from_numpy(_numbers(rows))
+    if pt.is_boolean(by.type) and len(by) != len(data):
+        msg = f"rows: wanted a mask of {len(data):,} values, one for each row, found {len(by):,}"
+        raise ValueError(msg)
     if isinstance(data, pa.RecordBatch | pa.Table):
         if not data.num_columns:
             return data.filter(by) if pt.is_boolean(by.type) else data.take(by)
