@@ -110,7 +110,7 @@ def memory():
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 def test_of_answers_over_grpc_that_nobody_takes_so_many_bytes_wait_and_no_more(monkeypatch):
     """Whoever has let his wait longest goes, with his connection, and those who ask now are answered all the same."""
-    size, room = 16 * MIB, 40 * MIB
+    size, room = 8 * MIB, 20 * MIB
     monkeypatch.setattr("mlinfer._online._listener.MOST_BYTES_AT_ONCE", room)
     with (
         wordy().serving(**HERE) as server,
