@@ -98,6 +98,16 @@ def test_a_number_that_is_null_gives_a_null(three):
     assert chosen_rows(three.slice(0, 0), pa.array([None], pa.int64())).null_count in {0, 1}
 
 
+@every_kind
+@pytest.mark.parametrize("rows", [[-1], [2], [0, 1, 7], [True], [True] * 3, [False] * 3], ids=str)
+def test_rows_that_are_not_there_are_refused_whatever_the_type(three, rows):
+    """Arrow does so for the types of which it can choose some; what lies in memory behind a slice is no row of it."""
+    some = pa.concat_arrays([three] * 2).slice(1, 2)
+    for data in (some, pa.record_batch({"x": some}), pa.chunked_array([some.slice(0, 1), some.slice(1)])):
+        with pytest.raises((IndexError, pa.ArrowInvalid)):
+            chosen_rows(data, rows)
+
+
 def test_a_batch_keeps_its_fields_and_what_they_say():
     field = pa.field("x", pa.string_view(), nullable=False, metadata={"said": "so"})
     records = pa.record_batch([pa.array(["a", "b"], pa.string_view())], schema=pa.schema([field]))

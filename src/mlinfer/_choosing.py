@@ -23,7 +23,8 @@ def chosen_rows(data: Rows, rows: Sequence[int] | np.ndarray | pa.Array) -> Rows
     """Some rows of a batch, a table or a column, whatever its types: those where a mask is true, or those of these numbers.
 
     `take` and `filter` of pyarrow raise for some types, such as the views in which polars and Parquet files may have texts.
-    For a number that is null (in an array of Arrow) there is a null.
+    For a number that is null (in an array of Arrow) there is a null. Raises IndexError, or pyarrow.ArrowInvalid: there are no
+    such rows.
 
     >>> records = pa.record_batch({"x": pa.array(["a", None, "c"], pa.string_view())})
     >>> chosen_rows(records, [2, 0]).column("x").to_pylist()
@@ -50,11 +51,26 @@ def _of(column: Any, by: pa.Array) -> Any:
         if not pt.is_boolean(by.type):
             return column.take(by)
         return (_hiding_unchosen(column, by) if isinstance(column, pa.Array) else column).filter(by)
-    numbers = from_numpy(np.flatnonzero(to_numpy(by))) if pt.is_boolean(by.type) else by
+    numbers = _there(by, len(column))
     if isinstance(column, pa.ChunkedArray):
         whole = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, kind)
         return pa.chunked_array([_taken(whole, numbers)], kind)
     return _taken(column, numbers)
+
+
+def _there(by: pa.Array, length: int) -> pa.Array:
+    """Numbers of rows, all of which are there. Raises IndexError: some are not, or the mask is of another length."""
+    if pt.is_boolean(by.type):
+        if len(by) != length:
+            msg = f"wanted a mask of {length} values, one for each row, found {len(by)}"
+            raise IndexError(msg)
+        return from_numpy(np.flatnonzero(to_numpy(by)))
+    places, absent = _places(by)
+    beyond = places[((places < 0) | (places >= length)) & ~absent]
+    if len(beyond):
+        msg = f"wanted rows of {length}, found the number {beyond[0]}"
+        raise IndexError(msg)
+    return by
 
 
 def _hiding_unchosen(array: pa.Array, mask: pa.Array) -> pa.Array:
