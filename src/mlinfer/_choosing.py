@@ -1,6 +1,7 @@
 """Choosing rows, of every type: there are types of which Arrow cannot choose some, wherever they lie.
 
 These are texts and bytes in views, unions and runs. Lists, objects and maps of them are taken apart, and put together again.
+So are matrices (lists of one length in such lists): of a slice of them Arrow chooses some, but the wrong ones.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ Rows = TypeVar("Rows", pa.RecordBatch, pa.Table, pa.Array, pa.ChunkedArray)
 def chosen_rows(data: Rows, rows: Sequence[int] | np.ndarray | pa.Array) -> Rows:
     """Some rows of a batch, a table or a column, whatever its types: those where a mask is true, or those of these numbers.
 
-    `take` and `filter` of pyarrow raise for some types, such as the views in which polars and Parquet files may have texts.
+    `take` and `filter` of pyarrow raise for some types, such as the views in which polars and Parquet files may have texts, and
+    give something else than was asked for of matrices in slices.
     For a number that is null (in an array of Arrow) there is a null. Raises IndexError, or pyarrow.ArrowInvalid: there are no
     such rows.
 
@@ -93,6 +95,10 @@ def _is_beyond_arrow(kind: pa.DataType) -> bool:
         return _is_beyond_arrow(kind.storage_type)
     if _chooses_places(kind):
         return False
+    if pt.is_fixed_size_list(kind) and pt.is_fixed_size_list(
+        kind.value_type
+    ):  # of a slice Arrow takes what lies elsewhere
+        return True
     return any(_is_beyond_arrow(kind.field(number).type) for number in range(kind.num_fields))
 
 
