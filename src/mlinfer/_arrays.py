@@ -245,6 +245,8 @@ def elements(array: pa.Array) -> pa.Array:
     if pt.is_list(array.type) and not array.null_count and len(array):
         offsets = to_numpy(array.offsets)
         return array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+    if array.null_count == len(array):  # Arrow makes no empty column of every type
+        return array.values.slice(0, 0)
     return array.flatten()
 
 
