@@ -160,7 +160,8 @@ def test_a_host_that_is_ready_needs_no_parameters(write):
         ("timeout = 30", 'timeout = "30"', r"timeout: wanted a number, found a text '30'"),
         ("timeout = 30", "timeout = true", r"timeout: wanted a number, found true or false True"),
         ("workers = 2", "workers = 2.5", r"workers: wanted a whole number"),
-        ("workers = 2", "workers = 0", r"workers: wanted a positive count"),
+        ("workers = 2", "workers = 0", r"workers: wanted a count of 1 to 1,024"),
+        ("workers = 2", "workers = 100_000_000", r"workers: wanted a count of 1 to 1,024"),
         ('require = "at-least-once"', 'require = "always"', r"require: wanted one of .*'always'"),
         (
             'takes = "numpy"',

@@ -410,6 +410,14 @@ def test_codes_need_a_type_to_stay_as_they_are_spelled_and_columns_without_a_nam
         ]
 
 
+def test_numbers_with_signs_are_numbers(tmp_path):
+    """A telephone number has no minus: where one stands beside a plus, both are signs."""
+    source = CsvSource(written(tmp_path, b"change,code\n+3,+49\n-2,+33\n+0,\n"))
+    assert source.schema() == pa.schema([("change", pa.float64()), ("code", pa.null())])
+    found = batches(source, wanted=pa.schema([("change", pa.float64())]))
+    assert rows(found) == [(3.0,), (-2.0,), (0.0,)]
+
+
 @pytest.mark.parametrize("code", ["0x1F", "0X1F", "+4930123456"])
 def test_what_only_looks_like_a_number_needs_a_type_to_be_kept(tmp_path, code):
     """Arrow reads 0x1F as 31, and makes a float of a telephone number."""

@@ -1,6 +1,7 @@
 """A function answers records in their order; what it moved in pandas, or holds in a set, is not joined to the wrong ones."""
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from mlinfer import ComponentError, InferencePipeline
@@ -11,10 +12,10 @@ from mlinfer.sources import MemorySource
 RECORDS = {"x": [3.0, 1.0, 2.0]}
 
 
-def infer(function, takes, outputs=("y",)):
+def infer(function, takes, outputs=("y",), records=RECORDS):
     host = FunctionHost(function, {"x": "double"}, dict.fromkeys(outputs, "double"), takes, version="1")
     with InferencePipeline(MemorySource([]), host, MemoryDestination(), name="order") as pipeline:
-        return pipeline.infer(RECORDS)
+        return pipeline.infer(records)
 
 
 def in_place(frame):
@@ -61,6 +62,27 @@ def test_one_moved_column_among_others_is_refused():
 )
 def test_answers_in_order_are_delivered_under_whatever_label(function):
     assert infer(function, "pandas")["y"].to_pylist() == RECORDS["x"]
+
+
+@pytest.mark.parametrize(
+    ("takes", "function"),
+    [
+        ("pandas", lambda frame: frame.astype({"x": int}).set_index("x").assign(y=[7.0, 8.0, 9.0])),
+        ("numpy", lambda x: pd.Series([7.0, 8.0, 9.0], pd.Index(x.astype(int), name="x"))),
+    ],
+)
+def test_a_column_that_became_the_index_is_no_order(takes, function):
+    """Its values may be the numbers of the rows by chance: then honest answers were refused."""
+    assert infer(function, takes, records={"x": [2.0, 0.0, 1.0]})["y"].to_pylist() == [7.0, 8.0, 9.0]
+
+
+def test_the_index_of_the_frame_that_the_inputs_were_taken_from_is_no_order():
+    """Arrow keeps it in the metadata of the schema, and would give the function an index that is not the records'."""
+    inputs = pa.Schema.from_pandas(pd.DataFrame({"x": [3.0, 1.0, 2.0]})[::-1])
+    for function in (lambda frame: frame["x"], lambda frame: frame.loc[[0, 1, 2], "x"]):
+        host = FunctionHost(function, inputs, {"y": "double"}, "pandas", version="1")
+        with InferencePipeline(MemorySource([]), host, MemoryDestination(), name="order") as pipeline:
+            assert pipeline.infer(RECORDS)["y"].to_pylist() == RECORDS["x"]
 
 
 @pytest.mark.parametrize("kind", [set, frozenset, dict.fromkeys])

@@ -31,6 +31,15 @@ class Twice:
         return 2 * x
 
 
+class Heir(Once):
+    pass
+
+
+class OtherHeir(Twice):
+    pass
+
+
+OtherHeir.__qualname__ = OtherHeir.__name__ = "Heir"
 Twice.__qualname__ = Twice.__name__ = "Once"  # as after an edit
 
 
@@ -51,6 +60,7 @@ PAIRS = {
         made("def f(x): return list(map(lambda one: 3 * one, x))"),
     ),
     "an object": (Once(), Twice()),
+    "what an object inherits": (Heir(), OtherHeir()),
     "an argument": (functools.partial(times, 2), functools.partial(times, 3)),
     "an argument by name": (functools.partial(times, 2, by="a"), functools.partial(times, 2, by="b")),
     "what is called": (functools.partial(times, 2), functools.partial(divided, 2)),

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as some
+from hypothesis.extra.numpy import arrays
 
-from mlinfer import RecordIds
-from mlinfer._json_few import FEW, json_rows
+from mlinfer import RecordIds, as_column
+from mlinfer._json_few import FEW, json_rows, number_rows
 from mlinfer._json_text import json_objects
 from mlinfer._rejects import EPOCH, Rejected
 
@@ -39,6 +40,29 @@ KINDS = {
 def test_a_few_records_are_spelled_as_many_are(rows, start):
     records = pa.RecordBatch.from_pylist(rows, pa.schema(list(KINDS.items()))).slice(start)
     assert json_rows(records) == json_objects(records).to_pylist()
+
+
+ARRAYS = some.sampled_from(["i1", "i8", "u8", "f4", "f8", "?"]).flatmap(
+    lambda dtype: arrays(
+        dtype, some.tuples(some.integers(1, 4)) | some.tuples(some.integers(1, 4), some.just(2))
+    )
+)
+
+
+@given(ARRAYS)
+def test_numbers_in_numpy_are_spelled_as_they_are_in_arrow(values):
+    column = as_column(values, pa.field("n", pa.null()))
+    found = number_rows({"n": values, "t": pa.array(["é"] * len(values))}, len(values))
+    if found is None:
+        assert values.dtype.kind == "f"
+    else:
+        records = pa.record_batch({"n": column, "t": ["é"] * len(values)})
+        assert found == json_objects(records).to_pylist()
+
+
+def test_many_numbers_are_left_to_arrow():
+    assert number_rows({"n": np.arange(FEW)}, FEW) is not None
+    assert number_rows({"n": np.arange(FEW + 1)}, FEW + 1) is None
 
 
 @given(some.lists(RECORD, max_size=12), some.integers(0, 3))

@@ -218,6 +218,35 @@ def test_fractions_keep_every_digit_where_a_decimal_is_wanted(tmp_path, library)
     assert "line 6: field 'n': wanted decimal128(38, 9), found" in batch.bad[0].message
 
 
+def test_decimals_in_lists_and_objects_have_every_digit_too(tmp_path, library):
+    spelled = ["12345678901.123456789", "-0.10", "123456789012345678901234567", "null"]
+    content = "".join(
+        f'{{"n": [0.5, {one}], "o": {{"a": [{one}], "b": {one}, "c": 1}}}}\n' for one in spelled
+    )
+    source = JsonLinesSource(written(tmp_path, f'{content}{{"n": [0.1234567891]}}\n'.encode()))
+    decimals = pa.list_(pa.decimal128(38, 9))
+    wanted = pa.schema([("n", decimals), ("o", pa.struct([("a", decimals), ("b", pa.float64())]))])
+    (batch,) = batches(source, wanted=wanted)
+    exact = [None if one == "null" else Decimal(one) for one in spelled]
+    assert [row["n"] for row in rows([batch])] == [[Decimal("0.5"), one] for one in exact]
+    assert [row["o"]["a"] for row in rows([batch])] == [[one] for one in exact]
+    assert [row["o"]["b"] for row in rows([batch])] == [None if one is None else float(one) for one in exact]
+    assert [bad.place for bad in batch.bad] == [4]
+
+
+@pytest.mark.parametrize(
+    "number", ["1E-99999999999999999999", "0e99999999999999999999", "1e-999999999999999"]
+)
+def test_a_fraction_beyond_every_exponent_costs_its_own_record_alone(tmp_path, library, number):
+    """Python's decimals refuse it, which ended the run; as a float it is 0."""
+    content = f'{{"n": 1.5}}\n{{"n": {number}}}\n{{"n": 2.5, "x": {number}}}\n{{"l": [{number}]}}\n'
+    decimal = pa.decimal128(38, 9)
+    wanted = pa.schema([("n", decimal), ("l", pa.list_(decimal)), ("x", pa.float64())])
+    (batch,) = batches(JsonLinesSource(written(tmp_path, content.encode())), wanted=wanted)
+    assert [(row["n"], row["x"]) for row in rows([batch])] == [(Decimal("1.5"), None), (Decimal("2.5"), 0)]
+    assert [(bad.place, bad.kind) for bad in batch.bad] == [(1, "wrong_type"), (3, "wrong_type")]
+
+
 def test_a_line_longer_than_memory_allows_is_skipped(tmp_path, monkeypatch):
     for module in (_text_files, sys.modules["mlinfer.sources._jsonl"]):
         monkeypatch.setattr(module, "LONGEST_LINE", 1000)

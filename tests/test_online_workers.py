@@ -290,7 +290,7 @@ def test_a_model_with_a_memory_is_refused():
 
 
 def test_fewer_than_one_worker_are_refused():
-    with pytest.raises(ConfigError, match="workers: wanted a number of processes of 1 or more, found 0"):
+    with pytest.raises(ConfigError, match="workers: wanted a number of processes from 1 to 1,024, found 0"):
         answering().serve(workers=0)
 
 

@@ -95,7 +95,7 @@ def test_a_type_that_arrow_does_not_know_is_named(kind):
     ("wrong", "said"),
     [
         ({"engine": "local"}, "engine: wanted an engine, found 'local'; leave it out"),
-        ({"workers": 0}, "workers: wanted a positive count"),
+        ({"workers": 0}, "workers: wanted a count of 1 to 1,024"),
         ({"workers": "4"}, "workers: wanted a number of threads, or Workers"),
         ({"observers": ["progress"]}, r"observers: wanted objects, such as ProgressBar\(\).*'progress'"),
         ({"observers": "progress"}, r"observers: wanted objects, such as ProgressBar\(\).*'progress'"),

@@ -301,7 +301,7 @@ def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"count": 2, "kind": "fork"}])
 def test_workers_that_cannot_be_are_refused(wrong):
     with pytest.raises(
-        ConfigError, match="workers: wanted a positive count and the kind 'thread' or 'process'"
+        ConfigError, match="workers: wanted a count of 1 to 1,024 and the kind 'thread' or 'process'"
     ):
         Workers(**wrong)
 

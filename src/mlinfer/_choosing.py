@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 Rows = TypeVar("Rows", pa.RecordBatch, pa.Table, pa.Array, pa.ChunkedArray)
 
 
-def chosen_rows(data: Rows, rows: Sequence[int] | np.ndarray | pa.Array) -> Rows:
+def chosen_rows(data: Rows, rows: Sequence[int] | np.ndarray | pa.Array | pa.ChunkedArray) -> Rows:
     """Some rows of a batch, a table or a column, whatever its types: those where a mask is true, or those of these numbers.
 
     `take` and `filter` of pyarrow raise for some types, such as the views in which polars and Parquet files may have texts, and
     give something else than was asked for of matrices in slices.
-    For a number that is null (in an array of Arrow) there is a null. Raises IndexError, or pyarrow.ArrowInvalid: there are no
-    such rows.
+    For a number that is null (in an array of Arrow) there is a null. Raises ValueError: the mask is of another length;
+    IndexError: a row of such a number is not there.
 
     >>> records = pa.record_batch({"x": pa.array(["a", None, "c"], pa.string_view())})
     >>> chosen_rows(records, [2, 0]).column("x").to_pylist()
@@ -34,7 +34,12 @@ def chosen_rows(data: Rows, rows: Sequence[int] | np.ndarray | pa.Array) -> Rows
     >>> chosen_rows(records, records.column("x").is_valid()).column("x").to_pylist()
     ['a', 'c']
     """
+    if isinstance(rows, pa.ChunkedArray):
+        rows = rows.combine_chunks()
     by = rows if isinstance(rows, pa.Array) else from_numpy(_numbers(rows))
+    if pt.is_boolean(by.type) and len(by) != len(data):
+        msg = f"rows: wanted a mask of {len(data):,} values, one for each row, found {len(by):,}"
+        raise ValueError(msg)
     if isinstance(data, pa.RecordBatch | pa.Table):
         if not data.num_columns:
             return data.filter(by) if pt.is_boolean(by.type) else data.take(by)
@@ -61,16 +66,13 @@ def _of(column: Any, by: pa.Array) -> Any:
 
 
 def _there(by: pa.Array, length: int) -> pa.Array:
-    """Numbers of rows, all of which are there. Raises IndexError: some are not, or the mask is of another length."""
+    """Numbers of rows, all of which are there. Raises IndexError: some are not."""
     if pt.is_boolean(by.type):
-        if len(by) != length:
-            msg = f"wanted a mask of {length} values, one for each row, found {len(by)}"
-            raise IndexError(msg)
         return from_numpy(np.flatnonzero(to_numpy(by)))
     places, absent = _places(by)
     beyond = places[((places < 0) | (places >= length)) & ~absent]
     if len(beyond):
-        msg = f"wanted rows of {length}, found the number {beyond[0]}"
+        msg = f"rows: wanted numbers of {length:,} rows, found {beyond[0]:,}"
         raise IndexError(msg)
     return by
 

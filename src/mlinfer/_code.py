@@ -55,7 +55,7 @@ def _called(value: Any, depth: int) -> Any:
         return (_spelled(value.__func__, depth), type(value.__self__).__qualname__)
     if isinstance(value, partial):
         return _spelled((value.func, value.args, sorted(value.keywords.items())), depth - 1)
-    act = vars(type(value)).get("__call__")
+    act = getattr(type(value), "__call__", None)  # noqa: B004 - its class's own, or one that it inherits
     inside = _spelled(act, depth - 1) if isinstance(act, FunctionType) else ""
     return (getattr(value, "__qualname__", type(value).__qualname__), inside)
 

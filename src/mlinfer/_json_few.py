@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import math
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer._arrays import elements
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 # Arrow spells floats between them as Python does, and with a point
 _SMALLEST_PLAIN, _LARGEST_PLAIN = 1e-4, 1e10
@@ -28,12 +32,41 @@ def json_rows(records: pa.RecordBatch) -> list[str]:
         return texts
     if not records.num_columns:
         return ["{}"] * records.num_rows
-    columns = [_few(column) for column in records.columns]
-    keys = _keys(tuple(records.schema.names))
+    return _joined(records.schema.names, [_few(column) for column in records.columns])
+
+
+def number_rows(columns: Mapping[str, np.ndarray | pa.Array], rows: int) -> list[str] | None:
+    """The same of columns of numbers that are in numpy, shape (n,), or (n, k) for lists; None: `json_rows` has to spell them."""
+    if rows * len(columns) > FEW:
+        return None
+    spelled = []
+    for values in columns.values():
+        texts = _few(values) if isinstance(values, pa.Array) else _numbers(values)
+        if texts is None:
+            return None
+        spelled.append(texts)
+    return _joined(list(columns), spelled)
+
+
+def _joined(names: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]:
+    keys = _keys(tuple(names))
     return [
         "".join([part for pair in zip(keys, row, strict=True) for part in pair]) + "}"
         for row in zip(*columns, strict=True)
     ]
+
+
+def _numbers(values: np.ndarray) -> list[str] | None:
+    if values.dtype.kind == "f" and values.itemsize != 8:  # noqa: PLR2004 - the bytes of Python's floats
+        return None
+    flat = [_spelled(value) for value in values.reshape(-1).tolist()]
+    if None in flat:
+        return None
+    return _in_lists(flat, values.shape[1]) if values.ndim > 1 else flat  # type: ignore[return-value]  # there is no None
+
+
+def _in_lists(flat: Sequence[Any], size: int) -> list[str]:
+    return [f"[{','.join(flat[start : start + size])}]" for start in range(0, len(flat), size)]
 
 
 def _few(array: pa.Array) -> list[str]:

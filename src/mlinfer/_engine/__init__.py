@@ -3,7 +3,7 @@
 from mlinfer._engine._contract import check_batch, gave_up, names_of
 from mlinfer._engine._delivery import Delivery, Running, refused_rows
 from mlinfer._engine._fingerprint import fingerprint
-from mlinfer._engine._job import Batching, Budget, Job, OnChange, Until, Workers
+from mlinfer._engine._job import MOST_WORKERS, Batching, Budget, Job, OnChange, Until, Workers
 from mlinfer._engine._local import LocalEngine
 from mlinfer._engine._outputs import Outputs
 from mlinfer._engine._own_output import refuse_own_output
@@ -25,6 +25,7 @@ from mlinfer._engine._tally import Tally
 from mlinfer._engine._workers import ProcessModel
 
 __all__ = [
+    "MOST_WORKERS",
     "UNGUARDED",
     "Answers",
     "Batching",

@@ -45,6 +45,10 @@ class Batching:
             raise ConfigError(msg)
 
 
+MOST_WORKERS = 1024
+"""Each opens a model: with more, a slip of the keyboard would keep the machine busy before anybody could stop it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Workers:
     """How many batches are inferred at the same time, on threads or, where the model is Python code, in processes."""
@@ -54,8 +58,8 @@ class Workers:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a number or a kind that cannot work."""
-        if self.count < 1 or self.kind not in {"thread", "process"}:
-            msg = f"workers: wanted a positive count and the kind 'thread' or 'process', found {self}"
+        if not 1 <= self.count <= MOST_WORKERS or self.kind not in {"thread", "process"}:
+            msg = f"workers: wanted a count of 1 to {MOST_WORKERS:,} and the kind 'thread' or 'process', found {self}"
             raise ConfigError(msg)
 
 

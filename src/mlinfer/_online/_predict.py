@@ -17,7 +17,7 @@ from mlinfer._answering import numbered, rows_batch
 from mlinfer._arrays import from_floats, from_numpy, from_values
 from mlinfer._batch import Batch
 from mlinfer._engine import Answers
-from mlinfer._json_few import json_rows
+from mlinfer._json_few import json_rows, number_rows
 from mlinfer._online._bulk import Bulk
 from mlinfer._online._desk import Ask, Caller, Desk
 from mlinfer._online._json import BadJson, dump, parse
@@ -132,7 +132,9 @@ class Rows:
 
     def answer(self, asks: Sequence[Ask], answers: Answers) -> None:
         """One object for a single record, a list for a list."""
-        texts = json_rows(answers.batch.records)
+        found = answers.answered
+        texts = None if isinstance(found, Batch) else number_rows(found.columns, found.rows)
+        texts = texts or json_rows(answers.batch.records)
         start = 0
         for ask in asks:
             text = texts[start] if ask.content.single else f"[{','.join(texts[start : start + ask.rows])}]"

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Literal, TypedDict
 
+from mlinfer._engine import MOST_WORKERS
 from mlinfer._errors import ConfigError
 from mlinfer._online._keys import Keys
 from mlinfer._resolve import located, resolve
@@ -87,8 +88,8 @@ class Serving:
         if not (_is(self.log_sample, int, float) and 0 < self.log_sample <= 1):
             msg = f"log_sample: wanted a share above 0 and at most 1, such as 0.01, found {shown(self.log_sample)}"
             raise ConfigError(msg)
-        if not (_is(self.workers, int) and self.workers >= 1):
-            msg = f"workers: wanted a number of processes of 1 or more, found {shown(self.workers)}"
+        if not (_is(self.workers, int) and 1 <= self.workers <= MOST_WORKERS):
+            msg = f"workers: wanted a number of processes from 1 to {MOST_WORKERS:,}, found {shown(self.workers)}"
             raise ConfigError(msg)
         for option in ("insecure", "access_log"):
             if not _is(found := getattr(self, option), bool):  # "no" would mean yes

@@ -161,9 +161,8 @@ def _digest(content: bytes) -> str:
 
 def differences(there: pa.Schema, wanted: pa.Schema) -> str:
     """Field by field, what two schemas disagree about; empty if nothing. Whether fields are nullable does not matter."""
-    wanted = pa.ipc.read_schema(
-        wanted.serialize()
-    )  # as a footer gives it back, without the names that are within maps
+    # as a footer gives it back: without the names that are within maps
+    wanted = pa.ipc.read_schema(wanted.serialize())
     lines = []
     for name in dict.fromkeys([*there.names, *wanted.names]):
         had, has = (str(s.field(name).type) if name in s.names else "no such field" for s in (there, wanted))

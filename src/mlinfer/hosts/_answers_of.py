@@ -62,7 +62,7 @@ def answer_of(estimator: Any, method: str, returned: Any, *, expand: bool) -> An
     name = METHODS[method]
     ask = getattr(estimator, method)
     labels = _labels(estimator, method, returned)
-    if isinstance(returned, list) and method == "predict_proba":  # several outputs, each with its own classes
+    if has_parts(returned):
         parts = [_one(f"{name}_{n}", part, labels[n], expand=expand) for n, part in enumerate(returned)]
         fields = tuple(field for part, _ in parts for field in part)
         return Answer(
@@ -76,9 +76,11 @@ def _labels(estimator: Any, method: str, returned: Any) -> Any:
     """What the columns of an answer with several columns belong to, as far as the estimator says."""
     if method in {"predict_proba", "decision_function"}:
         classes = getattr(estimator, "classes_", None)
-        if isinstance(returned, list):
+        if has_parts(returned):
             return classes if isinstance(classes, list) else [None] * len(returned)
         return None if isinstance(classes, list) else classes
+    if has_parts(returned):
+        return [None] * len(returned)
     if method == "transform" and hasattr(estimator, "get_feature_names_out"):
         try:
             return np.asarray(estimator.get_feature_names_out(), object)
@@ -130,12 +132,17 @@ def _expanded(
     return tuple(fields), split
 
 
+def has_parts(returned: Any) -> bool:
+    """Whether this is a list of matrices, one for each of several outcomes, and not of what each record is answered."""
+    return isinstance(returned, list) and bool(returned) and len(getattr(returned[0], "shape", ())) > 1
+
+
 def dense(returned: Any) -> np.ndarray:
     """An answer as an array of one or two dimensions; frames and sparse matrices included.
 
     Raises ConfigError: it has more columns than can be delivered; MemoryError: it is too large, ask for fewer records.
     """
-    if type(returned) is np.ndarray and returned.ndim <= 2:  # noqa: PLR2004 - a matrix
+    if type(returned) is np.ndarray and returned.ndim <= 2 and returned.dtype.kind not in "mM":  # noqa: PLR2004 - a matrix
         return returned
     if hasattr(returned, "toarray"):
         rows, width = returned.shape
@@ -149,11 +156,32 @@ def dense(returned: Any) -> np.ndarray:
             msg = f"a sparse answer of {rows:,} x {width:,} values is too large to be written out in full"
             raise MemoryError(msg)
         returned = returned.toarray()
-    if isinstance(returned, np.ma.MaskedArray) and returned.dtype.kind in "fiu":
-        there = ~np.ma.getmaskarray(returned)  # below the mask may lie anything
-        returned = np.where(there, returned.data.astype(np.float64), np.nan)
-    values = np.asarray(returned)
+    values = _unmasked(returned) if isinstance(returned, np.ma.MaskedArray) else np.asarray(returned)
+    if values.dtype.kind in "mM":
+        values = _in_units_of_arrow(values)
     return values if values.ndim <= 2 else values.reshape(len(values), -1)  # noqa: PLR2004 - a matrix
+
+
+def _in_units_of_arrow(times: np.ndarray) -> np.ndarray:
+    """Numpy has units of which Arrow has none: years, weeks, hours, ten minutes."""
+    kind, (unit, _) = times.dtype.kind, np.datetime_data(times.dtype)
+    if kind == "M" and unit in {"Y", "M", "W", "D"}:
+        unit = "D"
+    elif unit in {"W", "D", "h", "m"}:
+        unit = "s"
+    return times.astype(f"{kind}8[{unit}]", copy=False)
+
+
+def _unmasked(found: np.ma.MaskedArray) -> np.ndarray:
+    """With nothing where it is masked, for below the mask may lie anything."""
+    there, kind = ~np.ma.getmaskarray(found), found.dtype.kind
+    if kind in "fiu":
+        return np.where(there, found.data.astype(np.float64), np.nan)
+    if kind in "mM":
+        return np.where(there, found.data, np.array("NaT", found.dtype))
+    values = found.data.astype(object)
+    values[~there] = None
+    return values
 
 
 def _kind(values: np.ndarray, name: str) -> pa.DataType:

@@ -111,7 +111,7 @@ class FunctionModel:
         if self._takes == "arrow":
             answers = self._function(records)
         else:
-            frame = records.to_pandas()
+            frame = records.to_pandas(ignore_metadata=True)  # numbered as its rows are, not as some frame was
             answers = self._function(frame)
             check_order(frame, name)  # one that was sorted in place has taken its values along
         check_order(answers, name)
@@ -174,13 +174,13 @@ def by_name(answers: Any, signature: Signature) -> Mapping[str, Any]:
 
 
 def _from_pandas(values: Any) -> Any:
-    """A column of pandas as one of numpy, or as a list with None for what pandas calls missing; anything else as it is."""
+    """A column of pandas as one of numpy, with None for what pandas calls missing among objects; anything else as it is."""
     if not hasattr(values, "isna"):
         return values
     dtype = getattr(values, "dtype", None)  # two columns of one name have none
     if dtype is None or (isinstance(dtype, np.dtype) and dtype.kind != "O"):
         return values.to_numpy()
-    return [None if gone else value for value, gone in zip(values, values.isna(), strict=True)]
+    return values.to_numpy(object, na_value=None)
 
 
 def _nothing(schema: pa.Schema) -> pa.RecordBatch:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer import ConfigError, finite, is_text
-from mlinfer.hosts._answers_of import METHODS, Answer, answer_of, dense
+from mlinfer.hosts._answers_of import METHODS, Answer, answer_of, dense, has_parts
 from mlinfer.hosts._example import Example
 from mlinfer.hosts._feeding import Feed, feeder
 from mlinfer.hosts._unnamed import unnamed
@@ -160,12 +160,14 @@ def _ask_quietly(estimator: Any, methods: Sequence[str], data: Any) -> tuple[lis
 
 def _parts(returned: Sequence[Any]) -> Iterator[np.ndarray]:
     for found in returned:
-        several = isinstance(found, list) and found and hasattr(found[0], "shape") and np.ndim(found[0])
-        yield from (dense(part) for part in found) if several else [dense(found)]
+        yield from (dense(part) for part in found) if has_parts(found) else [dense(found)]
 
 
 def _rows(returned: Sequence[Any]) -> int:
-    counts = {len(part) if part.ndim else -1 for part in _parts(returned)}
+    try:
+        counts = {len(part) if part.ndim else -1 for part in _parts(returned)}
+    except ValueError:  # numpy's, for lists of several lengths
+        return -1
     return counts.pop() if len(counts) == 1 else -1
 
 

@@ -78,7 +78,7 @@ def data_of(plan: Plan, source: Any, *, classes: bool) -> Data:
     there = pc.is_valid(outcome)
     if pa.types.is_floating(outcome.type):
         there = pc.and_(there, pc.is_finite(outcome.fill_null(0)))
-    table = chosen_rows(everything, there.combine_chunks())
+    table = chosen_rows(everything, there)
     sides = divided(table, plan.split)
     if (
         isinstance(plan.split, ByTime)

@@ -123,7 +123,7 @@ def fitted(estimator: Any, features: Any, truth: np.ndarray, weights: np.ndarray
             msg = f"{type(estimator).__name__}: wanted parameters that it takes, found: {why}"
             raise ConfigError(msg) from error
         if weights is not None and "unexpected keyword argument" in why:
-            msg = f"{type(estimator).__name__}: wanted an estimator that takes weights, found {why}; leave sample_weight= out, or choose another estimator"
+            msg = f"{type(estimator).__name__}: wanted an estimator that takes weights, found {why}; train without weights, or choose another estimator"
             raise ConfigError(msg) from error
         if unknown := UNKNOWN_PARAMETER.match(why):
             msg = f"{type(estimator).__name__}: wanted parameters that it takes, found {unknown[1]!r}, which {unknown[2]} has not; a parameter of a step of a pipeline is called step__parameter"

@@ -20,7 +20,8 @@ LONGEST_SHOWN = 80
 UNNAMED = "\0"
 """What the names of columns begin with that have none."""
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-_CODE = r"^([+-]?(0[0-9xX].*|[0-9]{19,})|\+[0-9]+)$"
+_CODE = r"^[+-]?(0[0-9xX].*|[0-9]{19,})$"
+_PLUS = r"^\+[0-9]+$"
 _LONG = r"^[+-]?[0-9]{16,18}$"
 _INTEGER = r"^[+-]?[0-9]{1,18}$"
 _EXACT = 2**53
@@ -230,7 +231,10 @@ def _told(column: pa.ChunkedArray) -> pa.DataType:
 
 def _are_codes(cells: pa.ChunkedArray) -> bool:
     """Whether there are cells that a number would not give back: 007, 0x1F, +4930, or more digits than a number holds."""
-    return bool(pc.any(pc.match_substring_regex(cells, _CODE)).as_py())
+    if pc.any(pc.match_substring_regex(cells, _CODE)).as_py():
+        return True
+    pluses = pc.any(pc.match_substring_regex(cells, _PLUS)).as_py()
+    return bool(pluses) and not pc.any(pc.starts_with(cells, "-")).as_py()  # beside a minus it is a sign
 
 
 def _beyond_floats(cells: pa.ChunkedArray) -> bool:

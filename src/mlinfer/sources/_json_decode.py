@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Callable, Iterable, Sequence
-from decimal import Decimal
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any, TypeAlias
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from mlinfer import is_list
 
 Row: TypeAlias = dict[str, Any]
 DEEPEST = 32
@@ -21,6 +25,7 @@ _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 _COLON, _QUOTE, _SPACE, _NEWLINE, _BRACKET = 58, 34, 32, 10, 91
 _POINT, _ZERO, _NINE, _APART = 46, 48, 9, 6
 _LARGE = 19  # digits
+_IN_NO_COLUMN = Decimal("1E-999999")
 _MOST_DIGITS = 77  # those of Arrow's largest decimal, and a sign
 _BRACE_TO_BRACKET = 0xDF  # { without one bit is [
 
@@ -74,13 +79,40 @@ def decode_line(line: bytes) -> Row:
     return {name: _narrowed(inner) if type(inner) in {list, dict} else inner for name, inner in value.items()}
 
 
-def restore_fractions(rows: Iterable[Row], lines: Iterable[bytes], names: Sequence[str]) -> None:
-    """Make the fractions under these names decimals with all the digits that their lines have: a float holds some 16."""
-    for row, line in zip(rows, lines, strict=True):
-        rounded = [name for name in names if type(row.get(name)) is float]
-        if rounded:
-            exact = _EXACT.decode(line.decode())
-            row.update((name, exact[name]) for name in rounded)
+def holds_decimals(kind: pa.DataType) -> bool:
+    """Whether values of a type are decimals, or lists or objects with such."""
+    return pt.is_decimal(kind) or any(
+        holds_decimals(kind.field(number).type) for number in range(kind.num_fields)
+    )
+
+
+def restore_digits(rows: Iterable[Row], lines: Iterable[bytes], wanted: Mapping[str, pa.DataType]) -> None:
+    """Give the floats that are to be decimals all the digits that they have in their lines: a float holds some 16."""
+    rounded = [
+        (row, line)
+        for row, line in zip(rows, lines, strict=True)
+        if any(type(row.get(name)) in {float, list, dict} for name in wanted)
+    ]
+    every = _EXACT.decode((b"[" + b",".join(line for _, line in rounded) + b"]").decode())
+    for (row, _), exact in zip(rounded, every, strict=True):
+        for name, kind in wanted.items():
+            if name in row:
+                row[name] = _restored(row[name], exact[name], kind)
+
+
+def _restored(value: Any, exact: Any, kind: pa.DataType) -> Any:
+    if type(value) is float:
+        return Decimal(exact) if pt.is_decimal(kind) else value
+    if type(value) is list and is_list(kind):
+        each = zip(value, exact, strict=True)
+        return [_restored(one, its, kind.value_type) for one, its in each]
+    if type(value) is dict and pt.is_struct(kind):
+        types = {field.name: field.type for field in kind}
+        return {
+            name: _restored(one, exact[name], types[name]) if name in types else one
+            for name, one in value.items()
+        }
+    return value
 
 
 def _all_at_once(block: bytes, loads: Callable[[bytes], Any]) -> list[Row] | None:
@@ -210,6 +242,13 @@ def _number(text: str) -> float:
     return value
 
 
+def _fraction(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # its exponent is beyond Python's own
+        return _IN_NO_COLUMN
+
+
 def _integer(text: str) -> int | float:
     """Integers up to 64 bits exactly, larger ones as floats."""
     value = int(text) if len(text) < 30 else _LARGEST + 1  # noqa: PLR2004 - long texts cost much, and are too large
@@ -222,7 +261,7 @@ def _exact_integer(text: str) -> int | float:
 
 
 def _narrowed(value: Any) -> Any:
-    """Inside of lists and objects large integers are floats: only a column of its own can be a decimal."""
+    """Inside of lists and objects large integers are floats, until a type asks for their digits (`restore_digits`)."""
     if type(value) is list:
         return list(map(_narrowed, value))
     if type(value) is dict:
@@ -247,7 +286,7 @@ _FAST = json.JSONDecoder(parse_float=_number, parse_int=_integer, parse_constant
 _STRICT = json.JSONDecoder(
     object_pairs_hook=_unique, parse_float=_number, parse_int=_exact_integer, parse_constant=_constant
 )
-_EXACT = json.JSONDecoder(parse_float=Decimal, parse_int=_exact_integer)
+_EXACT = json.JSONDecoder(parse_float=_fraction, parse_int=_exact_integer)
 
 
 def _decode_block(block: bytes) -> Any:

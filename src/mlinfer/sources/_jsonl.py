@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.types as pt
 
 from mlinfer import (
     BadRecord,
@@ -30,7 +29,8 @@ from mlinfer.sources._json_decode import (
     decode,
     decode_line,
     fastest,
-    restore_fractions,
+    holds_decimals,
+    restore_digits,
 )
 from mlinfer.sources._listing import file_of, list_files
 from mlinfer.sources._text_files import (
@@ -115,7 +115,7 @@ class JsonLinesReader:
         self._tape, self._partition, self._wanted, self._id_column = tape, partition, wanted, source.id_column
         self._may_grow = may_grow(tape.path, follow=source.follow)
         self._loads = fastest()
-        self._exact = [field.name for field in wanted if pt.is_decimal(field.type)]
+        self._exact = {field.name: field.type for field in wanted if holds_decimals(field.type)}
         self._text: bytes = b""
         self._ends = np.empty(0, np.int64)
 
@@ -165,7 +165,7 @@ class JsonLinesReader:
         rows, places, wrong = decode(block, self._loads)
         if self._exact:
             lines = block.split(b"\n")
-            restore_fractions(rows, lines if places is None else [lines[n] for n in places], self._exact)
+            restore_digits(rows, lines if places is None else [lines[n] for n in places], self._exact)
         records, good, misfits = batch_from_rows(rows, self._wanted)
         ids = RecordIds.ordinals(self._partition, first, count)
         bad: list[BadRecord] = []

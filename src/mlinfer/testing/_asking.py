@@ -91,7 +91,7 @@ def answer_or_name(model: Model, inputs: pa.RecordBatch, what: str) -> None:
         fits = ascending and errors.rows[0] >= 0 and errors.rows[-1] < len(inputs)
         advice = "name rows of the batch that was handed over"
         expect(fits, f"RecordErrors with ascending rows from 0 to {len(inputs) - 1}", errors.rows, advice)
-        rest = chosen_rows(inputs, [row for row in range(len(inputs)) if row not in set(errors.rows)])
+        rest = chosen_rows(inputs, sorted(set(range(len(inputs))).difference(errors.rows)))
     except Exception:  # noqa: BLE001 - the engine finds the guilty record by halves, whatever the model raises for it
         rest = inputs.slice(1)
     else:
