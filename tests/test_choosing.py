@@ -24,7 +24,7 @@ from mlinfer import (
 from mlinfer.destinations import CsvDestination, MemoryDestination, ParquetDestination, Tee
 from mlinfer.hosts import FunctionHost
 from mlinfer.lifecycle import ByKey
-from mlinfer.sources import Mapped
+from mlinfer.sources import Mapped, MemorySource
 
 LONG = "longer than the twelve bytes that a view holds itself"
 VALUES = {
@@ -114,6 +114,64 @@ def test_a_mask_may_come_as_a_table_gives_it(three):
     )
     found = chosen_rows(table, pc.greater(table["n"], 2))
     assert found.column("x").to_pylist() == [*three.to_pylist()[2:], *three.to_pylist()]
+
+
+@every_kind
+@pytest.mark.parametrize("rows", [[-1], [2], [0, 1, 7]], ids=str)
+def test_rows_that_are_not_there_are_refused_whatever_the_type(three, rows):
+    """Arrow does so for the types of which it can choose some; what lies in memory behind a slice is no row of it."""
+    some = pa.concat_arrays([three] * 2).slice(1, 2)
+    for data in (some, pa.record_batch({"x": some}), pa.chunked_array([some.slice(0, 1), some.slice(1)])):
+        with pytest.raises(IndexError):
+            chosen_rows(data, rows)
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.bool_(), pa.float32(), pa.list_(pa.int8(), 2)], ids=str)
+@pytest.mark.parametrize("wrap", ["plain", "list", "struct", "extension"])
+def test_matrices_in_slices_are_chosen_as_they_are(kind, wrap):
+    """Arrow's own take and filter gave what lies elsewhere in memory."""
+    matrix, count = pa.list_(pa.list_(kind, 2), 3), 20
+    ones = [[[n * 6 + i * 2 + j for j in range(2)] for i in range(3)] for n in range(count)]
+    if pa.types.is_boolean(kind):
+        ones = [[[bool(n & (1 << i)) for _ in range(2)] for i in range(3)] for n in range(count)]
+    elif pa.types.is_fixed_size_list(kind):
+        ones = [[[[n, i + j] for j in range(2)] for i in range(3)] for n in range(count)]
+    column = pa.array(ones, matrix)
+    if wrap == "list":
+        column = pa.ListArray.from_arrays(range(count + 1), column)
+    elif wrap == "struct":
+        column = pa.StructArray.from_arrays([column], ["m"])
+    elif wrap == "extension":
+        column = pa.ExtensionArray.from_storage(pa.opaque(matrix, "matrix", "ours"), column)
+    some = column.slice(3, 9)
+    values = some.to_pylist()
+    assert chosen_rows(some, [8, 0, 4]).to_pylist() == [values[8], values[0], values[4]]
+    assert chosen_rows(some, [n % 2 == 0 for n in range(9)]).to_pylist() == values[::2]
+    assert chosen_rows(some, pa.array([1, None])).to_pylist() == [values[1], None]
+
+
+def test_a_bad_record_costs_no_other_its_matrix():
+    matrix = pa.list_(pa.list_(pa.field("item", pa.float64(), nullable=False), 2), 2)
+    ones = [[[n + 0.25, n], [n, n]] for n in range(40)]
+    table = pa.table({"m": pa.array(ones, matrix), "x": [None if n == 30 else float(n) for n in range(40)]})
+    host = FunctionHost(
+        lambda records: {"y": records.column("x")},
+        {"x": "double"},
+        {"y": "double"},
+        takes="arrow",
+        version="1",
+    )
+    destination = MemoryDestination()
+    InferencePipeline(
+        MemorySource(table.slice(20)),
+        host,
+        destination,
+        name="p",
+        keep=["m"],
+        rejects=MemoryDestination(),
+        budget=Budget(count=5),
+    ).run()
+    assert destination.table()["m"].to_pylist() == [one for n, one in enumerate(ones) if n >= 20 and n != 30]
 
 
 def test_a_batch_keeps_its_fields_and_what_they_say():

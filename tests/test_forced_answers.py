@@ -1,6 +1,7 @@
 """Answers in lists are what the model said: Arrow would cut 1.5 to 1 and noon to a day, and end the process over some maps."""
 
 import datetime as dt
+from array import array
 from decimal import Decimal
 
 import numpy as np
@@ -51,6 +52,18 @@ CHANGED = {
     "objects": (pa.list_(pa.struct([("a", pa.int8())])), [{"a": 1}, {"a": 1.5}]),
     "value of a map": (INTEGERS, [("a", 1.5)]),
     "key of a map": (pa.map_(pa.int64(), pa.string()), [(1.5, "a")]),
+    "set": (pa.list_(pa.int64()), {1.5}),
+    "column of pandas": (pa.list_(pa.int64()), pd.Series([1.0, 2.5])),
+    "array of Python": (pa.list_(pa.float32()), array("d", [1e300])),
+    "object in a tuple": (pa.struct([("a", pa.int8())]), (1.5,)),
+    "object in pairs": (pa.struct([("a", pa.int8())]), [("a", 1.5)]),
+    "in a dictionary": (pa.dictionary(pa.int32(), pa.int64()), 1.5),
+    "too large in a dictionary": (pa.dictionary(pa.int32(), pa.float32()), 1e300),
+    "integer too large for half": (pa.float16(), 70_000),
+    "one and a half seconds after 1970": (pa.timestamp("s"), 1.5),
+    "half a day after 1970": (pa.date32(), 0.5),
+    "a millisecond after 1970": (pa.date64(), 1),
+    "a tenth of a second long": (pa.duration("s"), Decimal("0.1")),
     "no pair": (INTEGERS, [("a", 1), None]),
     "no key": (INTEGERS, [(None, 1)]),
     "no pair, deep": (pa.list_(pa.struct([("m", INTEGERS)])), [{"m": [None]}]),
@@ -72,6 +85,16 @@ KEPT = [
         [1.5, float("inf"), None, -float("inf"), float(np.float32(3.4e38)), 2],
     ),
     (pa.list_(pa.float32()), [[1.5, float("inf")], None, []], [[1.5, float("inf")], None, []]),
+    (pa.list_(pa.int64()), [{1}, pd.Series([1.0, 2.0]), array("d", [3.0])], [[1], [1, 2], [3]]),
+    (INTEGERS, [pa.scalar([("a", 1)], INTEGERS)], [[("a", 1)]]),
+    (pa.struct([("a", pa.int64())]), [(1.0,), None], [{"a": 1}, None]),
+    (pa.dictionary(pa.int32(), pa.int64()), [1.0, None, 1], [1, None, 1]),
+    (pa.run_end_encoded(pa.int32(), pa.int64()), [1, 1.0, None], [1, 1, None]),
+    (
+        pa.duration("s"),
+        [np.timedelta64(5, "s"), 2, np.timedelta64("NaT", "s")],
+        [dt.timedelta(seconds=5), dt.timedelta(seconds=2), None],
+    ),
     (pa.float32(), [], []),
 ]
 

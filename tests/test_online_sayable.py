@@ -52,9 +52,9 @@ def test_all_others_are_served(kind):
 
 
 @contextmanager
-def echoing(kind):
+def echoing(kind, *, nullable=False):
     """A client of a server whose model answers with what it was asked."""
-    inputs, outputs = pa.schema([pa.field("x", kind, nullable=False)]), pa.schema([pa.field("y", kind)])
+    inputs, outputs = pa.schema([pa.field("x", kind, nullable=nullable)]), pa.schema([pa.field("y", kind)])
     host = FunctionHost(lambda asked: {"y": asked.column("x")}, inputs, outputs, version="1")
     made = InferencePipeline(MemorySource({"x": [1.0]}), host, MemoryDestination())
     with made.serving() as server, httpx.Client(base_url=server.url) as client:
@@ -203,3 +203,16 @@ def test_an_identity_in_a_tensor_is_its_bytes():
 def test_what_an_extension_type_is_stored_as_must_be_sayable_too():
     with pytest.raises(ConfigError, match="take list<item: int64> in place of list_view"):
         serving({"x": Money(pa.list_view(pa.int64()))}, {"y": pa.float64()}).__enter__()
+
+
+KEYED = pa.struct([("id", pa.uuid()), ("n", pa.int64())])
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(KEYED), pa.struct([("l", pa.large_list(KEYED))]), pa.map_(pa.string(), KEYED)], ids=str
+)
+def test_no_lists_at_all_of_what_holds_an_extension_type_are_taken_and_told(kind):
+    """Arrow flattens no such column of nothing but nulls."""
+    with echoing(kind, nullable=True) as client:
+        for value in [None, {"l": None}] if pa.types.is_struct(kind) else [None]:
+            assert client.post("/predict", json={"x": value}).json() == {"y": value}

@@ -27,6 +27,7 @@ from mlinfer import (
     RejectsError,
     Scope,
     TransientError,
+    chosen_rows,
 )
 from mlinfer.destinations import MemoryDestination, SqlDestination
 from mlinfer.hosts import FunctionHost
@@ -324,6 +325,25 @@ def test_a_record_without_a_primary_key_is_refused_and_not_given_a_number(path):
         writer.write(some(3))
         writer.commit(Progress({"a": 1}))
     assert rows(path, "SELECT Id FROM scores") == [(3,)]
+
+
+def test_a_record_without_a_primary_key_costs_no_other_its_place_whatever_arrow_can_choose_of(path):
+    change(path, "CREATE TABLE scores (id INTEGER PRIMARY KEY, s, m)")
+    records = pa.record_batch(
+        {
+            "id": [7, 7, None, 9],
+            "s": pa.array(["-", "a", "b", "c"], pa.string_view()),
+            "m": pa.array([[[n, n], [n, n]] for n in range(4)], pa.list_(pa.list_(pa.int64(), 2), 2)),
+        }
+    ).slice(1)
+    with to(path, if_exists="append").open(records.schema, Scope("p")) as writer:
+        writer.write(batch(records))
+        with pytest.raises(RecordErrors) as refused:
+            writer.commit(Progress({"a": 1}))
+        assert refused.value.rows == [1]
+        writer.write(batch(chosen_rows(records, [0, 2])))
+        writer.commit(Progress({"a": 1}))
+    assert rows(path, "SELECT * FROM scores") == [(7, "a", "[[1, 1], [1, 1]]"), (9, "c", "[[3, 3], [3, 3]]")]
 
 
 @pytest.mark.parametrize("key", ["nosuch", "y"])

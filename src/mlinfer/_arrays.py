@@ -32,6 +32,8 @@ _NUMBERS = {
 """What Arrow calls the numbers of numpy; those in another order of bytes are not among them."""
 _DTYPES = {kind: dtype for dtype, kind in _NUMBERS.items()} | {pa.bool_(): np.dtype(bool)}
 _NUMBER_IDS = frozenset(kind.id for kind in _NUMBERS.values())
+_LOOKED_AT = "iufmM"
+"""The kinds of numpy's arrays that Arrow does not copy by itself."""
 _PIECES = {pa.string(), pa.binary()}
 _READ_AS = {pa.string(): str, pa.int64(): int, pa.float64(): float, pa.bool_(): bool}
 """What `pa.array` takes values for by itself."""
@@ -108,6 +110,15 @@ def is_masked(values: np.ndarray) -> bool:
 def native(values: np.ndarray) -> np.ndarray:
     """The same with the bytes of every number in this machine's order: files of other machines have another one."""
     return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+
+
+def own(values: np.ndarray) -> np.ndarray:
+    """The same in memory that is nobody else's, read-only: who gave it may fill it with something else, as models do."""
+    if values.flags.owndata and not values.flags.writeable:
+        return values  # it has been here before
+    copy: np.ndarray = values.copy()
+    copy.flags.writeable = False
+    return copy
 
 
 def flattened(values: np.ndarray) -> tuple[pa.Array, int]:
@@ -234,6 +245,8 @@ def elements(array: pa.Array) -> pa.Array:
     if pt.is_list(array.type) and not array.null_count and len(array):
         offsets = to_numpy(array.offsets)
         return array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+    if array.null_count == len(array):  # Arrow makes no empty column of every type
+        return array.values.slice(0, 0)
     return array.flatten()
 
 
@@ -264,13 +277,14 @@ def _matrix(array: pa.Array) -> np.ndarray:
 def as_column(values: Any, field: pa.Field) -> pa.Array:
     """Values of a numpy array, list or Arrow array as a column; a matrix (n, k) becomes lists of k.
 
-    The type of an array is kept as it is, for whoever checks it; a list is read as the field's type.
+    The type of an array is kept as it is, for whoever checks it; a list is read as the field's type. Numbers of numpy are copied.
     Raises ComponentError for a single value, ValueError for one that the type would change.
     """
     if isinstance(values, pa.Array):
         return values
     if isinstance(values, np.ndarray):
         values = native(values)
+        values = own(values) if values.dtype.kind in _LOOKED_AT else values
         if values.ndim > 1:
             if not math.prod(values.shape[1:]):
                 msg = f"wanted answers {field.name!r} with a value or more each, found an array of the shape {values.shape}"

@@ -266,7 +266,7 @@ def _cast_list(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarr
     lengths = lengths_of(lists)
     # Arrow's cast loses count of elements that are all null
     nothing = pt.is_null(lists.type.value_type)
-    flat = pa.nulls(int(lengths.sum())) if nothing else lists.flatten()
+    flat = pa.nulls(int(lengths.sum())) if nothing else elements(lists)
     values, bad_values = cast(flat, wanted.value_type)
     maker = pa.LargeListArray if pt.is_large_list(wanted) else pa.ListArray
     ends = from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
@@ -296,7 +296,7 @@ def _cast_to_tensor(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.
     else:
         fits = lengths_of(array) == size
     usable = fits & ~null
-    values, bad_values = cast(chosen_rows(array, usable).flatten(), wanted.value_type)
+    values, bad_values = cast(elements(chosen_rows(array, usable)), wanted.value_type)
     if not usable.all():
         places = np.full((len(array), size), -1, np.int64)
         places[usable] = np.arange(int(usable.sum()) * size).reshape(-1, size)

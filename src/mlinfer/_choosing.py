@@ -1,6 +1,7 @@
 """Choosing rows, of every type: there are types of which Arrow cannot choose some, wherever they lie.
 
 These are texts and bytes in views, unions and runs. Lists, objects and maps of them are taken apart, and put together again.
+So are matrices (lists of one length in such lists): of a slice of them Arrow chooses some, but the wrong ones.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ Rows = TypeVar("Rows", pa.RecordBatch, pa.Table, pa.Array, pa.ChunkedArray)
 def chosen_rows(data: Rows, rows: Sequence[int] | np.ndarray | pa.Array | pa.ChunkedArray) -> Rows:
     """Some rows of a batch, a table or a column, whatever its types: those where a mask is true, or those of these numbers.
 
-    `take` and `filter` of pyarrow raise for some types, such as the views in which polars and Parquet files may have texts.
-    For a number that is null (in an array of Arrow) there is a null. Raises ValueError: the mask is of another length.
+    `take` and `filter` of pyarrow raise for some types, such as the views in which polars and Parquet files may have texts, and
+    give something else than was asked for of matrices in slices.
+    For a number that is null (in an array of Arrow) there is a null. Raises ValueError: the mask is of another length;
+    IndexError: a row of such a number is not there.
 
     >>> records = pa.record_batch({"x": pa.array(["a", None, "c"], pa.string_view())})
     >>> chosen_rows(records, [2, 0]).column("x").to_pylist()
@@ -55,11 +58,23 @@ def _of(column: Any, by: pa.Array) -> Any:
         if not pt.is_boolean(by.type):
             return column.take(by)
         return (_hiding_unchosen(column, by) if isinstance(column, pa.Array) else column).filter(by)
-    numbers = from_numpy(np.flatnonzero(to_numpy(by))) if pt.is_boolean(by.type) else by
+    numbers = _there(by, len(column))
     if isinstance(column, pa.ChunkedArray):
         whole = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, kind)
         return pa.chunked_array([_taken(whole, numbers)], kind)
     return _taken(column, numbers)
+
+
+def _there(by: pa.Array, length: int) -> pa.Array:
+    """Numbers of rows, all of which are there. Raises IndexError: some are not."""
+    if pt.is_boolean(by.type):
+        return from_numpy(np.flatnonzero(to_numpy(by)))
+    places, absent = _places(by)
+    beyond = places[((places < 0) | (places >= length)) & ~absent]
+    if len(beyond):
+        msg = f"rows: wanted numbers of {length:,} rows, found {beyond[0]:,}"
+        raise IndexError(msg)
+    return by
 
 
 def _hiding_unchosen(array: pa.Array, mask: pa.Array) -> pa.Array:
@@ -82,6 +97,10 @@ def _is_beyond_arrow(kind: pa.DataType) -> bool:
         return _is_beyond_arrow(kind.storage_type)
     if _chooses_places(kind):
         return False
+    if pt.is_fixed_size_list(kind) and pt.is_fixed_size_list(
+        kind.value_type
+    ):  # of a slice Arrow takes what lies elsewhere
+        return True
     return any(_is_beyond_arrow(kind.field(number).type) for number in range(kind.num_fields))
 
 

@@ -6,6 +6,7 @@ import datetime as dt
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, repeat
+from numbers import Number
 from operator import attrgetter, mod
 from typing import Any, TypeAlias
 
@@ -16,8 +17,10 @@ import pyarrow.types as pt
 from mlinfer._text import shown
 
 _LISTS = (list, tuple, np.ndarray)
+_NO_LISTS = (str, bytes, Mapping, pa.Scalar)
 _MICROSECONDS = {"s": 1_000_000, "ms": 1000}
-_PARTS = {dt.datetime: "microsecond", dt.timedelta: "microseconds"}
+_DAY = 86_400_000  # milliseconds
+_PARTS = {dt.datetime: "microsecond", dt.time: "microsecond", dt.timedelta: "microseconds"}
 Asked: TypeAlias = Callable[[pa.DataType], bool]
 """Which types values are looked at for."""
 
@@ -50,7 +53,14 @@ def _is_moment(kind: pa.DataType) -> bool:
 def _holds(kind: pa.DataType, asked: Asked) -> bool:
     if isinstance(kind, pa.BaseExtensionType):
         return _holds(kind.storage_type, asked)
+    if _is_encoded(kind):
+        return _holds(kind.value_type, asked)
     return asked(kind) or any(_holds(kind.field(number).type, asked) for number in range(kind.num_fields))
+
+
+def _is_encoded(kind: pa.DataType) -> bool:
+    """Whether each value is stored once for many places: dictionaries and runs."""
+    return bool(pt.is_dictionary(kind) or pt.is_run_end_encoded(kind))
 
 
 def _holds_infinite(array: pa.Array) -> bool:
@@ -61,6 +71,8 @@ def _holds_infinite(array: pa.Array) -> bool:
         return data is not None and bool(np.isinf(np.frombuffer(data, kind.to_pandas_dtype())).any())
     if isinstance(array, pa.ExtensionArray):
         return _holds_infinite(array.storage)
+    if _is_encoded(kind):
+        return _holds_infinite(array.dictionary if pt.is_dictionary(kind) else array.values)
     if pt.is_struct(kind):
         return any(_holds_infinite(array.field(number)) for number in range(kind.num_fields))
     return kind.num_fields == 1 and hasattr(array, "values") and _holds_infinite(array.values)
@@ -72,25 +84,41 @@ def _look(values: Sequence[Any], kind: pa.DataType, asked: Asked) -> None:
         return
     if isinstance(kind, pa.BaseExtensionType):
         _look(values, kind.storage_type, asked)
+    elif _is_encoded(kind):
+        _look(values, kind.value_type, asked)
     elif pt.is_map(kind):
         pairs = list(_pairs(values, kind))
         _look([key for key, _ in pairs], kind.key_type, asked)
         _look([item for _, item in pairs], kind.item_type, asked)
     elif pt.is_struct(kind):
-        objects = [value for value in values if isinstance(value, Mapping)]
+        objects = [_object(value, kind) for value in values if isinstance(value, (Mapping, list, tuple))]
         for field in kind:
             _look([one.get(field.name) for one in objects], field.type, asked)
     elif kind.num_fields == 1 and hasattr(kind, "value_type"):
-        lists = [value for value in values if isinstance(value, _LISTS)]
+        lists = [value for value in values if isinstance(value, _LISTS) or _is_many(value)]
         _look(list(chain.from_iterable(lists)), kind.value_type, asked)
     elif not _all_fit(values, kind):
         for value in values:
             _look_at_one(value, kind)
 
 
+def _is_many(value: Any) -> bool:
+    """Whether Arrow may take this for a list: sets, columns of pandas, and whatever else has values in an order."""
+    return hasattr(value, "__iter__") and not isinstance(value, _NO_LISTS)
+
+
+def _object(value: Any, kind: pa.DataType) -> Mapping[str, Any]:
+    """What Arrow takes for an object: tuples are values in the order of the fields, lists are pairs."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, tuple):
+        return dict(zip(kind.names, value, strict=False))
+    return dict(pair for pair in value if isinstance(pair, tuple) and len(pair) == 2)  # noqa: PLR2004 - a key and a value
+
+
 def _pairs(values: Sequence[Any], kind: pa.DataType) -> Iterator[tuple[Any, Any]]:
     for value in values:
-        if not isinstance(value, (Mapping, *_LISTS)):
+        if not isinstance(value, (Mapping, *_LISTS)) or isinstance(value, pa.Scalar):
             continue  # None, a scalar of Arrow, or what Arrow has words for
         for pair in value.items() if isinstance(value, Mapping) else value:
             if not isinstance(pair, _LISTS) or len(pair) != 2 or pair[0] is None:  # noqa: PLR2004 - a key and a value
@@ -107,6 +135,8 @@ def _all_fit(values: Sequence[Any], kind: pa.DataType) -> bool:
     if not _is_moment(kind) or pt.is_date(kind):
         return classes <= ({dt.date} if pt.is_date(kind) else {int})
     if not classes <= _PARTS.keys() or len(classes) > 1:
+        return False
+    if dt.time in classes and any(map(attrgetter("tzinfo"), filter(None, values))):
         return False
     finest = _MICROSECONDS.get(kind.unit)
     if finest is None or not classes:
@@ -146,14 +176,17 @@ def _has_fraction(value: Any) -> bool:
 
 
 def _overflows(value: Any, kind: pa.DataType) -> bool:
-    if not isinstance(value, float | np.floating) or not math.isfinite(value):
+    if not isinstance(value, int | float | np.number) or not math.isfinite(value):
         return False
     with np.errstate(over="ignore"):
         return bool(np.isinf(kind.to_pandas_dtype()(value)))
 
 
 def _is_finer(value: Any, kind: pa.DataType) -> bool:
-    """Whether a date or a time says more than its type does."""
+    """Whether a date or a time says more than its type does, or a number is none of its units."""
+    if isinstance(value, Number) and not isinstance(value, np.timedelta64):
+        number: Any = value
+        return _has_fraction(number) or bool(pt.is_date64(kind) and int(number) % _DAY)
     if pt.is_date(kind):  # of no date, pandas' NaT, Arrow makes the first of January of the year 1
         noon = isinstance(value, dt.datetime) and (value != value or value.time() != dt.time())  # noqa: PLR0124 - as NaT does
         return noon or bool(getattr(value, "nanosecond", 0))

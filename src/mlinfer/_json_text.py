@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from mlinfer._arrays import constant, from_numpy, from_values, with_gaps
+from mlinfer._arrays import constant, elements, from_numpy, from_values, with_gaps
 from mlinfer._casts import is_bytes, is_list, is_text, lengths_of
 
 TEXT = pa.large_string()
@@ -147,7 +147,7 @@ def _binaries(array: pa.Array) -> pa.Array:
 
 def _lists(array: pa.Array) -> pa.Array:
     offsets = from_numpy(np.concatenate([[0], np.cumsum(lengths_of(array))]).astype(np.int64))
-    inner = pa.LargeListArray.from_arrays(offsets, json_texts(array.flatten()))
+    inner = pa.LargeListArray.from_arrays(offsets, json_texts(elements(array)))
     texts = _join(_text("["), pc.binary_join(inner, _text(",")), _text("]"))
     return _without_nulls_of(array, texts)
 
@@ -164,7 +164,7 @@ def _maps(array: pa.Array) -> pa.Array:
     lists = pa.Array.from_buffers(
         pa.list_(pairs.type), len(array), array.buffers()[:2], offset=array.offset, children=[pairs]
     )
-    entries = lists.flatten()
+    entries = elements(lists)
     keys = json_texts(entries.field(0))
     if not is_text(array.type.key_type):
         keys = _strings(pc.replace_substring(keys, '"', ""))

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlinfer._answers import check_shape, no_answers_at_all, wrong_count, wrong_names, wrong_type
-from mlinfer._arrays import as_column, as_numpy, no_rows
+from mlinfer._arrays import as_column, as_numpy, no_rows, own
 from mlinfer._choosing import chosen_rows
 from mlinfer._isolate import Rows
 from mlinfer._protocols import InfersArrays
@@ -74,7 +74,7 @@ class AskArrays:
         for name in self._answers:
             if name not in answers or _length(answers[name]) != count:
                 self._complain(answers, name, count)
-        return answers
+        return {name: _kept(answers[name]) for name in self._answers}
 
     def _some(self, rows: Rows) -> dict[str, np.ndarray]:
         where = slice(rows.start, rows.stop) if isinstance(rows, range) else rows
@@ -110,6 +110,13 @@ def way_to_ask(model: Model) -> Callable[[Any, Signature, pa.RecordBatch], AskBa
 def no_answers(signature: Signature) -> pa.RecordBatch:
     """Zero answers."""
     return no_rows(signature.outputs)
+
+
+def _kept(values: Any) -> Any:
+    """What stays as it is while the model is asked again."""
+    if isinstance(values, np.ndarray):
+        return own(values)
+    return list(values) if type(values) is list else values
 
 
 def _length(values: Any) -> int | None:

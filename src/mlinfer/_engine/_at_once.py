@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer._answers import Usable
-from mlinfer._arrays import as_column, dtype_of, finite_in_all
+from mlinfer._arrays import as_column, dtype_of, finite_in_all, own
 from mlinfer._batch import Batch, RecordIds
 from mlinfer._protocols import InfersArrays, SideTables, Stateful
 from mlinfer._signature import allows_nonfinite
@@ -86,7 +86,7 @@ class Output:
         if type(found) is np.ndarray and self._dtype is not None and found.dtype == self._dtype:
             right = found.shape == (rows, *self._width)
             if right and not (self._finite and not finite_in_all(found.reshape(-1))):
-                return found
+                return own(found)
         else:
             array = as_column(found, self._field)
             if array.type == self._field.type and len(array) == rows and self._usable([array]) is None:

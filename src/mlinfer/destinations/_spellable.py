@@ -108,7 +108,9 @@ def _inner(kind: pa.DataType) -> list[pa.DataType]:
 def _elements(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """What lies in lists or maps, one after the other, and how much of it in each row."""
     lists = array.cast(pa.list_(array.type.field(0).type)) if pt.is_map(array.type) else array
-    return lists.flatten(), _or_none(pc.list_value_length(lists).cast(pa.int64()))
+    # where all are null Arrow flattens nothing, for it makes no empty column of every type
+    inner = lists.values.slice(0, 0) if lists.null_count == len(lists) else lists.flatten()
+    return inner, _or_none(pc.list_value_length(lists).cast(pa.int64()))
 
 
 def _far(array: pa.Array) -> np.ndarray:

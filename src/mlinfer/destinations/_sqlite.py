@@ -15,14 +15,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlinfer import ComponentError, ConfigError, RecordErrors, as_column, durable
+from mlinfer import ComponentError, ConfigError, RecordErrors, chosen_rows, durable
 from mlinfer.destinations._sql_dialect import check_names, listed, on_conflict
 from mlinfer.destinations._sql_values import refusals, rows_of, storage, values
 from mlinfer.sql import quoted, redacted, sqlite_connected, sqlite_errors, sqlite_file
 
 LONGEST_COLUMN = 128
 READ_ROWS = 8192
-_ROW = pa.field("", pa.int64())
 _ARROW = {
     "INTEGER": pa.int64(),
     "REAL": pa.float64(),
@@ -162,7 +161,7 @@ class Sqlite:
         names = records.schema.names
         if unnumbered := _unnumbered(connection, table, records):
             others = sorted(set(range(len(records))).difference(unnumbered))
-            found = self.insert(connection, table, records.take(as_column(others, _ROW)), key=key)
+            found = self.insert(connection, table, chosen_rows(records, others), key=key)
             why = "wanted a value in the primary key, found none"
             return sorted([(row, why) for row in unnumbered] + [(others[row], said) for row, said in found])
         statement = (
