@@ -112,6 +112,7 @@ def test_of_answers_over_grpc_that_nobody_takes_so_many_bytes_wait_and_no_more(m
     """Whoever has let his wait longest goes, with his connection, and those who ask now are answered all the same."""
     size, room = 8 * MIB, 20 * MIB
     monkeypatch.setattr("mlinfer._online._listener.MOST_BYTES_AT_ONCE", room)
+    monkeypatch.setattr("mlinfer._online._grpc_taking.TURN_SECONDS", 0.05)
     with (
         wordy().serving(**HERE) as server,
         grpc.insecure_channel(server.grpc_address) as channel,
