@@ -12,7 +12,15 @@ from mlinfer._online._desk import Ask
 from mlinfer._online._grpc_messages import CLASSES
 from mlinfer._online._oip_tensors import Asked, Brought, Tensors, chosen
 from mlinfer._online._outputs import OutputTensor
-from mlinfer._online._tensors import DTYPES, check_count, check_lengths, check_number, check_shape, from_bytes
+from mlinfer._online._tensors import (
+    DTYPES,
+    MOST_RANK,
+    check_count,
+    check_lengths,
+    check_number,
+    check_shape,
+    from_bytes,
+)
 from mlinfer._online._wire import Refused
 from mlinfer._text import shown
 
@@ -68,7 +76,7 @@ def _inputs(request: Any) -> dict[str, tuple[Sequence[int], Any]]:
     for number, tensor in enumerate(request.inputs):
         if tensor.name in found:
             raise Refused(400, f"input {shown(tensor.name)}: wanted it once, found it twice")
-        shape = list(tensor.shape)
+        shape = list(tensor.shape[: MOST_RANK + 1])  # of more it is refused, however many there are
         elements = check_shape(tensor.name, shape, tensor.datatype)
         filled = [field.name for field, _ in tensor.contents.ListFields()]
         if raw and filled:
