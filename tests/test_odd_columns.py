@@ -11,20 +11,7 @@ import pytest
 from mlinfer import Budget, InferencePipeline, host
 from mlinfer.destinations import CsvDestination, JsonLinesDestination, MemoryDestination, SqlDestination
 from mlinfer.sources import MemorySource, ParquetSource
-
-
-class Money(pa.ExtensionType):
-    """A stranger's type, for which there is no hash."""
-
-    def __init__(self, stored):
-        super().__init__(stored, "test.money")
-
-    def __arrow_ext_serialize__(self):
-        return b""
-
-    @classmethod
-    def __arrow_ext_deserialize__(cls, storage_type, serialized):
-        return cls(storage_type)
+from money import Money
 
 
 def test_a_type_of_a_strangers_own_arrives_as_what_it_is_stored_as(tmp_path):

@@ -11,6 +11,7 @@ from mlinfer import ConfigError, InferencePipeline
 from mlinfer.destinations import MemoryDestination
 from mlinfer.hosts import FunctionHost
 from mlinfer.sources import MemorySource
+from money import Money
 
 UNSAID = {
     pa.list_view(pa.float64()): r"take list<item: double> in place of list_view<item: double>",
@@ -143,20 +144,6 @@ def test_lists_of_bytes_objects_and_identities_may_be_asked_and_answered(kind, v
     with echoing(kind) as client:
         assert client.post("/predict", json=[{"x": value}, {"x": value}]).json() == [{"y": value}] * 2
         assert client.post("/predict", json={"x": 5}).status_code == 422
-
-
-class Money(pa.ExtensionType):
-    """A stranger's type, for which there is no hash."""
-
-    def __init__(self, stored):
-        super().__init__(stored, "test.money")
-
-    def __arrow_ext_serialize__(self):
-        return b""
-
-    @classmethod
-    def __arrow_ext_deserialize__(cls, storage_type, serialized):
-        return cls(storage_type)
 
 
 EXTENDED = [

@@ -919,7 +919,7 @@ def test_a_run_that_keeps_maps_goes_on_where_the_one_before_ended(tmp_path):
 
 def put_encrypted(path: Path) -> None:
     """The column `x` under a key, the footer and `s` in plain."""
-    encryption = pytest.importorskip("pyarrow.parquet.encryption")
+    from pyarrow.parquet import encryption
 
     class Open(encryption.KmsClient):
         def wrap_key(self, key, _name):

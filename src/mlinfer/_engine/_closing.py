@@ -35,8 +35,9 @@ class Closing(Generic[T]):
     ) -> None:
         try:
             self._opening.__exit__(kind, first, trace)
-        except Exception as error:
-            # whatever a part's end raises: told as that part's, or as a note to what came first
+        except (
+            Exception
+        ) as error:  # whatever a part's end raises: told as that part's, or as a note to what came first
             if first is None:
                 if isinstance(error, MlinferError):
                     raise
