@@ -146,6 +146,20 @@ def test_lists_of_bytes_objects_and_identities_may_be_asked_and_answered(kind, v
         assert client.post("/predict", json={"x": 5}).status_code == 422
 
 
+@pytest.mark.parametrize("values", [pa.string(), pa.string_view()], ids=str)
+@pytest.mark.parametrize("listed", [False, True])
+def test_words_of_a_dictionary_are_answered_as_texts_however_they_are_stored(values, listed):
+    words = pa.DictionaryArray.from_arrays(pa.array([1, 0], pa.int32()), pa.array(["a", "b"], values))
+    answers = pa.FixedSizeListArray.from_arrays(words, 1) if listed else words
+    host = FunctionHost(lambda _: {"y": answers}, {"x": "double"}, {"y": answers.type}, version="1")
+    made = InferencePipeline(MemorySource({"x": [1.0]}), host, MemoryDestination())
+    asked = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [2], "data": [1.0, 2.0]}]}
+    with made.serving() as server:
+        found = httpx.post(f"{server.url}/v2/models/lambda-/infer", json=asked)
+        assert found.status_code == 200, found.text
+        assert found.json()["outputs"][0]["data"] == ["b", "a"]
+
+
 EXTENDED = [
     (Money(pa.int64()), "INT64", [1], [5]),
     (Money(pa.timestamp("s")), "BYTES", [1], ["2024-02-29T12:00:00"]),
