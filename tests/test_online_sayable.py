@@ -2,6 +2,7 @@
 
 import json
 from contextlib import contextmanager
+from functools import partial
 
 import httpx
 import pyarrow as pa
@@ -105,6 +106,20 @@ def test_lists_of_no_elements_may_be_kept_and_another_length_is_a_bad_record(kin
         assert found.status_code == 422, found.text
         assert [one["row"] for one in found.json()["records"]] == [1]
         assert client.post("/predict", json={"n": 1, "x": good}).json() == {"x": good, "y": 1}
+
+
+@pytest.mark.parametrize(
+    "wrap", [None, pa.list_, partial(pa.map_, pa.string())], ids=["alone", "list", "map"]
+)
+def test_a_decimal_that_a_float_tells_apart_comes_back_as_it_was_sent(wrap):
+    """The digits behind it were made up: 12345678901.1234 came back as 12345678901.123399734497."""
+    decimal = pa.decimal128(30, 12)
+    asked = {None: "{}", pa.list_: "[{}]"}.get(wrap, '{{"k":{}}}').format("12345678901.1234")
+    with echoing(wrap(decimal) if wrap else decimal) as client:
+        found = client.post(
+            "/predict", content=f'{{"x":{asked}}}', headers={"Content-Type": "application/json"}
+        )
+    assert found.text == f'{{"y":{asked}}}'.replace("12345678901.1234", '"12345678901.123400000000"')
 
 
 NEEDS = pa.struct([pa.field("a", pa.float64(), nullable=False), ("b", pa.int64())])

@@ -40,7 +40,8 @@ class Batching:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for sizes that cannot work."""
-        if not all(isinstance(size, int) and size >= 1 for size in (self.max_records, self.max_bytes)):
+        sizes: tuple[object, ...] = (self.max_records, self.max_bytes)
+        if not all(isinstance(size, int) and size >= 1 for size in sizes):
             msg = f"batching: wanted positive sizes, in whole numbers, found {self}"
             raise ConfigError(msg)
 
