@@ -122,7 +122,12 @@ class IterableReader:
             if found is None:
                 raise EndOfInput
             is_rows = isinstance(found, list) and any(isinstance(row, dict) for row in found)
-            self._waiting = iter([found]) if is_rows else iter(to_arrow(found).to_batches())
+            self._waiting = iter([found]) if is_rows else map(apart, to_arrow(found).to_batches())
+
+
+def apart(records: pa.RecordBatch) -> pa.RecordBatch:
+    """The same in other memory: Arrow looks into the array of numpy it is given, which a function may fill with what comes next."""
+    return pa.concat_batches([records, records.slice(0, 0)]) if records.num_columns else records
 
 
 def _raw(row: Any) -> bytes:
