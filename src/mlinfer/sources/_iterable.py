@@ -30,6 +30,8 @@ LONGEST_RAW = 65_536
 class IterableSource(DataSource):
     """Reads what a function yields: record batches, tables, dicts of columns, data frames, or lists of dicts.
 
+    What it yields is copied, so it may fill one array of numpy again and again.
+
     A function that takes an argument `after` can be resumed: it gets the number of records that are done and must go on
     right behind them. One that does not is called anew after a crash, and what was under way is lost. A pipeline that is
     pickled needs a function of a module.
