@@ -112,19 +112,35 @@ KEPT = [
 ]
 
 
+@pytest.mark.parametrize("takes", ["arrow", "numpy", "pandas"])
 @pytest.mark.parametrize("case", CHANGED)
-def test_an_answer_that_its_type_would_change_makes_its_record_alone_a_reject(case):
+def test_an_answer_that_its_type_would_change_makes_its_record_alone_a_reject(case, takes):
     kind, wrong = CHANGED[case]
 
-    def answers(records):
-        return {"y": [None if n >= 0 else wrong for n in records.column("n").to_pylist()]}
+    def answers(n):
+        numbers = n if takes == "numpy" else n.column("n").to_numpy() if takes == "arrow" else n["n"]
+        return {"y": [None if number >= 0 else wrong for number in numbers]}
 
-    host = FunctionHost(answers, {"n": "double"}, pa.schema([("y", kind)]), takes="arrow", version="1")
+    host = FunctionHost(answers, {"n": "double"}, pa.schema([("y", kind)]), takes=takes, version="1")
     made = InferencePipeline(MemorySource({"n": [1.0]}), host, MemoryDestination(), name="forced")
     found = made.infer({"n": [1.0, -1.0, 2.0]}, on_reject="null").to_pydict()
     assert found["y"] == [None, None, None]
     assert found["status"] == ["ok", "model_error", "ok"]
     assert "wanted" in found["status_detail"][1]
+
+
+@pytest.mark.parametrize("given", [list, tuple, lambda values: np.array([*values, None], object)[:-1]])
+@pytest.mark.parametrize("takes", ["numpy", "pandas"])
+def test_what_is_no_number_among_objects_costs_its_own_record_alone(takes, given):
+    its = {0: 1.5, 1: "a", 2: {}, 3: None, 4: 2}
+
+    def answers(n):
+        return given([its[number] for number in (n if takes == "numpy" else n["n"])])
+
+    host = FunctionHost(answers, {"n": "int64"}, {"y": "double"}, takes=takes, version="1")
+    made = InferencePipeline(MemorySource({"n": [1]}), host, MemoryDestination(), name="forced")
+    found = made.infer({"n": list(its)}, on_reject="null").to_pydict()
+    assert found["y"] == [1.5, None, None, None, 2.0]
 
 
 @pytest.mark.parametrize(("kind", "values", "expected"), KEPT)
