@@ -180,8 +180,39 @@ def test_a_batch_keeps_its_fields_and_what_they_say():
     assert chosen_rows(records, [1]).schema.equals(records.schema, check_metadata=True)
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        np.array([True, False, True], object),
+        [1, None],
+        [1.5],
+        [float("nan")],
+        ["1"],
+        [[0, 1]],
+        np.ones((3, 1), bool),
+        pa.array([1.0]),
+        1,
+    ],
+)
+@pytest.mark.parametrize("kind", [pa.string(), pa.string_view()], ids=str)
+def test_what_is_neither_a_mask_nor_whole_numbers_chooses_nothing(rows, kind):
+    with pytest.raises(ValueError, match="wanted a mask or whole numbers, shape"):
+        chosen_rows(pa.array(["a", "b", "c"], kind), rows)
+
+
+@pytest.mark.parametrize(
+    "rows", [[], np.array([2, 0], np.uint64), range(2, -1, -2), np.array([2, 0], np.int8)]
+)
+def test_whole_numbers_may_be_of_any_type(rows):
+    found = chosen_rows(pa.array(["a", "b", "c"]), rows)
+    assert found.to_pylist() == (["c", "a"] if len(rows) else [])
+
+
 def test_rows_of_no_columns_are_rows_still():
-    assert len(chosen_rows(pa.record_batch({"x": [1, 2, 3]}).select([]), np.array([2, 0]))) == 2
+    bare = pa.record_batch({"x": [1, 2, 3]}).select([])
+    assert len(chosen_rows(bare, np.array([2, 0]))) == 2
+    with pytest.raises(IndexError, match="wanted numbers of 3 rows, found 7"):
+        chosen_rows(bare, [7])
 
 
 NUMBERS = pa.array([0, 1, 2], pa.float64())

@@ -65,6 +65,9 @@ def conform(array, field):
         (pa.array([0.1, 0.2, NAN], pa.float32()), optional(pa.decimal128(6, 2)), [decimal.Decimal("0.10"), decimal.Decimal("0.20"), None], []),
         (pa.array([decimal.Decimal("12.5"), decimal.Decimal("1234567890.12"), decimal.Decimal("0.001")], pa.decimal128(38, 10)), required(pa.decimal128(6, 2)), [decimal.Decimal("12.50")], [(1, "wrong_type"), (2, "wrong_type")]),
         (pa.array(list(map(str, range(300)))), required(pa.dictionary(pa.int32(), pa.string())), list(map(str, range(300))), []),
+        (pa.array([12345678901.1234, 0.1, 1e300, float("inf")]), required(pa.decimal128(38, 20)), [decimal.Decimal("12345678901.1234"), decimal.Decimal("0.1")], [(2, "wrong_type"), (3, "wrong_type")]),
+        (pa.array([0.1, -1e-5, None], pa.float32()), optional(pa.decimal256(50, 40)), [decimal.Decimal("0.1"), decimal.Decimal("-0.00001"), None], []),
+        (pa.array([0.1 + 0.2, 0.3]), required(pa.decimal128(18, 16)), [decimal.Decimal("0.3")], [(0, "wrong_type")]),
         (pa.array([1.5, 2.5], pa.float16()), required(pa.decimal128(5, 1)), [decimal.Decimal("1.5"), decimal.Decimal("2.5")], []),
     ],
 )  # fmt: skip

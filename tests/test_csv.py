@@ -418,7 +418,7 @@ def test_numbers_with_signs_are_numbers(tmp_path):
     assert rows(found) == [(3.0,), (-2.0,), (0.0,)]
 
 
-@pytest.mark.parametrize("code", ["0x1F", "0X1F", "+4930123456"])
+@pytest.mark.parametrize("code", ["0x1F", "0X1F", "+4930123456", " 007", "\t0x1F", "007 "])
 def test_what_only_looks_like_a_number_needs_a_type_to_be_kept(tmp_path, code):
     """Arrow reads 0x1F as 31, and makes a float of a telephone number."""
     (tmp_path / "in.csv").write_text(f"n,x\n{code},1\n5,+1.5\n")

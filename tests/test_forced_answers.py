@@ -64,6 +64,15 @@ CHANGED = {
     "half a day after 1970": (pa.date32(), 0.5),
     "a millisecond after 1970": (pa.date64(), 1),
     "a tenth of a second long": (pa.duration("s"), Decimal("0.1")),
+    "the largest of numpy": (pa.float64(), np.uint64(2**64 - 1)),
+    "the largest of numpy, in a list": (pa.list_(pa.float32()), [0.5, np.uint64(2**64 - 1)]),
+    "the largest of numpy, in an array": (pa.list_(pa.float64()), np.array([2**64 - 1], np.uint64)),
+    "the largest of numpy, in an object": (pa.struct([("a", pa.float64())]), {"a": np.uint64(2**64 - 1)}),
+    "days in an array": (pa.list_(pa.timestamp("s")), np.array(["2024-02-29"], "M8[D]")),
+    "nanoseconds in an array": (pa.list_(pa.timestamp("us")), np.array(["1970-01-01"], "M8[ns]")),
+    "tens of seconds in an array": (pa.list_(pa.timestamp("s")), np.array([1], "M8[10s]")),
+    "hours in an array": (pa.list_(pa.duration("s")), np.array([1], "m8[h]")),
+    "a nanosecond, which is no day": (pa.date32(), np.datetime64(1, "ns")),
     "no pair": (INTEGERS, [("a", 1), None]),
     "no key": (INTEGERS, [(None, 1)]),
     "no pair, deep": (pa.list_(pa.struct([("m", INTEGERS)])), [{"m": [None]}]),
@@ -78,6 +87,10 @@ KEPT = [
     (pa.timestamp("s"), [NOON, None, pd.Timestamp(NOON)], [NOON, None, NOON]),
     (pa.timestamp("us"), [NOON.replace(microsecond=1)], [NOON.replace(microsecond=1)]),
     (pa.time32("s"), [NOON.time(), None], [NOON.time(), None]),
+    (pa.list_(pa.timestamp("s")), [np.array([NOON], "M8[s]"), np.array(["NaT"], "M8[s]")], [[NOON], [None]]),
+    (pa.duration("ms"), [np.timedelta64(2, "ms")], [dt.timedelta(milliseconds=2)]),
+    (pa.float64(), [-1, np.uint64(2**53), float("-inf"), -2.0], [-1.0, 2.0**53, float("-inf"), -2.0]),
+    (pa.list_(pa.float64()), [np.array([2**53, 0], np.uint64), [-1.0]], [[2.0**53, 0.0], [-1.0]]),
     (pa.duration("s"), [dt.timedelta(seconds=2), None], [dt.timedelta(seconds=2), None]),
     (
         pa.float32(),
@@ -99,19 +112,35 @@ KEPT = [
 ]
 
 
+@pytest.mark.parametrize("takes", ["arrow", "numpy", "pandas"])
 @pytest.mark.parametrize("case", CHANGED)
-def test_an_answer_that_its_type_would_change_makes_its_record_alone_a_reject(case):
+def test_an_answer_that_its_type_would_change_makes_its_record_alone_a_reject(case, takes):
     kind, wrong = CHANGED[case]
 
-    def answers(records):
-        return {"y": [None if n >= 0 else wrong for n in records.column("n").to_pylist()]}
+    def answers(n):
+        numbers = n if takes == "numpy" else n.column("n").to_numpy() if takes == "arrow" else n["n"]
+        return {"y": [None if number >= 0 else wrong for number in numbers]}
 
-    host = FunctionHost(answers, {"n": "double"}, pa.schema([("y", kind)]), takes="arrow", version="1")
+    host = FunctionHost(answers, {"n": "double"}, pa.schema([("y", kind)]), takes=takes, version="1")
     made = InferencePipeline(MemorySource({"n": [1.0]}), host, MemoryDestination(), name="forced")
     found = made.infer({"n": [1.0, -1.0, 2.0]}, on_reject="null").to_pydict()
     assert found["y"] == [None, None, None]
     assert found["status"] == ["ok", "model_error", "ok"]
     assert "wanted" in found["status_detail"][1]
+
+
+@pytest.mark.parametrize("given", [list, tuple, lambda values: np.array([*values, None], object)[:-1]])
+@pytest.mark.parametrize("takes", ["numpy", "pandas"])
+def test_what_is_no_number_among_objects_costs_its_own_record_alone(takes, given):
+    its = {0: 1.5, 1: "a", 2: {}, 3: None, 4: 2}
+
+    def answers(n):
+        return given([its[number] for number in (n if takes == "numpy" else n["n"])])
+
+    host = FunctionHost(answers, {"n": "int64"}, {"y": "double"}, takes=takes, version="1")
+    made = InferencePipeline(MemorySource({"n": [1]}), host, MemoryDestination(), name="forced")
+    found = made.infer({"n": list(its)}, on_reject="null").to_pydict()
+    assert found["y"] == [1.5, None, None, None, 2.0]
 
 
 @pytest.mark.parametrize(("kind", "values", "expected"), KEPT)

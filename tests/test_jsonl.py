@@ -218,17 +218,23 @@ def test_fractions_keep_every_digit_where_a_decimal_is_wanted(tmp_path, library)
     assert "line 6: field 'n': wanted decimal128(38, 9), found" in batch.bad[0].message
 
 
-def test_decimals_in_lists_and_objects_have_every_digit_too(tmp_path, library):
+def test_decimals_in_lists_objects_and_maps_have_every_digit_too(tmp_path, library):
     spelled = ["12345678901.123456789", "-0.10", "123456789012345678901234567", "null"]
     content = "".join(
-        f'{{"n": [0.5, {one}], "o": {{"a": [{one}], "b": {one}, "c": 1}}}}\n' for one in spelled
+        f'{{"n": [0.5, {one}], "m": {{"k": {one}}}, "o": {{"a": [{one}], "b": {one}, "c": 1}}}}\n'
+        for one in spelled
     )
     source = JsonLinesSource(written(tmp_path, f'{content}{{"n": [0.1234567891]}}\n'.encode()))
     decimals = pa.list_(pa.decimal128(38, 9))
-    wanted = pa.schema([("n", decimals), ("o", pa.struct([("a", decimals), ("b", pa.float64())]))])
+    object_, map_ = (
+        pa.struct([("a", decimals), ("b", pa.float64())]),
+        pa.map_(pa.string(), decimals.value_type),
+    )
+    wanted = pa.schema([("n", decimals), ("o", object_), ("m", map_)])
     (batch,) = batches(source, wanted=wanted)
     exact = [None if one == "null" else Decimal(one) for one in spelled]
     assert [row["n"] for row in rows([batch])] == [[Decimal("0.5"), one] for one in exact]
+    assert [row["m"] for row in rows([batch])] == [[("k", one)] for one in exact]
     assert [row["o"]["a"] for row in rows([batch])] == [[one] for one in exact]
     assert [row["o"]["b"] for row in rows([batch])] == [None if one is None else float(one) for one in exact]
     assert [bad.place for bad in batch.bad] == [4]

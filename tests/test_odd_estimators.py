@@ -52,6 +52,7 @@ def test_what_an_estimator_masks_is_no_answer():
     "how",
     [
         lambda x: x > 5,
+        lambda x: x.astype(np.int64) + 2**53 + 1,
         lambda x: x.astype(int).astype(str),
         lambda x: x.astype("datetime64[ns]"),
         lambda x: x.astype(str).astype(object),
@@ -63,6 +64,14 @@ def test_what_is_masked_is_no_answer_whatever_its_type(how):
     wanted = plain["y_pred"].to_pylist()
     assert found["y_pred"].to_pylist() == [*wanted[:2], None, *wanted[3:]]
     assert found["status"].to_pylist()[2] == "bad_answer"
+
+
+@pytest.mark.parametrize("unit", ["M8[ps]", "m8[Y]", "m8[M]", "M8"])
+def test_times_of_which_arrow_has_no_unit_are_refused_when_the_model_is_opened(unit):
+    with pytest.raises(
+        ConfigError, match="answer 'y_pred': wanted times in days, seconds or parts of a second"
+    ):
+        infer(lambda x: np.full(len(x), "NaT", unit))
 
 
 class Probable(Answers):

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import contextmanager
+from functools import partial
 
 import httpx
 import pyarrow as pa
@@ -107,6 +108,20 @@ def test_lists_of_no_elements_may_be_kept_and_another_length_is_a_bad_record(kin
         assert client.post("/predict", json={"n": 1, "x": good}).json() == {"x": good, "y": 1}
 
 
+@pytest.mark.parametrize(
+    "wrap", [None, pa.list_, partial(pa.map_, pa.string())], ids=["alone", "list", "map"]
+)
+def test_a_decimal_that_a_float_tells_apart_comes_back_as_it_was_sent(wrap):
+    """The digits behind it were made up: 12345678901.1234 came back as 12345678901.123399734497."""
+    decimal = pa.decimal128(30, 12)
+    asked = {None: "{}", pa.list_: "[{}]"}.get(wrap, '{{"k":{}}}').format("12345678901.1234")
+    with echoing(wrap(decimal) if wrap else decimal) as client:
+        found = client.post(
+            "/predict", content=f'{{"x":{asked}}}', headers={"Content-Type": "application/json"}
+        )
+    assert found.text == f'{{"y":{asked}}}'.replace("12345678901.1234", '"12345678901.123400000000"')
+
+
 NEEDS = pa.struct([pa.field("a", pa.float64(), nullable=False), ("b", pa.int64())])
 
 
@@ -144,6 +159,20 @@ def test_lists_of_bytes_objects_and_identities_may_be_asked_and_answered(kind, v
     with echoing(kind) as client:
         assert client.post("/predict", json=[{"x": value}, {"x": value}]).json() == [{"y": value}] * 2
         assert client.post("/predict", json={"x": 5}).status_code == 422
+
+
+@pytest.mark.parametrize("values", [pa.string(), pa.string_view()], ids=str)
+@pytest.mark.parametrize("listed", [False, True])
+def test_words_of_a_dictionary_are_answered_as_texts_however_they_are_stored(values, listed):
+    words = pa.DictionaryArray.from_arrays(pa.array([1, 0], pa.int32()), pa.array(["a", "b"], values))
+    answers = pa.FixedSizeListArray.from_arrays(words, 1) if listed else words
+    host = FunctionHost(lambda _: {"y": answers}, {"x": "double"}, {"y": answers.type}, version="1")
+    made = InferencePipeline(MemorySource({"x": [1.0]}), host, MemoryDestination())
+    asked = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [2], "data": [1.0, 2.0]}]}
+    with made.serving() as server:
+        found = httpx.post(f"{server.url}/v2/models/lambda-/infer", json=asked)
+        assert found.status_code == 200, found.text
+        assert found.json()["outputs"][0]["data"] == ["b", "a"]
 
 
 EXTENDED = [

@@ -16,6 +16,7 @@ from functools import partial
 from typing import ClassVar
 
 import httpx
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -30,8 +31,9 @@ from mlinfer import (
 )
 from mlinfer._batch import RecordIds
 from mlinfer._engine import Answers, from_bytes
+from mlinfer._engine._at_once import Columns
 from mlinfer._online._backlog import Backlog
-from mlinfer._online._log import prediction_log
+from mlinfer._online._log import Sampled, prediction_log
 from mlinfer._online._worker import FarLog
 from mlinfer.destinations import MemoryDestination, SqlDestination
 from mlinfer.hosts import FunctionHost
@@ -378,6 +380,15 @@ def test_what_goes_wrong_behind_an_answer_does_not_end_the_desk(caplog):
         for number in range(3):
             assert client.post("/predict", json={"x": number}).json() == {"y": number + 1.0}
     assert caplog.text.count("OSError: no log") == 3
+
+
+def test_answers_that_are_not_drawn_for_the_log_are_not_made_records():
+    schema, logged = pa.schema([("y", pa.float64())]), []
+    for share, seen in ((1e-300, 0), (1, 3)):
+        answers = Answers(Columns({"y": np.arange(3.0)}, 3, schema))
+        Sampled(lambda chosen, _: logged.append(chosen), share)(answers)
+        assert sum(len(one.batch) for one in logged) == seen
+        assert ("batch" in vars(answers)) == bool(seen)
 
 
 @pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view()])

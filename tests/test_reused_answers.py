@@ -6,7 +6,6 @@ from contextlib import closing
 
 import httpx
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -23,26 +22,39 @@ def nothing():
     yield from ()
 
 
-def doubling(inputs="numpy", dtype=float):
+def doubling(inputs="numpy", dtype=float, given=lambda answers: answers):
     """A function that has one array for all its answers."""
     its = np.zeros(len(X), dtype)
 
     def double(x):
         answers = its[: len(x)]
-        answers[:] = 2 * (x["x"].to_numpy() if isinstance(x, pd.DataFrame) else x)
-        return answers
+        answers[:] = 2 * (x if isinstance(x, np.ndarray) else x["x"].to_numpy())
+        return given(answers)
 
     kind = pa.float64() if dtype is float else pa.int64()
     return FunctionHost(double, {"x": pa.float64()}, {"y": kind}, takes=inputs, version="1")
 
 
-@pytest.mark.parametrize("dtype", [float, object])
-@pytest.mark.parametrize("inputs", ["numpy", "pandas"])
-def test_every_record_is_delivered_with_its_own_answer(tmp_path, inputs, dtype):
+ARROW = [
+    pa.array,
+    lambda answers: {"y": pa.array(answers)},
+    lambda answers: pa.record_batch({"y": pa.array(answers)}),
+    lambda answers: pa.table({"y": pa.array(answers)}),
+]
+"""All of them look into the memory of the array."""
+
+
+@pytest.mark.parametrize(
+    "host",
+    [doubling(inputs, dtype) for inputs in ("numpy", "pandas") for dtype in (float, object)]
+    + [doubling("arrow", given=given) for given in ARROW]
+    + [doubling("numpy", given=given) for given in ARROW[:2]],
+)
+def test_every_record_is_delivered_with_its_own_answer(tmp_path, host):
     destination = SqlDestination(f"sqlite:///{tmp_path}/s.db", table="t")
     InferencePipeline(
         MemorySource({"x": X}),
-        doubling(inputs, dtype),
+        host,
         destination,
         name="p",
         keep=["x"],

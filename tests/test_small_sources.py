@@ -54,6 +54,30 @@ def seeking(after):
         yield {"x": [float(n)]}
 
 
+@pytest.mark.parametrize("given", [dict, pa.record_batch, lambda columns: pa.table(pa.record_batch(columns))])
+def test_a_function_may_yield_one_array_again_and_again(given):
+    def refilling():
+        numbers = np.zeros(3)
+        for n in range(5):
+            numbers[:] = n
+            yield given({"x": numbers})
+
+    assert values(list(batches(IterableSource(refilling)))) == [n for n in range(5) for _ in range(3)]
+
+
+def test_a_function_that_maps_may_fill_one_array_again_and_again():
+    numbers = np.zeros(10)
+
+    def refilled(records):
+        its = numbers[: len(records)]
+        its[:] = records.column("x")
+        return pa.record_batch({"x": pa.array(its)})
+
+    source = Mapped(MemorySource({"x": np.arange(20.0)}), refilled)
+    for size in (3, 10):
+        assert values(list(reading.batches(source, wanted=X, size=size))) == list(range(20))
+
+
 def test_whatever_a_function_yields_is_read_in_order():
     for size in (1, 2, 100):
         found = list(batches(IterableSource(forgetful), size=size))

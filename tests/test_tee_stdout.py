@@ -108,6 +108,21 @@ def test_one_place_twice_is_refused(twice):
         Tee(JsonLinesDestination("a"), *twice)
 
 
+def test_one_folder_by_two_names_is_refused(tmp_path, monkeypatch):
+    """Every record was there twice."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    for other in ("./there", "link", tmp_path / "there"):
+        tee = Tee(ParquetDestination("there"), MemoryDestination(), ParquetDestination(other))
+        with pytest.raises(ConfigError, match=r"which are one place, where every record would come twice"):
+            InferencePipeline(MemorySource({"x": [1.0]}), HOST, tee, name="p").run()
+    assert list((tmp_path / "there").iterdir()) == []
+    tee = Tee(ParquetDestination("there"), ParquetDestination("elsewhere"))
+    InferencePipeline(MemorySource({"x": [1.0]}), HOST, tee, name="p").run()
+    assert {path.parent.name for path in tmp_path.rglob("*.parquet")} == {"there", "elsewhere"}
+
+
 def test_destinations_of_somebody_else_that_cannot_be_compared_are_taken():
     @dataclass(frozen=True)
     class Weighing(JsonLinesDestination):

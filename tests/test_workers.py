@@ -298,7 +298,10 @@ def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):
     assert 'must guard its start with if __name__ == "__main__":' in found.stderr.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("wrong", [{"count": 0}, {"count": 2, "kind": "fork"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"count": 0}, {"count": 2, "kind": "fork"}, {"count": "2"}, {"count": 2.5}, {"kind": ["thread"]}],
+)
 def test_workers_that_cannot_be_are_refused(wrong):
     with pytest.raises(
         ConfigError, match="workers: wanted a count of 1 to 1,024 and the kind 'thread' or 'process'"
@@ -306,11 +309,18 @@ def test_workers_that_cannot_be_are_refused(wrong):
         Workers(**wrong)
 
 
+@pytest.mark.parametrize("wrong", [{"max_records": 0}, {"max_records": "100"}, {"max_bytes": 0.5}])
+def test_batches_of_no_size_are_refused(wrong):
+    with pytest.raises(
+        ConfigError, match="batching: wanted positive sizes, in whole numbers, found Batching"
+    ):
+        Batching(**wrong)
+
+
 @pytest.mark.parametrize("timeout", [0, -1.5, math.nan, math.inf, 1e300, "5"])
 def test_a_timeout_must_be_positive(timeout):
-    with pytest.raises(
-        ConfigError, match=re.escape(f"timeout: wanted a positive number of seconds, found {timeout!r}")
-    ):
+    wanted = "timeout: wanted a positive number of seconds, 9,223,372,036 at most"
+    with pytest.raises(ConfigError, match=re.escape(f"{wanted}, found {timeout!r}")):
         InferencePipeline(None, None, None, timeout=timeout)
 
 

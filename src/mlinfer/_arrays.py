@@ -278,7 +278,8 @@ def as_column(values: Any, field: pa.Field) -> pa.Array:
     """Values of a numpy array, list or Arrow array as a column; a matrix (n, k) becomes lists of k.
 
     The type of an array is kept as it is, for whoever checks it; a list is read as the field's type. Numbers of numpy are copied.
-    Raises ComponentError for a single value, ValueError for one that the type would change.
+    Raises ComponentError for a single value, a set or dict, which have no order, and a matrix without columns; ValueError, or
+    what Arrow raises, for a value that the type would change.
     """
     if isinstance(values, pa.Array):
         return values

@@ -134,15 +134,10 @@ def _cast_plain(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndar
 
 
 def _cast_to_decimal(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
-    """Floats as the decimals that Python reads as just these floats; Arrow would round the others. NaN is no value."""
+    """Floats as the shortest decimals that are read as just these: Arrow would round, and make up digits. NaN is no value."""
     values = to_numpy(array.fill_null(np.nan))
-    array = _without(array, np.isnan(values))
-    decimals, unfit = _cast_by_halves(array, wanted)
-    back = [np.nan if one is None else float(one) for one in decimals.to_pylist()]
-    off = to_numpy(decimals.is_valid()) & (np.array(back).astype(values.dtype) != values)
-    if off.any():
-        decimals, unfit = _without(decimals, off), off if unfit is None else unfit | off
-    return decimals, unfit
+    texts = from_values(values.astype(str).tolist())
+    return _cast_by_halves(_without(texts, np.isnan(values)), wanted)
 
 
 def _cast_to_float(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:

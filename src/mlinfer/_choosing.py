@@ -25,8 +25,8 @@ def chosen_rows(data: Rows, rows: Sequence[int] | np.ndarray | pa.Array | pa.Chu
 
     `take` and `filter` of pyarrow raise for some types, such as the views in which polars and Parquet files may have texts, and
     give something else than was asked for of matrices in slices.
-    For a number that is null (in an array of Arrow) there is a null. Raises ValueError: the mask is of another length;
-    IndexError: a row of such a number is not there.
+    For a number that is null (in an array of Arrow) there is a null. Raises ValueError: the mask is of another length, or these
+    are neither a mask nor whole numbers, shape (n,); IndexError: a row of such a number is not there.
 
     >>> records = pa.record_batch({"x": pa.array(["a", None, "c"], pa.string_view())})
     >>> chosen_rows(records, [2, 0]).column("x").to_pylist()
@@ -37,19 +37,34 @@ def chosen_rows(data: Rows, rows: Sequence[int] | np.ndarray | pa.Array | pa.Chu
     if isinstance(rows, pa.ChunkedArray):
         rows = rows.combine_chunks()
     by = rows if isinstance(rows, pa.Array) else from_numpy(_numbers(rows))
+    if not (pt.is_boolean(by.type) or pt.is_integer(by.type)):
+        raise _neither(by.type)
     if pt.is_boolean(by.type) and len(by) != len(data):
         msg = f"rows: wanted a mask of {len(data):,} values, one for each row, found {len(by):,}"
         raise ValueError(msg)
     if isinstance(data, pa.RecordBatch | pa.Table):
         if not data.num_columns:
-            return data.filter(by) if pt.is_boolean(by.type) else data.take(by)
+            return data.filter(by) if pt.is_boolean(by.type) else data.take(_there(by, len(data)))
         return type(data).from_arrays([_of(one, by) for one in data.columns], schema=data.schema)
     return _of(data, by)
 
 
 def _numbers(rows: Any) -> np.ndarray:
     found = np.asarray(rows)
-    return found if found.dtype == bool else found.astype(np.int64, copy=False)
+    if found.ndim == 1 and found.dtype.kind in "bi":
+        return found if found.dtype == bool else found.astype(np.int64, copy=False)
+    if found.shape == (0,):  # of an empty list numpy makes floats
+        return np.empty(0, np.int64)
+    if found.ndim == 1 and found.dtype.kind == "u":  # Arrow takes them as they are
+        return found
+    kind = f"{found.dtype}, shape {found.shape}"
+    raise _neither(kind)
+
+
+def _neither(found: object) -> ValueError:
+    """True and False among objects would be the rows 1 and 0, and 1.5 the row 1."""
+    msg = f"rows: wanted a mask or whole numbers, shape (n,), found {found}"
+    return ValueError(msg)
 
 
 def _of(column: Any, by: pa.Array) -> Any:
@@ -97,9 +112,8 @@ def _is_beyond_arrow(kind: pa.DataType) -> bool:
         return _is_beyond_arrow(kind.storage_type)
     if _chooses_places(kind):
         return False
-    if pt.is_fixed_size_list(kind) and pt.is_fixed_size_list(
-        kind.value_type
-    ):  # of a slice Arrow takes what lies elsewhere
+    # of a slice Arrow takes what lies elsewhere
+    if pt.is_fixed_size_list(kind) and pt.is_fixed_size_list(kind.value_type):
         return True
     return any(_is_beyond_arrow(kind.field(number).type) for number in range(kind.num_fields))
 

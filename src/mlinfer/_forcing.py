@@ -20,6 +20,10 @@ _LISTS = (list, tuple, np.ndarray)
 _NO_LISTS = (str, bytes, Mapping, pa.Scalar)
 _MICROSECONDS = {"s": 1_000_000, "ms": 1000}
 _DAY = 86_400_000  # milliseconds
+_UNSIGNED = {np.uint64, np.ulonglong}
+_SIGN = 2**63
+"""Of integers without a sign, Arrow takes it for one on their way to a float."""
+_NUMPY_TIMES = (np.datetime64, np.timedelta64)
 _PARTS = {dt.datetime: "microsecond", dt.time: "microsecond", dt.timedelta: "microseconds"}
 Asked: TypeAlias = Callable[[pa.DataType], bool]
 """Which types values are looked at for."""
@@ -28,22 +32,18 @@ Asked: TypeAlias = Callable[[pa.DataType], bool]
 def forced(values: Any, kind: pa.DataType) -> pa.Array:
     """What `pa.array` makes of them where that keeps what they say.
 
-    It cuts 1.5 to the integer 1 and noon to a day, takes 1e300 for an infinite float of 32 bits, and ends the process over a
-    null in a map. Raises ValueError: a value would be changed, or is none of the kind.
+    It cuts 1.5 to the integer 1 and noon to a day, takes 1e300 for an infinite float of 32 bits, the largest integer of numpy for
+    -1.0, and ends the process over a null in a map. Raises ValueError: a value would be changed, or is none of the kind.
     """
     _look(values, kind, _is_delicate)
     made = pa.array(values, kind)
-    if _holds_infinite(made):  # theirs, or what became of numbers that are too large
-        _look(values, kind, _is_narrow)
+    if _holds_suspect(made):
+        _look(values, kind, pt.is_floating)
     return made
 
 
 def _is_delicate(kind: pa.DataType) -> bool:
     return bool(pt.is_integer(kind) or pt.is_map(kind) or _is_moment(kind))
-
-
-def _is_narrow(kind: pa.DataType) -> bool:
-    return bool(pt.is_float32(kind) or pt.is_float16(kind))
 
 
 def _is_moment(kind: pa.DataType) -> bool:
@@ -63,19 +63,24 @@ def _is_encoded(kind: pa.DataType) -> bool:
     return bool(pt.is_dictionary(kind) or pt.is_run_end_encoded(kind))
 
 
-def _holds_infinite(array: pa.Array) -> bool:
-    """Whether there is an infinite number of a type that is smaller than Python's."""
+def _holds_suspect(array: pa.Array) -> bool:
+    """Whether there is a float that numbers of another size may have become: an infinite or a negative whole one."""
     kind = array.type
-    if _is_narrow(kind):
+    if pt.is_floating(kind):
         data = array.buffers()[1]
-        return data is not None and bool(np.isinf(np.frombuffer(data, kind.to_pandas_dtype())).any())
+        return data is not None and _is_suspect(np.frombuffer(data, kind.to_pandas_dtype()))
     if isinstance(array, pa.ExtensionArray):
-        return _holds_infinite(array.storage)
+        return _holds_suspect(array.storage)
     if _is_encoded(kind):
-        return _holds_infinite(array.dictionary if pt.is_dictionary(kind) else array.values)
+        return _holds_suspect(array.dictionary if pt.is_dictionary(kind) else array.values)
     if pt.is_struct(kind):
-        return any(_holds_infinite(array.field(number)) for number in range(kind.num_fields))
-    return kind.num_fields == 1 and hasattr(array, "values") and _holds_infinite(array.values)
+        return any(_holds_suspect(array.field(number)) for number in range(kind.num_fields))
+    return kind.num_fields == 1 and hasattr(array, "values") and _holds_suspect(array.values)
+
+
+def _is_suspect(values: np.ndarray) -> bool:
+    with np.errstate(invalid="ignore"):
+        return bool((((values < 0) & (values == np.floor(values))) | np.isinf(values)).any())
 
 
 def _look(values: Sequence[Any], kind: pa.DataType, asked: Asked) -> None:
@@ -129,9 +134,9 @@ def _pairs(values: Sequence[Any], kind: pa.DataType) -> Iterator[tuple[Any, Any]
 
 def _all_fit(values: Sequence[Any], kind: pa.DataType) -> bool:
     """Whether it is seen without a loop of Python's that no value is changed."""
-    if pt.is_floating(kind):
-        return _none_overflows(values, kind)
     classes = set(map(type, values)) - {type(None)}
+    if pt.is_floating(kind):
+        return classes.isdisjoint(_UNSIGNED) and (pt.is_float64(kind) or _none_overflows(values, kind))
     if not _is_moment(kind) or pt.is_date(kind):
         return classes <= ({dt.date} if pt.is_date(kind) else {int})
     if not classes <= _PARTS.keys() or len(classes) > 1:
@@ -160,9 +165,10 @@ def _look_at_one(value: Any, kind: pa.DataType) -> None:
     if pt.is_integer(kind):
         changed, advice = type(value) is not int and _has_fraction(value), "round it in the model, or "
     elif pt.is_floating(kind):
-        changed = _overflows(value, kind)
+        changed = _overflows(value, kind) or (type(value) in _UNSIGNED and value >= _SIGN)
     else:
-        changed, advice = _is_finer(value, kind), "cut it in the model, or "
+        verb = "convert" if isinstance(value, _NUMPY_TIMES) else "cut"
+        changed, advice = _is_finer(value, kind), f"{verb} it in the model, or "
     if changed:
         msg = f"wanted {kind}, found {shown(value)}; {advice}name another type in its outputs"
         raise ValueError(msg)
@@ -183,10 +189,14 @@ def _overflows(value: Any, kind: pa.DataType) -> bool:
 
 
 def _is_finer(value: Any, kind: pa.DataType) -> bool:
-    """Whether a date or a time says more than its type does, or a number is none of its units."""
-    if isinstance(value, Number) and not isinstance(value, np.timedelta64):
+    """Whether a date or a time says more than its type does, is of another unit, or a number is none of its units."""
+    if isinstance(value, Number) and not isinstance(value, _NUMPY_TIMES):
         number: Any = value
         return _has_fraction(number) or bool(pt.is_date64(kind) and int(number) % _DAY)
+    if isinstance(
+        value, _NUMPY_TIMES
+    ):  # in a list, Arrow takes their numbers as they are, whatever their unit
+        return bool(pt.is_date(kind) or np.datetime_data(value) != (kind.unit, 1))
     if pt.is_date(kind):  # of no date, pandas' NaT, Arrow makes the first of January of the year 1
         noon = isinstance(value, dt.datetime) and (value != value or value.time() != dt.time())  # noqa: PLR0124 - as NaT does
         return noon or bool(getattr(value, "nanosecond", 0))

@@ -129,7 +129,8 @@ class Model(Protocol):
 
         May raise RecordErrors to name bad records (the others are asked again) and TransientError (asked again as
         they are). Any other exception makes the engine halve the batch until the guilty records stand alone. Called
-        again for the same records after a failure, so it must not keep count by itself.
+        again for the same records after a failure, so it must not keep count by itself. What it has answered must stay as
+        it is: `pa.array` of a numpy array looks into its memory, so fill another one next time.
         """
         ...
 

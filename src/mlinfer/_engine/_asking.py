@@ -74,7 +74,7 @@ class AskArrays:
         for name in self._answers:
             if name not in answers or _length(answers[name]) != count:
                 self._complain(answers, name, count)
-        return {name: _kept(answers[name]) for name in self._answers}
+        return {field.name: _kept(answers[field.name], field) for field in self._signature.outputs}
 
     def _some(self, rows: Rows) -> dict[str, np.ndarray]:
         where = slice(rows.start, rows.stop) if isinstance(rows, range) else rows
@@ -112,11 +112,14 @@ def no_answers(signature: Signature) -> pa.RecordBatch:
     return no_rows(signature.outputs)
 
 
-def _kept(values: Any) -> Any:
-    """What stays as it is while the model is asked again."""
-    if isinstance(values, np.ndarray):
-        return own(values)
-    return list(values) if type(values) is list else values
+def _kept(values: Any, field: pa.Field) -> Any:
+    """What stays as it is while the model is asked again. Raises what Arrow raises: a value is none of the field's.
+
+    Values of Python may differ from record to record, so the guilty one is looked for; an array has one type.
+    """
+    if isinstance(values, list | tuple) or (type(values) is np.ndarray and values.dtype.kind == "O"):
+        return as_column(values, field)
+    return own(values) if isinstance(values, np.ndarray) else values
 
 
 def _length(values: Any) -> int | None:

@@ -31,6 +31,9 @@ class Columns:
     rows: int
     schema: pa.Schema
 
+    def __len__(self) -> int:
+        return self.rows
+
     def batch(self) -> Batch:
         """The same with ids `#0, #1, ...`, for whoever wants them in Arrow."""
         arrays = [as_column(self.columns[field.name], field) for field in self.schema]

@@ -37,7 +37,7 @@ class Closing(Generic[T]):
             self._opening.__exit__(kind, first, trace)
         except (
             Exception
-        ) as error:  # whatever a part's end raises: told as that part's, or as a note to what came first
+        ) as error:  # a part may raise anything: it is told as that part's, or noted on what came first
             if first is None:
                 if isinstance(error, MlinferError):
                     raise

@@ -40,8 +40,9 @@ class Batching:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for sizes that cannot work."""
-        if self.max_records < 1 or self.max_bytes < 1:
-            msg = f"batching: wanted positive sizes, found {self}"
+        sizes: tuple[object, ...] = (self.max_records, self.max_bytes)
+        if not all(isinstance(size, int) and size >= 1 for size in sizes):
+            msg = f"batching: wanted positive sizes, in whole numbers, found {self}"
             raise ConfigError(msg)
 
 
@@ -58,7 +59,9 @@ class Workers:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a number or a kind that cannot work."""
-        if not 1 <= self.count <= MOST_WORKERS or self.kind not in {"thread", "process"}:
+        count: object = self.count
+        right = isinstance(count, int) and 1 <= count <= MOST_WORKERS
+        if not right or self.kind not in ("thread", "process"):
             msg = f"workers: wanted a count of 1 to {MOST_WORKERS:,} and the kind 'thread' or 'process', found {self}"
             raise ConfigError(msg)
 
@@ -136,7 +139,7 @@ class Job:
             raise ConfigError(msg)
         limit: object = self.timeout
         if limit is not None and not (isinstance(limit, int | float) and 0 < limit <= TIMEOUT_MAX):
-            msg = f"timeout: wanted a positive number of seconds, found {limit!r}"
+            msg = f"timeout: wanted a positive number of seconds, {TIMEOUT_MAX:,.0f} at most, found {limit!r}"
             raise ConfigError(msg)
         self._check_parts()
 

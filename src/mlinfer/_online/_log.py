@@ -58,7 +58,7 @@ class Sampled:
 
     def __call__(self, answers: Answers, stored: Stored | None = None) -> None:
         """Remember some of these."""
-        rows = np.flatnonzero(self._draw(len(answers.batch)) < self._share)
+        rows = np.flatnonzero(self._draw(len(answers.answered)) < self._share)
         if len(rows):
             batch = answers.batch
             records = chosen_rows(batch.records, rows)

@@ -13,6 +13,7 @@ import pyarrow.types as pt
 
 from mlinfer._arrays import elements, to_numpy, with_gaps
 from mlinfer._casts import is_bytes, is_list, is_text, lengths_of
+from mlinfer._choosing import chosen_rows
 from mlinfer._online._tensors import DTYPES, Kind
 from mlinfer._online._wire import Refused
 from mlinfer._text import shown
@@ -104,7 +105,7 @@ def _plain(array: pa.Array) -> pa.Array:
     """What is stored of extension types, and the values of dictionaries."""
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
-    return array.dictionary_decode() if pt.is_dictionary(array.type) else array
+    return chosen_rows(array.dictionary, array.indices) if pt.is_dictionary(array.type) else array
 
 
 def _lengths(lists: pa.Array) -> tuple[np.ndarray, np.ndarray]:

@@ -157,9 +157,8 @@ class Column:
         self._scalar = field.type.value_type if self._width else field.type
         self._dtype = DTYPES.get(_BY_TYPE.get(self._scalar, ""))
         plain = self._scalar == field.type or bool(pt.is_fixed_size_list(field.type))
-        self._as_is = (
-            plain and field.type == whole and self._dtype is not None
-        )  # to numpy, None is a name for float64
+        # to numpy, None is a name for float64
+        self._as_is = plain and field.type == whole and self._dtype is not None
 
     def of(self, elements: Any, shape: Sequence[int]) -> pa.Array | np.ndarray:
         """Elements in row-major order, an array of Arrow or numpy or a list, as values of this column.

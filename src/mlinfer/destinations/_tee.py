@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import pyarrow as pa
 
-from mlinfer import Batch, ConfigError, DataDestination, Progress, RecordErrors, Scope, Writer, chosen_rows
+from mlinfer import (
+    Batch,
+    ConfigError,
+    DataDestination,
+    Progress,
+    RecordErrors,
+    Scope,
+    Writer,
+    chosen_rows,
+    located,
+)
 
 
 class Tee(DataDestination):
@@ -61,7 +73,14 @@ class Tee(DataDestination):
 
     @contextmanager
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[TeeWriter]:
-        """Open them in order; all are closed, in reverse order, whatever happens."""
+        """Open them in order; all are closed, in reverse order, whatever happens.
+
+        Raises ConfigError: two of them are one folder by two names.
+        """
+        for one, other in combinations(self.destinations, 2):
+            if type(one) is type(other) and _place(one) == _place(other) is not None:
+                msg = f"Tee: wanted destinations that differ, found {one!r} and {other!r}, which are one place, where every record would come twice; leave one out"
+                raise ConfigError(msg)
         with ExitStack() as stack:
             yield TeeWriter([stack.enter_context(one.open(schema, scope)) for one in self.destinations])
 
@@ -134,6 +153,12 @@ def _same(one: DataDestination, other: DataDestination) -> bool:
         return one is other or bool(one == other)
     except Exception:  # noqa: BLE001 - a stranger's: fields that are arrays are neither equal nor not
         return False
+
+
+def _place(destination: DataDestination) -> Path | None:
+    """Where it writes, without links; None: it does not say."""
+    path = getattr(destination, "path", None)
+    return located(path).resolve() if isinstance(path, str | os.PathLike) else None
 
 
 def _part(batch: Batch, rows: list[int]) -> Batch:

@@ -175,8 +175,8 @@ def _in_units_of_arrow(times: np.ndarray) -> np.ndarray:
 def _unmasked(found: np.ma.MaskedArray) -> np.ndarray:
     """With nothing where it is masked, for below the mask may lie anything."""
     there, kind = ~np.ma.getmaskarray(found), found.dtype.kind
-    if kind in "fiu":
-        return np.where(there, found.data.astype(np.float64), np.nan)
+    if kind == "f":
+        return np.where(there, found.data, np.nan)
     if kind in "mM":
         return np.where(there, found.data, np.array("NaT", found.dtype))
     values = found.data.astype(object)
@@ -188,7 +188,11 @@ def _kind(values: np.ndarray, name: str) -> pa.DataType:
     """One type for all numbers with a point, one for all without."""
     known = {"f": pa.float64(), "i": pa.int64(), "u": pa.int64(), "b": pa.bool_(), "U": pa.string()}
     if values.dtype.kind in "mM":  # of nanoseconds, `tolist` makes bare integers
-        return pa.from_numpy_dtype(values.dtype)
+        try:
+            return pa.from_numpy_dtype(values.dtype)
+        except pa.ArrowNotImplementedError as error:
+            msg = f"answer {name!r}: wanted times in days, seconds or parts of a second down to nanoseconds, found {values.dtype}"
+            raise ConfigError(msg) from error
     if values.dtype.kind in known:
         return known[values.dtype.kind]
     try:

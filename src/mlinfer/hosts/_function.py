@@ -120,9 +120,9 @@ class FunctionModel:
     def _as_batch(self, answers: Any) -> pa.RecordBatch:
         outputs = self.signature.outputs
         if isinstance(answers, pa.RecordBatch):
-            return answers
+            return _apart(answers)
         if isinstance(answers, pa.Table):
-            return answers.combine_chunks().to_batches()[0] if answers.num_rows else _nothing(outputs)
+            return _apart(answers.combine_chunks().to_batches()[0]) if answers.num_rows else _nothing(outputs)
         if hasattr(answers, "to_dict") and hasattr(answers, "columns"):
             columns = {str(name): answers[name] for name in answers.columns}
             answers = {name: one if hasattr(one, "isna") else one.to_numpy() for name, one in columns.items()}
@@ -165,16 +165,23 @@ def by_name(answers: Any, signature: Signature) -> Mapping[str, Any]:
     outputs = signature.outputs
     if isinstance(answers, Mapping):
         if answers.keys() == set(outputs.names):
-            return {name: _from_pandas(one) for name, one in answers.items()}
+            return {name: _settled(one) for name, one in answers.items()}
     elif len(outputs) == 1:
-        return {outputs.names[0]: _from_pandas(answers)}
+        return {outputs.names[0]: _settled(answers)}
     found = sorted(map(str, answers)) if isinstance(answers, Mapping) else type(answers).__name__
     msg = f"function {signature.model_id!r}: wanted the answers {outputs.names}, found {found}"
     raise ComponentError(msg)
 
 
-def _from_pandas(values: Any) -> Any:
-    """A column of pandas as one of numpy, with None for what pandas calls missing among objects; anything else as it is."""
+def _apart(answers: pa.RecordBatch) -> pa.RecordBatch:
+    """The same in other memory: `pa.array` looks into the numpy array it is given, which the function may fill again."""
+    return pa.concat_batches([answers, answers.slice(0, 0)]) if answers.num_columns else answers
+
+
+def _settled(values: Any) -> Any:
+    """A column of pandas as one of numpy, with None for what pandas calls missing among objects; one of Arrow in other memory."""
+    if isinstance(values, pa.Array):
+        return pa.concat_arrays([values, values.slice(0, 0)])
     if not hasattr(values, "isna"):
         return values
     dtype = getattr(values, "dtype", None)  # two columns of one name have none

@@ -62,7 +62,7 @@ class Cells:
         if numbers:
             cells = self._parse(block, dict.fromkeys(numbers, pa.string()), [])
             for name in numbers:
-                column = cells.column(name)
+                column = pc.ascii_trim(cells.column(name), " \t")  # Arrow reads a number between blanks
                 if _are_codes(column) or (pt.is_floating(told[name]) and _beyond_floats(column)):
                     told[name] = pa.null()
         return pa.schema([spelled(pa.field(name, kind)) for name, kind in told.items()])

@@ -30,6 +30,8 @@ LONGEST_RAW = 65_536
 class IterableSource(DataSource):
     """Reads what a function yields: record batches, tables, dicts of columns, data frames, or lists of dicts.
 
+    What it yields is copied, so it may fill one array of numpy again and again.
+
     A function that takes an argument `after` can be resumed: it gets the number of records that are done and must go on
     right behind them. One that does not is called anew after a crash, and what was under way is lost. A pipeline that is
     pickled needs a function of a module.
@@ -122,7 +124,12 @@ class IterableReader:
             if found is None:
                 raise EndOfInput
             is_rows = isinstance(found, list) and any(isinstance(row, dict) for row in found)
-            self._waiting = iter([found]) if is_rows else iter(to_arrow(found).to_batches())
+            self._waiting = iter([found]) if is_rows else map(apart, to_arrow(found).to_batches())
+
+
+def apart(records: pa.RecordBatch) -> pa.RecordBatch:
+    """The same in other memory: Arrow looks into the array of numpy it is given, which a function may fill with what comes next."""
+    return pa.concat_batches([records, records.slice(0, 0)]) if records.num_columns else records
 
 
 def _raw(row: Any) -> bytes:

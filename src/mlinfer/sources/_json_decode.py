@@ -106,6 +106,8 @@ def _restored(value: Any, exact: Any, kind: pa.DataType) -> Any:
     if type(value) is list and is_list(kind):
         each = zip(value, exact, strict=True)
         return [_restored(one, its, kind.value_type) for one, its in each]
+    if type(value) is dict and pt.is_map(kind):
+        return {key: _restored(one, exact[key], kind.item_type) for key, one in value.items()}
     if type(value) is dict and pt.is_struct(kind):
         types = {field.name: field.type for field in kind}
         return {

@@ -25,6 +25,7 @@ from mlinfer import (
     RecordErrors,
     chosen_rows,
 )
+from mlinfer.sources._iterable import apart
 
 Function: TypeAlias = Callable[[pa.RecordBatch], pa.RecordBatch]
 Reads: TypeAlias = Sequence[str] | Mapping[str, pa.DataType]
@@ -162,7 +163,7 @@ class _Isolated:
         whole = len(rows) == len(self._batch)
         part = self._batch.records if whole else chosen_rows(self._batch.records, rows)
         try:
-            mapped = _checked(self._fn(part), len(rows))
+            mapped = apart(_checked(self._fn(part), len(rows)))
         except RecordErrors as errors:
             self._refuse_named(rows, errors)
         except MlinferError:
