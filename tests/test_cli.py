@@ -439,7 +439,7 @@ def test_a_signal_drains_and_the_code_is_0(endless, folder):
     assert rows() == [(90,)]
 
 
-@pytest.mark.parametrize("endless", [3600], indirect=True)  # "at once" on a machine that stands still between the two
+@pytest.mark.parametrize("endless", [3600], indirect=True)  # however long the machine stands still
 def test_a_signal_that_comes_twice_at_once_as_timeout_sends_it_drains_all_the_same(endless, folder):
     child, url = endless
     _until(lambda: b'mlinfer_records_delivered_total{pipeline="doubled"} 90.0' in _get(f"{url}/metrics")[1])
