@@ -71,7 +71,7 @@ def test_the_scores_are_the_models(told):
         inputs = features.cast(model.signature.inputs).combine_chunks().to_batches()[0]
         wanted = model.infer(inputs).column("y_proba_late").to_numpy()
     found = dict(rows(folder / "mlinfer-demo/scores.db", "SELECT flight_id, y_proba_late FROM scores"))
-    np.testing.assert_allclose([found[one] for one in table["flight_id"].to_pylist()], wanted, rtol=1e-12)
+    np.testing.assert_allclose([found[one] for one in table["flight_id"].to_pylist()], wanted, rtol=1e-9)
 
 
 def test_the_numbers_it_tells_are_those_of_the_files(told):

@@ -176,6 +176,21 @@ def test_a_sigterm_at_any_moment_of_the_command_ends_it_well(tmp_path, part):
         run(whole * (part + n / 2) / 6)
 
 
+def test_a_sigterm_is_heeded_before_the_libraries_are_loaded():
+    code = (
+        "import signal, sys\n"
+        "class Look:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name in {'numpy', 'pyarrow'}:\n"
+        "            print(signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)\n"
+        "sys.meta_path.insert(0, Look())\n"
+        "sys.argv = ['mlinfer', 'run', 'p.toml']\n"
+        "import mlinfer\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split()[:1] == ["True"]
+
+
 def heeds(process):
     """Whether a process has a way with SIGTERM of its own, or ignores it; an ended one needs none."""
     try:

@@ -31,7 +31,7 @@ def publish(path: Path, number: int, *, fields: int = 1) -> str:
 
 
 def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, "what was waited for did not come"
         time.sleep(0.01)
@@ -60,10 +60,10 @@ def feeding(path: Path, told: Told, versions: int) -> Callable[..., Iterator[Any
     def records(after: int = 0) -> Iterator[Any]:
         del after
         yield {"x": [[0.5]] * 10}
-        assert told.answered.wait(20)
+        assert told.answered.wait(60)
         for number in range(2, versions + 1):
             version = publish(path, number)
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60
             while not told.of(version):  # several workers tell of a version, and one of them may be late
                 assert time.monotonic() < end
                 yield {"x": [[0.5]] * 10}
