@@ -41,6 +41,7 @@ type = "jsonl"
 path = "rejects.jsonl"
 """
 MODELS = """
+import time
 import numpy as np
 
 def same(x):
