@@ -37,6 +37,13 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+def put_in_place(path: Path, text: str) -> None:
+    """Write a file in one step: half of it would be one more version that cannot be taken."""
+    scratch = path.with_suffix(".new")
+    scratch.write_text(text)
+    scratch.replace(path)
+
+
 class Told:
     def __init__(self) -> None:
         self.events: list[mlinfer.ModelChanged] = []
@@ -123,7 +130,7 @@ def test_a_version_that_cannot_be_taken_is_told_once_and_the_next_one_is_taken(t
     with SklearnHost(path, watch=True).open() as model:
         for spoil, words in (
             (lambda: publish(path, 2, fields=2), "inputs"),
-            (lambda: (path / "manifest.json").write_text("x"), "damaged"),
+            (lambda: put_in_place(path / "manifest.json", "x"), "damaged"),
         ):
             spoil()
             found: list[str] = []
