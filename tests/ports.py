@@ -1,5 +1,6 @@
 """Ports for servers that have to be told theirs."""
 
+import os
 import random
 import socket
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 MANY = 10_000
 _dice = (
     random.SystemRandom()
-)  # several processes of tests ask at once, and each may have set the seed of `random`
+)  # other runs of these tests ask, too, and each may have set the seed of `random`
+_given: set[int] = set()
+"""Those that this process has had: a server that is to be started there may not have begun to listen."""
 
 
 def free_port() -> int:
@@ -15,9 +18,12 @@ def free_port() -> int:
     while True:
         try:
             with socket.create_server(("127.0.0.1", _below(_first_given()))) as found:
-                return int(found.getsockname()[1])
+                port = int(found.getsockname()[1])
         except OSError:  # somebody has it
             continue
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def _first_given() -> int:
@@ -26,4 +32,7 @@ def _first_given() -> int:
 
 
 def _below(first: int) -> int:
-    return _dice.randrange(first - MANY, first) if first > 2 * MANY else 0
+    """One of the ports of this process: beside it other workers of the same run look for theirs."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return _dice.randrange(first - MANY + worker, first, workers) if first > 2 * MANY else 0

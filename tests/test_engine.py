@@ -791,7 +791,7 @@ def test_a_slow_destination_holds_the_source_back():
 @pytest.mark.parametrize("workers", [1, Workers(2, "thread")])
 def test_nothing_is_left_running_or_open(trouble, workers):
     gc.collect()
-    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
+    threads, files = {*threading.enumerate()}, len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
     part = Book(), Script({"a": 40, "b": 4})
     if trouble:
         part[trouble.startswith("source")].trouble = fails(trouble, ComponentError("planted"))
@@ -799,8 +799,9 @@ def test_nothing_is_left_running_or_open(trouble, workers):
         run(part[1], part[0], workers=workers)
     except ComponentError:
         assert trouble
-    assert threading.active_count() == threads
-    assert len(os.listdir("/proc/self/fd")) == files  # noqa: PTH208 - a count
+    # what other tests of this process have left may end at any moment, and more than that is not asked here
+    assert {*threading.enumerate()} <= threads
+    assert len(os.listdir("/proc/self/fd")) <= files  # noqa: PTH208 - a count
 
 
 def test_runs_of_a_thread_leave_signal_handlers_alone():
@@ -828,7 +829,7 @@ def test_an_empty_source_is_a_run_without_records():
         run(Script({"a": 0}, trouble=fails("source.open", ComponentError("planted"))), Book())
 
 
-@pytest.mark.timeout(40)
+@pytest.mark.timeout(100)
 def test_a_lane_that_reads_by_itself_never_waits_for_room_that_only_it_could_make():
     """Batches of 40,000: after one of them there is room for some more records, but not for a second one."""
     names = [f"p{n}" for n in range(2 * (os.cpu_count() or 1) + 2)]

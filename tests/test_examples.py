@@ -77,7 +77,7 @@ def test_the_service_runs_as_its_readme_and_its_containerfile_say(tmp_path):
         url = re.search(r"serving at (\S+)/predict", said)[1]
         printed = run(sys.executable, "client.py", url).splitlines()
         server.send_signal(signal.SIGTERM)
-        assert server.wait(20) == 0
+        assert server.wait(60) == 0
     finally:
         server.kill()
         server.communicate()

@@ -190,7 +190,7 @@ def test_a_newer_version_takes_over_under_a_watch(package, tmp_path):
         first = model.signature.version
         newer = LogisticRegression(max_iter=2000).fit(DIGITS.data[:99], DIGITS.target[:99])
         mlinfer.save(newer, path, example=DIGITS.data[:9], pictures=GREY, replace=True)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while (found := model.newer()) is None and time.monotonic() < until:
             time.sleep(0.01)
         assert found.signature.version != first

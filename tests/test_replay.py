@@ -309,17 +309,17 @@ def test_a_replay_works_beside_a_run_and_does_not_take_over_from_it():
     @mlinfer.host(inputs=INPUTS, outputs={"twice": "double", "size": "int64"}, version="1")
     def twice(records):
         inside.set()
-        assert go_on.wait(30)
+        assert go_on.wait(60)
         return {"twice": [0.0] * len(records), "size": [0] * len(records)}
 
     more = MemorySource(pa.table({"x": [-1.0, -2.0], "name": ["a", "b"], "blob": [b"a", b"b"]}))
     reports = []
     thread = threading.Thread(target=lambda: reports.append(pipeline(host=twice, source=more).run()))
     thread.start()
-    assert inside.wait(30)
+    assert inside.wait(60)
     assert pipeline().replay().delivered == 3
     go_on.set()
-    thread.join(30)
+    thread.join(60)
     assert [report.delivered for report in reports] == [2]
     assert len(delivered()) == 42
 
@@ -369,7 +369,7 @@ def test_a_replay_that_is_killed_and_run_again_delivers_once(main, rejects, plac
     job = JOB.format(tests=str(Path(__file__).parent), main=main, rejects=rejects)
     environment = {**os.environ, "MLINFER_TEST": "1", "MLINFER_FAILPOINTS": f"{place}=kill@2"}
     killed = subprocess.run(
-        [sys.executable, "-c", job], env=environment, check=False, timeout=50, capture_output=True
+        [sys.executable, "-c", job], env=environment, check=False, timeout=100, capture_output=True
     )
     assert killed.returncode == -9, killed.stderr
     split(main, rejects).replay()

@@ -43,7 +43,7 @@ class Meet:
 
     def hit(self, dice):
         if self._come.acquire(blocking=False):
-            self._all.wait(30)
+            self._all.wait(60)
 
 
 @pytest.fixture

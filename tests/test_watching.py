@@ -31,10 +31,17 @@ def publish(path: Path, number: int, *, fields: int = 1) -> str:
 
 
 def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, "what was waited for did not come"
         time.sleep(0.01)
+
+
+def put_in_place(path: Path, text: str) -> None:
+    """Write a file in one step: half of it would be one more version that cannot be taken."""
+    scratch = path.with_suffix(".new")
+    scratch.write_text(text)
+    scratch.replace(path)
 
 
 class Told:
@@ -60,10 +67,10 @@ def feeding(path: Path, told: Told, versions: int) -> Callable[..., Iterator[Any
     def records(after: int = 0) -> Iterator[Any]:
         del after
         yield {"x": [[0.5]] * 10}
-        assert told.answered.wait(20)
+        assert told.answered.wait(60)
         for number in range(2, versions + 1):
             version = publish(path, number)
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60
             while not told.of(version):  # several workers tell of a version, and one of them may be late
                 assert time.monotonic() < end
                 yield {"x": [[0.5]] * 10}
@@ -123,7 +130,7 @@ def test_a_version_that_cannot_be_taken_is_told_once_and_the_next_one_is_taken(t
     with SklearnHost(path, watch=True).open() as model:
         for spoil, words in (
             (lambda: publish(path, 2, fields=2), "inputs"),
-            (lambda: (path / "manifest.json").write_text("x"), "damaged"),
+            (lambda: put_in_place(path / "manifest.json", "x"), "damaged"),
         ):
             spoil()
             found: list[str] = []

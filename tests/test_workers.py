@@ -118,9 +118,10 @@ def test_a_model_that_hangs_in_c_code_is_ended_and_the_records_are_named():
     [(hang_at_one, "timeout"), (die_at_one, "model_died"), (crash_at_one, "model_died")],
 )
 def test_only_the_record_that_makes_a_model_hang_or_die_is_rejected(function, kind):
-    patience = 2.5 if kind == "timeout" else 30  # of the others none is slow, however busy the machine
-    report, answers, rejects = run(function, 3, rejects=True, timeout=patience)
-    assert answers.to_pydict() == {"id": [0, 2], "y": [0.0, 4.0]}
+    # no other record takes so long, however busy the machine; and each call that hangs does
+    records, patience = (2, 5) if kind == "timeout" else (3, 60)
+    report, answers, rejects = run(function, records, rejects=True, timeout=patience)
+    assert answers.to_pylist() == [{"id": n, "y": 2.0 * n} for n in (0, 2) if n < records]
     assert (rejects["kind"].to_pylist(), report.rejected) == ([kind], 1)
     assert rejects["record"].to_pylist() == ['{"x":1.0,"id":1}']
 
@@ -187,35 +188,35 @@ def ending(tmp_path):
 )
 def test_however_a_model_ends_nothing_but_our_sentence_is_said(ending, how, said):
     process, _ = ending(how, 1.0 if how == "hang" else 30.0)
-    out, err = process.communicate(timeout=50)
+    out, err = process.communicate(timeout=100)
     assert re.match(said, out)
     assert err == ""
 
 
 def test_a_run_whose_model_hangs_ends_within_the_timeout_and_five_seconds(ending):
     process, calls = ending("hang", 2.0)
-    out, _ = process.communicate(timeout=50)
+    out, _ = process.communicate(timeout=100)
     begun = float(calls.read_text().split()[1])
     assert float(out.splitlines()[-1]) - begun < 7
 
 
 def test_a_process_that_dies_once_costs_no_record(ending):
     process, calls = ending("die once")
-    out, err = process.communicate(timeout=50)
+    out, err = process.communicate(timeout=100)
     assert out.startswith("1 delivered, 0 rejected")
     assert (len(calls.read_text().splitlines()), err) == (2, "")
 
 
 def test_a_busy_model_does_not_outlive_a_killed_parent(ending):
     process, calls = ending("hang")
-    until = time.monotonic() + 40
+    until = time.monotonic() + 60
     while not (calls.exists() and calls.read_text()) and time.monotonic() < until:
         time.sleep(0.05)
     child = int(calls.read_text().split()[0])
     assert alive(child)
     process.kill()
     process.wait()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while alive(child) and time.monotonic() < until:
         time.sleep(0.05)
     assert not alive(child)
@@ -234,7 +235,7 @@ def test_children_end_with_the_run():
     run(double, workers=Workers(2, "process"), rejects=True)
     with pytest.raises(ComponentError):
         run(short_by_one, workers=Workers(1, "process"))
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while (children() or threading.active_count() > threads) and time.monotonic() < until:
         time.sleep(0.01)
     assert children() == []

@@ -1,7 +1,13 @@
 """The kit can see: a part that breaks the contract fails the check of that rule and no other, in words that help."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -99,6 +105,27 @@ def test_a_broken_host_is_told_what_is_wrong(kind, check, said):
     found = failures(check_host(kind, EXAMPLE))
     assert found.keys() == {check, "guarantee"}
     assert found[check].startswith(f"{check}: {said}")
+
+
+class Halting(parts.MixingModel):
+    """Whenever another thread asks, the machine stands still for a while: the whole process, with its clock going on."""
+
+    def answers(self, records, x):
+        if threading.current_thread() is not threading.main_thread():
+            with subprocess.Popen(["/bin/sh", "-c", f"sleep 0.5; kill -CONT {os.getpid()}"]):
+                os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(0.03)  # whoever was asked first goes on first
+        return super().answers(records, x)
+
+
+class MixesThreadsOnABusyMachine(parts.MixesThreads):
+    @contextmanager
+    def open(self):
+        yield Halting()
+
+
+def test_threads_that_are_mixed_are_seen_on_a_machine_that_stands_still_meanwhile():
+    assert "shared" in failures(check_host(MixesThreadsOnABusyMachine, EXAMPLE))
 
 
 @pytest.mark.timeout(300)  # hundreds of processes, on a machine that may be busy

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from torture.figures import Figures, check
-from torture.harness import FENCED, tortured
+from torture.harness import FENCED, PATIENCE, tortured
 
 LOCKED = {"jsonl", "csv"}  # the second run does not even start
 ASLEEP = ["dest.write.before", "dest.write.after", "dest.commit.before"]
@@ -21,6 +21,8 @@ PLACES = {"sqlite": ASLEEP + INSIDE, "postgres": ASLEEP + INSIDE, "parquet": ASL
 PHASES = ("starting", "at work", "ending")
 """Before the source is opened; until the report; and after it, while the interpreter ends."""
 EARLY, GONE = "too early", "gone"
+ENOUGH = 8
+"""So many stops of a run that starts show whether most of them are heeded."""
 PAUSE = 0.02  # slowly, or there is nothing left to stop
 
 
@@ -37,7 +39,12 @@ def by_sigterm(kind, seed, stops):
             phase = PHASES[(seed + number) % len(PHASES)]
             seen[_stopped(torture, phase, torture.dice.random() * longest[phase])] += 1
             left += torture.stored() < torture.due()
-        check(seen[EARLY] <= seen["starting"] + 1, f"few were heeded at the start: {seen}", torture)
+        asked = seen[EARLY] + seen["starting"]  # of a few nothing follows: a child may be slow to begin
+        check(
+            asked < ENOUGH or seen[EARLY] <= seen["starting"] + 1,
+            f"few were heeded at the start: {seen}",
+            torture,
+        )
         torture.finish()
         places = Counter({phase: seen[phase] for phase in PHASES})
         told = ", ".join(f"{count} {phase}" for phase, count in places.items())
@@ -124,7 +131,8 @@ def _asleep(torture, point):
     """A run that stands still after its first commit, with records in its hands."""
     child = torture.start(f"{point}=stop@{torture.dice.randint(5, 12)}")
     child.stdout.readline()
-    for _ in range(2000):
+    latest = time.monotonic() + PATIENCE
+    while time.monotonic() < latest:
         pid, status = os.waitpid(child.pid, os.WNOHANG | os.WUNTRACED)
         if pid:
             check(os.WIFSTOPPED(status), f"the first run did not fall asleep at {point}", torture)

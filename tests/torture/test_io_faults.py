@@ -216,7 +216,7 @@ def test_a_run_that_cannot_write_ends_while_its_source_is_idle(tmp_path):
         observers=[watch],
     )
     previous = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("the run did not end"))
-    signal.alarm(20)
+    signal.alarm(60)
     try:
         with pytest.raises(ComponentError, match="full"):
             pipeline.run()

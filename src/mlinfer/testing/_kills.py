@@ -29,6 +29,7 @@ from mlinfer.testing._tracing import Place, Tracer, chosen, told
 COMMITS = ((0, 3), (3, 5), (5, 9))
 """What each commit of a killed run delivers: records from, to. Of one that begins anew there is the first alone."""
 PATIENCE_SECONDS = 100
+"""For one answer, and a second more for each kill that it tells of."""
 UNTRIED = "it was never killed in a process of its own"
 
 
@@ -64,7 +65,7 @@ def kill_at_every_step(
         )
         recipes = [make(number) for number in range(1, plan["kills"] + 1)]
         texts = [(pickled(recipe) or b"").hex() for recipe in recipes]
-        killed = [Killed(**one) for one in _asked(child, complaints, texts)]
+        killed = [Killed(**one) for one in _asked(child, complaints, texts, kills=len(texts))]
     return list(zip(recipes, killed, strict=True)), plan["told"]
 
 
@@ -86,9 +87,9 @@ def _child() -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
             child.kill()
 
 
-def _asked(child: subprocess.Popen[str], complaints: IO[str], question: object) -> Any:
+def _asked(child: subprocess.Popen[str], complaints: IO[str], question: object, *, kills: int = 0) -> Any:
     """The child's answer, which it must give in time."""
-    late = Timer(PATIENCE_SECONDS, child.kill)
+    late = Timer(PATIENCE_SECONDS + kills, child.kill)
     late.start()
     try:
         with suppress(BrokenPipeError):

@@ -26,7 +26,7 @@ from mlinfer.testing._delivering import (
     transactional,
 )
 from mlinfer.testing._kit import expect
-from mlinfer.testing._tracing import Place, Tracer, spread, untraced
+from mlinfer.testing._tracing import Place, Tracer, spread, untraced, wait_for
 
 MOST = 40
 WAITS = 0.25
@@ -51,7 +51,7 @@ class Overtaker:
         """Begin, and give it the time that it needs if nothing stops it."""
         begun = time.monotonic()
         self._thread.start()
-        self._thread.join(seconds)
+        wait_for(self._thread, seconds)
         self.seconds = None if self._thread.is_alive() else time.monotonic() - begun
 
     def ends(self) -> bool:

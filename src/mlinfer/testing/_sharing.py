@@ -13,7 +13,7 @@ import pyarrow as pa
 from mlinfer import Host, Model, Stateful
 from mlinfer.testing._asking import HostCase, compare, turned, values
 from mlinfer.testing._kit import Skip
-from mlinfer.testing._tracing import Place, Tracer, spread, untraced
+from mlinfer.testing._tracing import Place, Tracer, spread, untraced, wait_for
 
 MOST = 40
 WAITS = 0.25
@@ -55,7 +55,7 @@ def _at_once(
         if here in waiting:
             waiting.clear()
             other.start()
-            other.join(WAITS)
+            wait_for(other, WAITS)
 
     first, _ = _traced(host, model, inputs[0], act)
     if waiting:  # a library that warms up passes some lines only once

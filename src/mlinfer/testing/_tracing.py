@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Thread
 from types import FrameType
 from typing import Any
 
@@ -12,6 +13,8 @@ OWN_KILLS = 400
 """Of more lines of its own, a destination is killed at so many that are spread over them."""
 OTHER_KILLS = 20
 """At so many lines that the destination's own ones call: mlinfer's modules, which have tests of their own."""
+
+LOOK_SECONDS = 0.01
 
 Place = tuple[str, int, int]
 """One line of code while so many commits were done: file, line, commits."""
@@ -50,6 +53,17 @@ class Tracer:
 def _package_of(part: object) -> str:
     first, _, rest = type(part).__module__.partition(".")
     return f"mlinfer.{rest.partition('.')[0]}." if first == "mlinfer" else f"{first}."
+
+
+def wait_for(other: Thread, seconds: float) -> None:
+    """Give another thread so many seconds to end.
+
+    They are counted in looks: while the whole machine stands still the clock goes on, and nobody comes through.
+    """
+    for _ in range(max(1, round(seconds / LOOK_SECONDS))):
+        other.join(LOOK_SECONDS)
+        if not other.is_alive():
+            return
 
 
 @contextmanager
