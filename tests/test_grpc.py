@@ -1,5 +1,6 @@
 """The Open Inference Protocol over gRPC, asked by clients that others wrote."""
 
+import asyncio
 import re
 import resource
 import socket
@@ -26,6 +27,7 @@ from mlinfer._online._crew import serving
 from mlinfer._online._grpc_messages import CLASSES, MESSAGES
 from mlinfer._online._grpc_reading import Messages
 from mlinfer._online._grpc_tensors import CONTENTS
+from mlinfer._online._listener import _new_loop
 from mlinfer._online._serving import Serving
 from mlinfer._online._tensors import DTYPES
 from mlinfer._online._wire import Patience
@@ -437,9 +439,46 @@ def test_a_message_that_does_not_come_is_waited_for_so_long():
         found = never_sent(channel, "ModelInfer")
         assert found == ("DEADLINE_EXCEEDED", "wanted the whole message within 0.3 s")
         assert never_sent(channel, "ServerLive")[1] == "wanted the whole message within 1 s"
-        none = channel.stream_unary(INFER)
-        with pytest.raises(grpc.RpcError, match="wanted a message, found none"):
-            none(iter(()), timeout=20)
+
+
+def test_a_call_that_ends_without_a_message_is_refused(channel):
+    none = channel.stream_unary(INFER)
+    with pytest.raises(grpc.RpcError, match="wanted a message, found none"):
+        none(iter(()), timeout=20)
+
+
+class Coming:
+    """A call whose message comes over a socket, as gRPC hears of one."""
+
+    def __init__(self):
+        self.sender, receiver = socket.socketpair()
+        self._receiver, self._loop = receiver, asyncio.get_running_loop()
+        self._come = self._loop.create_future()
+        self._loop.add_reader(receiver, lambda: self._come.set_result(receiver.recv(9)))
+
+    async def read(self):
+        try:
+            return await self._come
+        finally:
+            self._loop.remove_reader(self._receiver)
+            self._receiver.close()
+            self.sender.close()
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, _new_loop], ids=["Python's", "the quickest"])
+def test_a_message_that_came_while_the_loop_stood_still_is_taken_however_long_that_was(loop):
+    """A model may take longer than a probe's message may, and nobody's probe should fail over that."""
+
+    async def read():
+        coming = Coming()
+        reading = asyncio.create_task(Messages(1, 0.05).read(coming, None))
+        await asyncio.sleep(0)  # it waits for its message
+        coming.sender.send(b"there")
+        time.sleep(0.2)  # noqa: ASYNC251 - as a model does that counts as quick
+        return await reading
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(read()) == b"there"
 
 
 def test_so_many_messages_come_in_at_once_and_for_the_next_one_the_oldest_makes_room(monkeypatch):
@@ -588,9 +627,7 @@ def test_a_message_that_is_still_coming_in_when_the_server_ends_is_refused(monke
         come = reads(monkeypatch)
         stuck = channel.stream_unary(INFER).future(unsent(), timeout=20)
         assert come.acquire(timeout=30)
-        begun = time.monotonic()
-    assert time.monotonic() - begun < 15
-    assert stuck.code().name == "DEADLINE_EXCEEDED"
+    assert stuck.details() == "wanted the whole message within 30 s"
     channel.close()
 
 
