@@ -24,6 +24,7 @@ from tritonclient.utils import InferenceServerException
 
 from mlinfer import Batching, ConfigError, InferencePipeline
 from mlinfer._online._crew import serving
+from mlinfer._online._grpc import LEAVING_SECONDS, GrpcServer
 from mlinfer._online._grpc_messages import CLASSES, MESSAGES
 from mlinfer._online._grpc_reading import Messages
 from mlinfer._online._grpc_tensors import CONTENTS
@@ -719,6 +720,26 @@ def test_a_call_that_comes_while_the_server_ends_is_unavailable_and_never_cancel
                 one.result(20)
     assert {code for code, _ in codes} == {"UNAVAILABLE"}, codes
     assert "the server ends; ask again in a moment" in {details for _, details in codes}
+
+
+def test_calls_that_come_while_the_loop_stands_still_at_the_end_are_unavailable_too(monkeypatch):
+    apart, calls, close = [("grpc.use_local_subchannel_pool", 1)], [], GrpcServer.close
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+
+    async def standing_still(server):
+        def stand_still():
+            calls.extend(channel.unary_unary(INFER).future(one_number(), timeout=60) for _ in range(100))
+            time.sleep(2)
+
+        asyncio.get_running_loop().call_later(LEAVING_SECONDS / 2, stand_still)
+        await close(server)
+
+    monkeypatch.setattr(GrpcServer, "close", standing_still)
+    with ExitStack() as stack:
+        with pipeline.serving(**HERE) as server:
+            channel = stack.enter_context(grpc.insecure_channel(server.grpc_address, apart))
+            assert channel.unary_unary(INFER)(one_number(), timeout=60)
+        assert Counter(one.code().name for one in calls) == {"UNAVAILABLE": 100}
 
 
 def test_an_answer_may_take_longer_than_a_request_that_still_comes_in_when_the_server_ends():
