@@ -259,12 +259,12 @@ def test_the_health_protocol_is_answered_without_a_key(tmp_path):
     ):
         check = channel.unary_unary("/grpc.health.v1.Health/Check")
         for service in (b"", b"\x0a\x1einference.GRPCInferenceService", b"\x0a\x04duck"):
-            assert check(service, timeout=10) == b"\x08\x01"  # status = SERVING
+            assert check(service, timeout=30) == b"\x08\x01"  # status = SERVING
         with pytest.raises(grpc.RpcError) as raised:
             check(b"\x0a\x05goose", timeout=30)
         assert raised.value.code().name == "NOT_FOUND"
         server.ready = False  # as while it ends
-        assert check(b"", timeout=10) == b"\x08\x02"  # NOT_SERVING
+        assert check(b"", timeout=30) == b"\x08\x02"  # NOT_SERVING
 
 
 def test_calls_are_in_the_access_log_with_what_they_were_and_nothing_they_held(tmp_path, caplog):

@@ -477,14 +477,21 @@ def hangs_over_thirteen(records):
     return double(records)
 
 
-def test_a_quick_model_that_hangs_once_holds_nobody_but_who_asks_it():
-    with client_of(pipeline(hangs_over_thirteen, timeout=6)) as client, ThreadPoolExecutor(1) as pool:
+def test_a_quick_model_that_hangs_once_holds_nobody_but_who_asks_it(caplog):
+    caplog.set_level(logging.INFO, "mlinfer.access")
+    with (
+        pipeline(hangs_over_thirteen, timeout=6).serving(access_log=True) as server,
+        httpx.Client(base_url=server.url) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
         for _ in range(20):  # by now it counts as quick
             assert client.post("/predict", json=row("good")).status_code == 200
-        hanging = pool.submit(client.post, "/predict", json=row("bad", 13), timeout=30)
+        hanging = pool.submit(client.post, "/predict", json=row("bad", 13))
         time.sleep(0.5)
-        assert httpx.get(f"{client.base_url}/live", timeout=4).status_code == 200
+        assert httpx.get(f"{server.url}/live").status_code == 200
         assert [one["kind"] for one in hanging.result().json()["records"]] == ["timeout"]
+    lines = [one.getMessage() for one in caplog.records if one.name == "mlinfer.access"]
+    assert [line.split()[1:3] for line in lines[20:]] == [["/live", "200"], ["/predict", "422"]]
 
 
 def test_a_model_that_hangs_now_and_then_holds_up_the_others_ever_more_rarely():

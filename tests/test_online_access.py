@@ -251,7 +251,7 @@ def two(tmp_path):
 def announced(server, key, stack):
     """The first line that comes of a body of 16 MiB that was told of and is not sent yet."""
     host, port = server.url.removeprefix("http://").split(":")
-    connection = stack.enter_context(socket.create_connection((host, int(port)), 10))
+    connection = stack.enter_context(socket.create_connection((host, int(port)), 60))
     head = PREDICT.replace(b": 8\r\n", b": %d\r\n" % MOST_BYTES) + b"Expect: 100-continue\r\n"
     connection.sendall(head + f"Authorization: Bearer {key}\r\n\r\n".encode())
     return connection.makefile("rb").readline()
@@ -502,7 +502,7 @@ def _status(file):
 
 
 def _until(true):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not true():
         assert time.monotonic() < end, "it did not come true"
         time.sleep(0.01)
@@ -520,7 +520,7 @@ def test_paths_of_keys_and_certificates_mean_what_other_paths_mean(tls, keys, mo
             assert asked.json() == {"y": 2.0}
             credentials = grpc.ssl_channel_credentials(tls[0].read_bytes())
             with grpc.secure_channel(server.grpc_address, credentials) as channel:
-                live = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=10)
+                live = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=60)
             assert live == b"\x08\x01"
 
 
@@ -608,8 +608,8 @@ def test_strangers_who_only_connect_leave_room_for_those_who_ask(tls, tmp_path):
         time.sleep(1)
         trusted = ssl.create_default_context(cafile=str(tls[0]))
         for _ in range(5):
-            assert httpx.get(f"https://localhost:{port}/live", verify=trusted, timeout=20).status_code == 200
-            assert httpx.get(f"http://127.0.0.1:{beside}/live", timeout=20).status_code == 200
+            assert httpx.get(f"https://localhost:{port}/live", verify=trusted, timeout=60).status_code == 200
+            assert httpx.get(f"http://127.0.0.1:{beside}/live", timeout=60).status_code == 200
         server.send_signal(signal.SIGTERM)
         assert server.wait(20) == 0
     finally:

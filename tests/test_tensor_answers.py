@@ -37,7 +37,7 @@ def held(kind, values):
         numbers = records.column("n").to_pylist()
         if HOLD in numbers:
             begun.set()
-            assert go.wait(20)
+            assert go.wait(60)
         return {"o": pa.array([values[number % len(values)] for number in numbers], kind)}
 
     host = FunctionHost(duck, pa.schema([required("n", pa.int64())]), pa.schema([pa.field("o", kind)]))
@@ -47,7 +47,7 @@ def held(kind, values):
 
         def together(asks):
             """What becomes of (way, numbers) that are asked at once."""
-            assert begun.wait(10)
+            assert begun.wait(60)
             asked = [threads.submit(way, server, numbers) for way, numbers in asks]
             while server.waiting < len(asks) and not any(one.done() for one in asked):
                 threading.Event().wait(0.001)
@@ -93,7 +93,7 @@ def by_grpc(server, numbers, *, raw):
     with grpc.insecure_channel(server.grpc_address) as channel:
         try:
             data = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(
-                request.SerializeToString(), timeout=20
+                request.SerializeToString(), timeout=60
             )
         except grpc.RpcError as error:
             return f"{error.code().name} {error.details()}"
@@ -244,7 +244,7 @@ def test_a_text_has_the_same_most_length_however_it_is_said(text, status):
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         if status == 200:
             response = CLASSES["ModelInferResponse"].FromString(
-                infer(request.SerializeToString(), timeout=20)
+                infer(request.SerializeToString(), timeout=60)
             )
             assert (
                 list(response.outputs[0].contents.int64_contents)
@@ -257,7 +257,7 @@ def test_a_text_has_the_same_most_length_however_it_is_said(text, status):
                 in found.json()["error"]
             )
             with pytest.raises(grpc.RpcError, match="found one of 1,048,577"):
-                infer(request.SerializeToString(), timeout=20)
+                infer(request.SerializeToString(), timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_lists_of_nothing_come_in_and_go_out_in_every_way(kind, datatype):
                 assert client.infer("duck", [tensor]).as_numpy("o").shape == (2, 0)
         with grpc.insecure_channel(server.grpc_address) as channel:
             infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-            found = CLASSES["ModelInferResponse"].FromString(infer(request.SerializeToString(), timeout=20))
+            found = CLASSES["ModelInferResponse"].FromString(infer(request.SerializeToString(), timeout=60))
         assert list(found.outputs[0].shape) == [2, 0]
         assert httpx.post(f"{server.url}/predict", json=[{"v": []}] * 2).json() == [{"o": []}] * 2
 
@@ -339,7 +339,7 @@ def test_every_type_comes_in_and_goes_out_as_it_is_spelled_in_every_way(what):
         getattr(one.contents, CONTENTS[datatype]).extend(texts)
         with grpc.insecure_channel(server.grpc_address) as channel:
             data = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(
-                request.SerializeToString(), timeout=20
+                request.SerializeToString(), timeout=60
             )
         (output,) = CLASSES["ModelInferResponse"].FromString(data).outputs
         assert list(getattr(output.contents, CONTENTS[datatype])) == texts
