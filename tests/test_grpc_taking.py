@@ -17,6 +17,7 @@ from mlinfer import InferencePipeline
 from mlinfer._online import Nowhere
 from mlinfer._online._crew import serving
 from mlinfer._online._grpc_messages import CLASSES, SERVING
+from mlinfer._online._grpc_taking import TURN_SECONDS, Taking
 from mlinfer._online._serving import Serving
 from mlinfer._online._wire import Patience
 from mlinfer.hosts import FunctionHost
@@ -35,8 +36,9 @@ def letters(records):
     return {"y": ["z" * wanted for wanted in records.column("n").to_pylist()]}
 
 
-def wordy():
-    host = FunctionHost(letters, {"n": pa.int64()}, {"y": pa.string()}, version="1")
+def wordy(function=letters):
+    function.__name__ = "letters"
+    host = FunctionHost(function, {"n": pa.int64()}, {"y": pa.string()}, version="1")
     return InferencePipeline(IterableSource(nothing), host, Nowhere())
 
 
@@ -210,6 +212,39 @@ def test_answers_that_are_taken_count_no_more(monkeypatch):
         assert server.listener._untaken_bytes == 0
 
 
+def test_a_client_keeps_its_connection_when_the_loop_stands_still_while_it_takes_what_it_asked_for(
+    monkeypatch,
+):
+    """What it has taken meanwhile the loop hears of later than that the time is over in which it was to take it."""
+    held, stood, taken = [], [], Taking._taken
+
+    def together(records):
+        while not held and server.waiting < 40:  # they are the next batch
+            time.sleep(0.01)
+        held.append(True)
+        return letters(records)
+
+    def standing_still(taking, given):
+        taken(taking, given)
+        if not stood and len(taking._turns) > 20:
+            stood.append(time.sleep(3 * TURN_SECONDS))
+
+    monkeypatch.setattr("mlinfer._online._listener.MOST_BYTES_AT_ONCE", 8 * MIB)
+    monkeypatch.setattr(Taking, "_taken", standing_still)
+    long = [("grpc.max_receive_message_length", -1)]
+    with (
+        wordy(together).serving(**HERE) as server,
+        grpc.insecure_channel(server.grpc_address, long) as channel,
+    ):
+        ask = channel.unary_unary(INFER)
+        first = ask.future(wanting(1), timeout=WITHIN)
+        until(lambda: server.desk.busy and not server.waiting)
+        calls = [ask.future(wanting(2 * MIB), timeout=WITHIN) for _ in range(40)]
+        assert first.result()
+        assert all(len(call.result()) > 2 * MIB for call in calls)
+    assert stood
+
+
 def test_a_client_that_takes_all_it_asked_for_at_once_keeps_its_connection(monkeypatch):
     """A batch has the answers ready together, and no client can have taken the first one by then."""
     monkeypatch.setattr("mlinfer._online._listener.MOST_BYTES_AT_ONCE", 8 * MIB)
@@ -220,11 +255,14 @@ def test_a_client_that_takes_all_it_asked_for_at_once_keeps_its_connection(monke
             ask = channel.unary_unary(INFER)
             calls = [ask.future(wanting(2 * MIB), timeout=WITHIN) for _ in range(40)]
             assert all(len(call.result()) > 2 * MIB for call in calls)
-            # who gives up while his answer waits for its turn leaves nothing behind
-            calls = [ask.future(wanting(2 * MIB), timeout=WITHIN) for _ in range(40)]
-            calls[0].result()
-            for call in calls:
-                call.cancel()
-            until(lambda: not server.listener._untaken)
-        taking = server.grpc._taking
-        assert (taking._turns, taking._given, server.listener._untaken_bytes) == ({}, {}, 0)
+            taking = server.grpc._taking
+            with Hoarder(server.grpc_address) as one:
+                one.ask(INFER, wanting(7 * MIB))
+                assert one.hears(1, WITHIN) == 1
+                # who gives up while his answer waits for its turn leaves nothing behind
+                calls = [ask.future(wanting(2 * MIB), timeout=WITHIN) for _ in range(10)]
+                until(lambda: len(taking._turns) == 10)
+                for call in calls:
+                    call.cancel()
+                until(lambda: not taking._turns)
+            until(lambda: (taking._turns, taking._given, server.listener._untaken_bytes) == ({}, {}, 0))
