@@ -1,5 +1,6 @@
 """The Open Inference Protocol over gRPC, asked by clients that others wrote."""
 
+import asyncio
 import re
 import resource
 import socket
@@ -23,9 +24,12 @@ from tritonclient.utils import InferenceServerException
 
 from mlinfer import Batching, ConfigError, InferencePipeline
 from mlinfer._online._crew import serving
+from mlinfer._online._grpc import LEAVING_SECONDS, GrpcServer
 from mlinfer._online._grpc_messages import CLASSES, MESSAGES
 from mlinfer._online._grpc_reading import Messages
 from mlinfer._online._grpc_tensors import CONTENTS
+from mlinfer._online._listener import _new_loop
+from mlinfer._online._pace import Pace
 from mlinfer._online._serving import Serving
 from mlinfer._online._tensors import DTYPES
 from mlinfer._online._wire import Patience
@@ -255,12 +259,12 @@ def test_the_health_protocol_is_answered_without_a_key(tmp_path):
     ):
         check = channel.unary_unary("/grpc.health.v1.Health/Check")
         for service in (b"", b"\x0a\x1einference.GRPCInferenceService", b"\x0a\x04duck"):
-            assert check(service, timeout=10) == b"\x08\x01"  # status = SERVING
+            assert check(service, timeout=30) == b"\x08\x01"  # status = SERVING
         with pytest.raises(grpc.RpcError) as raised:
             check(b"\x0a\x05goose", timeout=30)
         assert raised.value.code().name == "NOT_FOUND"
         server.ready = False  # as while it ends
-        assert check(b"", timeout=10) == b"\x08\x02"  # NOT_SERVING
+        assert check(b"", timeout=30) == b"\x08\x02"  # NOT_SERVING
 
 
 def test_calls_are_in_the_access_log_with_what_they_were_and_nothing_they_held(tmp_path, caplog):
@@ -437,9 +441,46 @@ def test_a_message_that_does_not_come_is_waited_for_so_long():
         found = never_sent(channel, "ModelInfer")
         assert found == ("DEADLINE_EXCEEDED", "wanted the whole message within 0.3 s")
         assert never_sent(channel, "ServerLive")[1] == "wanted the whole message within 1 s"
-        none = channel.stream_unary(INFER)
-        with pytest.raises(grpc.RpcError, match="wanted a message, found none"):
-            none(iter(()), timeout=20)
+
+
+def test_a_call_that_ends_without_a_message_is_refused(channel):
+    none = channel.stream_unary(INFER)
+    with pytest.raises(grpc.RpcError, match="wanted a message, found none"):
+        none(iter(()), timeout=20)
+
+
+class Coming:
+    """A call whose message comes over a socket, as gRPC hears of one."""
+
+    def __init__(self):
+        self.sender, receiver = socket.socketpair()
+        self._receiver, self._loop = receiver, asyncio.get_running_loop()
+        self._come = self._loop.create_future()
+        self._loop.add_reader(receiver, lambda: self._come.set_result(receiver.recv(9)))
+
+    async def read(self):
+        try:
+            return await self._come
+        finally:
+            self._loop.remove_reader(self._receiver)
+            self._receiver.close()
+            self.sender.close()
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, _new_loop], ids=["Python's", "the quickest"])
+def test_a_message_that_came_while_the_loop_stood_still_is_taken_however_long_that_was(loop):
+    """A model may take longer than a probe's message may, and nobody's probe should fail over that."""
+
+    async def read():
+        coming = Coming()
+        reading = asyncio.create_task(Messages(1, 0.05).read(coming, None))
+        await asyncio.sleep(0)  # it waits for its message
+        coming.sender.send(b"there")
+        time.sleep(0.2)  # noqa: ASYNC251 - as a model does that counts as quick
+        return await reading
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(read()) == b"there"
 
 
 def test_so_many_messages_come_in_at_once_and_for_the_next_one_the_oldest_makes_room(monkeypatch):
@@ -524,9 +565,11 @@ def test_messages_of_one_key_that_do_not_come_leave_room_for_those_of_another(tw
         assert not any(one.done() for one in stuck), "one of them made room, or their time was over"
 
 
-def test_a_key_that_floods_grpc_leaves_time_for_another(two):  # noqa: F811 - the fixture
+def test_a_key_that_floods_grpc_leaves_time_for_another(two, monkeypatch):  # noqa: F811 - the fixture
     """The model takes 20 records a second, and nobody waits for more than a second because of others."""
     path, ann, bob = two
+    took = Pace.took
+    monkeypatch.setattr(Pace, "took", lambda pace, rows, _: took(pace, rows, 0.05))  # on a busy machine, too
 
     def slow(v):
         time.sleep(0.05)
@@ -539,7 +582,7 @@ def test_a_key_that_floods_grpc_leaves_time_for_another(two):  # noqa: F811 - th
 
     def ask(channel, key):
         try:
-            channel.unary_unary(INFER)(one_number(), timeout=20, metadata=shows(key))
+            channel.unary_unary(INFER)(one_number(), timeout=60, metadata=shows(key))
         except grpc.RpcError as error:
             return error.code().name
         return "OK"
@@ -555,22 +598,15 @@ def test_a_key_that_floods_grpc_leaves_time_for_another(two):  # noqa: F811 - th
             return found
 
         with ThreadPoolExecutor(40) as pool, grpc.insecure_channel(server.grpc_address) as channel:
-            known = [
-                ask(channel, bob) for _ in range(5)
-            ]  # by which the server knows how long the model takes
+            known = ask(channel, bob)  # by which the server knows how long the model takes
             floods = [pool.submit(flood) for _ in range(40)]
             try:
                 until(lambda: server.waiting >= 5)
-                got = []
-                while got.count("OK") < 8 and len(got) < 24:
-                    got.append(ask(channel, bob))
-                    if got[-1] != "OK":  # the model has become slower than those who wait were promised
-                        time.sleep(0.5)
+                got = [ask(channel, bob) for _ in range(8)]
             finally:
                 over.set()
             told = sum((one.result() for one in floods), Counter())
-    assert known == ["OK"] * 5
-    assert got.count("OK") == 8, got
+    assert [known, *got] == ["OK"] * 9
     assert set(told) == {"OK", "UNAVAILABLE"}
 
 
@@ -588,9 +624,7 @@ def test_a_message_that_is_still_coming_in_when_the_server_ends_is_refused(monke
         come = reads(monkeypatch)
         stuck = channel.stream_unary(INFER).future(unsent(), timeout=20)
         assert come.acquire(timeout=30)
-        begun = time.monotonic()
-    assert time.monotonic() - begun < 15
-    assert stuck.code().name == "DEADLINE_EXCEEDED"
+    assert stuck.details() == "wanted the whole message within 30 s"
     channel.close()
 
 
@@ -686,6 +720,26 @@ def test_a_call_that_comes_while_the_server_ends_is_unavailable_and_never_cancel
                 one.result(20)
     assert {code for code, _ in codes} == {"UNAVAILABLE"}, codes
     assert "the server ends; ask again in a moment" in {details for _, details in codes}
+
+
+def test_calls_that_come_while_the_loop_stands_still_at_the_end_are_unavailable_too(monkeypatch):
+    apart, calls, close = [("grpc.use_local_subchannel_pool", 1)], [], GrpcServer.close
+    pipeline = made(lambda v: v, [required("v", pa.int64())], [pa.field("o", pa.int64())])
+
+    async def standing_still(server):
+        def stand_still():
+            calls.extend(channel.unary_unary(INFER).future(one_number(), timeout=60) for _ in range(100))
+            time.sleep(2)
+
+        asyncio.get_running_loop().call_later(LEAVING_SECONDS / 2, stand_still)
+        await close(server)
+
+    monkeypatch.setattr(GrpcServer, "close", standing_still)
+    with ExitStack() as stack:
+        with pipeline.serving(**HERE) as server:
+            channel = stack.enter_context(grpc.insecure_channel(server.grpc_address, apart))
+            assert channel.unary_unary(INFER)(one_number(), timeout=60)
+        assert Counter(one.code().name for one in calls) == {"UNAVAILABLE": 100}
 
 
 def test_an_answer_may_take_longer_than_a_request_that_still_comes_in_when_the_server_ends():

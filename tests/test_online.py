@@ -108,6 +108,10 @@ def test_nobody_gets_a_neighbours_answer_while_requests_share_batches():
 
     def slow(records):
         sizes.append(records.num_rows)
+        while (
+            len(sizes) == 1 and server.waiting < 6
+        ):  # the next batch holds several, however slow their clients are
+            time.sleep(0.001)
         time.sleep(0.005)
         return double(records)
 
@@ -473,14 +477,21 @@ def hangs_over_thirteen(records):
     return double(records)
 
 
-def test_a_quick_model_that_hangs_once_holds_nobody_but_who_asks_it():
-    with client_of(pipeline(hangs_over_thirteen, timeout=6)) as client, ThreadPoolExecutor(1) as pool:
+def test_a_quick_model_that_hangs_once_holds_nobody_but_who_asks_it(caplog):
+    caplog.set_level(logging.INFO, "mlinfer.access")
+    with (
+        pipeline(hangs_over_thirteen, timeout=6).serving(access_log=True) as server,
+        httpx.Client(base_url=server.url) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
         for _ in range(20):  # by now it counts as quick
             assert client.post("/predict", json=row("good")).status_code == 200
-        hanging = pool.submit(client.post, "/predict", json=row("bad", 13), timeout=30)
+        hanging = pool.submit(client.post, "/predict", json=row("bad", 13))
         time.sleep(0.5)
-        assert httpx.get(f"{client.base_url}/live", timeout=4).status_code == 200
+        assert httpx.get(f"{server.url}/live").status_code == 200
         assert [one["kind"] for one in hanging.result().json()["records"]] == ["timeout"]
+    lines = [one.getMessage() for one in caplog.records if one.name == "mlinfer.access"]
+    assert [line.split()[1:3] for line in lines[20:]] == [["/live", "200"], ["/predict", "422"]]
 
 
 def test_a_model_that_hangs_now_and_then_holds_up_the_others_ever_more_rarely():
@@ -512,13 +523,25 @@ def test_a_model_that_is_quick_again_is_known_to_be_before_the_loop_comes_to_its
             time.sleep(0.2)
         else:
             desk = server.desk
+            stands.clear()
             desk._loop.call_soon_threadsafe(stand_still, desk, desk._pace.seconds(1))
             stands.wait(5)
         return double(records)
 
     with pipeline(slow_at_first).serving() as server, httpx.Client(base_url=server.url) as client:
-        for x in (-1.0, -1.0, -1.0, 1.0):
-            assert client.post("/predict", json=row("a", x), timeout=20).json() == {"whose": "a", "y": 2 * x}
+        for x in (
+            -1.0,
+            -1.0,
+            -1.0,
+            1.0,
+            1.0,
+            1.0,
+            1.0,
+            1.0,
+        ):  # on a busy machine a quick answer may take as long
+            assert client.post("/predict", json=row("a", x)).json() == {"whose": "a", "y": 2 * x}
+            if noted.is_set():
+                break
     assert noted.is_set()
 
 
@@ -732,11 +755,12 @@ def test_a_log_that_cannot_be_opened_is_told_before_the_server_listens():
 # --- the end --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(20)
 def test_an_idle_connection_does_not_hold_up_the_end():
     with httpx.Client() as client:
         with serving(pipeline().job, Serving("127.0.0.1:0"), Patience(idle=40, stop=40)) as server:
             client.get(f"{server.url}/live")  # and the connection stays open
+            begun = time.monotonic()
+        assert time.monotonic() - begun < 40
         with pytest.raises(httpx.ConnectError):
             client.get(f"{server.url}/live")
 

@@ -34,6 +34,7 @@ from mlinfer import Batching, ConfigError, InferencePipeline
 from mlinfer._cli import main
 from mlinfer._online import new_key, serving
 from mlinfer._online._keys import Keys
+from mlinfer._online._pace import Pace
 from mlinfer._online._serving import Serving
 from mlinfer._online._wire import MOST_BYTES, MOST_BYTES_AT_ONCE, Patience, Refused
 from mlinfer.destinations import MemoryDestination
@@ -250,7 +251,7 @@ def two(tmp_path):
 def announced(server, key, stack):
     """The first line that comes of a body of 16 MiB that was told of and is not sent yet."""
     host, port = server.url.removeprefix("http://").split(":")
-    connection = stack.enter_context(socket.create_connection((host, int(port)), 10))
+    connection = stack.enter_context(socket.create_connection((host, int(port)), 60))
     head = PREDICT.replace(b": 8\r\n", b": %d\r\n" % MOST_BYTES) + b"Expect: 100-continue\r\n"
     connection.sendall(head + f"Authorization: Bearer {key}\r\n\r\n".encode())
     return connection.makefile("rb").readline()
@@ -275,9 +276,11 @@ def test_of_several_keys_none_has_the_room_of_the_others(two):
         assert b"100" in announced(server, bob, stack)
 
 
-def test_a_key_that_floods_the_server_leaves_time_for_another(two):
+def test_a_key_that_floods_the_server_leaves_time_for_another(two, monkeypatch):
     """The model takes 20 records a second, and nobody waits for more than a second because of others."""
     path, ann, bob = two
+    took = Pace.took
+    monkeypatch.setattr(Pace, "took", lambda pace, rows, _: took(pace, rows, 0.05))  # on a busy machine, too
 
     def slow(x):
         time.sleep(0.05)
@@ -292,7 +295,7 @@ def test_a_key_that_floods_the_server_leaves_time_for_another(two):
 
         def flood():
             found = Counter()
-            with httpx.Client(base_url=server.url, headers=shows(ann), timeout=20, verify=False) as client:
+            with httpx.Client(base_url=server.url, headers=shows(ann), timeout=60, verify=False) as client:
                 while not over.is_set():
                     found[client.post("/predict", json={"x": 1.0}).status_code] += 1
                     over.wait(0.05)  # else the clients have the processor, and not the server
@@ -300,26 +303,21 @@ def test_a_key_that_floods_the_server_leaves_time_for_another(two):
 
         with (
             ThreadPoolExecutor(40) as pool,
-            httpx.Client(base_url=server.url, headers=shows(bob), timeout=20) as client,
+            httpx.Client(base_url=server.url, headers=shows(bob), timeout=60) as client,
         ):
 
             def ask():
                 return client.post("/predict", json={"x": 1.0}).status_code
 
-            known = [ask() for _ in range(5)]  # by which the server knows how long the model takes
+            known = ask()  # by which the server knows how long the model takes
             floods = [pool.submit(flood) for _ in range(40)]
             try:
                 _until(lambda: server.waiting >= 5)
-                got = []
-                while got.count(200) < 8 and len(got) < 24:
-                    got.append(ask())
-                    if got[-1] != 200:  # the model has become slower than those who wait were promised
-                        time.sleep(0.5)
+                got = [ask() for _ in range(8)]
             finally:
                 over.set()
             told = sum((one.result() for one in floods), Counter())
-    assert known == [200] * 5
-    assert got.count(200) == 8, got
+    assert [known, *got] == [200] * 9
     assert told[503] > 0, "there was no flood"
     assert told[200] > 0
     assert set(told) == {200, 503}
@@ -504,7 +502,7 @@ def _status(file):
 
 
 def _until(true):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not true():
         assert time.monotonic() < end, "it did not come true"
         time.sleep(0.01)
@@ -522,7 +520,7 @@ def test_paths_of_keys_and_certificates_mean_what_other_paths_mean(tls, keys, mo
             assert asked.json() == {"y": 2.0}
             credentials = grpc.ssl_channel_credentials(tls[0].read_bytes())
             with grpc.secure_channel(server.grpc_address, credentials) as channel:
-                live = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=10)
+                live = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=60)
             assert live == b"\x08\x01"
 
 
@@ -610,8 +608,8 @@ def test_strangers_who_only_connect_leave_room_for_those_who_ask(tls, tmp_path):
         time.sleep(1)
         trusted = ssl.create_default_context(cafile=str(tls[0]))
         for _ in range(5):
-            assert httpx.get(f"https://localhost:{port}/live", verify=trusted, timeout=20).status_code == 200
-            assert httpx.get(f"http://127.0.0.1:{beside}/live", timeout=20).status_code == 200
+            assert httpx.get(f"https://localhost:{port}/live", verify=trusted, timeout=60).status_code == 200
+            assert httpx.get(f"http://127.0.0.1:{beside}/live", timeout=60).status_code == 200
         server.send_signal(signal.SIGTERM)
         assert server.wait(20) == 0
     finally:

@@ -132,7 +132,9 @@ async def _names_itself(port, name, requests):
     streams = await asyncio.open_connection("127.0.0.1", port)
     for request in range(requests):
         rows = [{"who": f"{name}-{request}-{row}", "x": dice.random()} for row in range(dice.randint(1, 3))]
-        status, answers = await ask(streams, rows)
+        status = 503
+        while status == 503:  # too much to do: the machine has stood still for seconds
+            status, answers = await ask(streams, rows)
         assert status == 200, f"status {status}: {answers}"
         assert len(answers) == len(rows), f"{len(rows)} records, {len(answers)} answers"
         found += [

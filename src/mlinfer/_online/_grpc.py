@@ -35,8 +35,8 @@ MOST_READING = 32
 MOST_PROBES, PROBE_SECONDS = 4, 1.0
 """The same for messages of probes, which anybody may send: a few bytes, so they have to be there at once."""
 LONGEST_DETAILS = 1000
-LEAVING_SECONDS, LONGEST_LEAVING_SECONDS = 0.2, 1.0
-"""Once the server ends, calls are still refused in words until so long none has come, or one second is over."""
+LEAVING_SECONDS, MOST_LEAVING = 0.2, 5
+"""Once the server ends, calls are still refused in words until so long none has come, or that has been tried so often."""
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -113,10 +113,12 @@ class GrpcServer:
         patience = self._listener.patience
         self._leaving = True
         # a call that gRPC has taken but not handed over when it stops would get CANCELLED, as if its caller had given up
-        until, before = self._listener.now() + LONGEST_LEAVING_SECONDS, -1
-        while before != self._came and self._listener.now() < until:  # a slow machine hands them over later
-            before = self._came
+        for _ in range(MOST_LEAVING):  # a slow machine hands them over later
+            before, begun = self._came, self._listener.now()
             await asyncio.sleep(LEAVING_SECONDS)
+            # a loop that stood still has not seen yet what came meanwhile
+            if before == self._came and self._listener.now() - begun < 2 * LEAVING_SECONDS:
+                break
         asyncio.get_running_loop().call_later(patience.stop, self._messages.end)
         await self._server.stop(patience.stop + patience.answer)
 

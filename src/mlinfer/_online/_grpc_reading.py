@@ -13,6 +13,8 @@ from mlinfer._online._wire import Refused
 
 READING_SHARE = 10
 """Who wants a place where all are taken waits until somebody has had a tenth of the seconds that a message may take."""
+LATE_SECONDS = 0.05
+"""So long behind its time a message is still taken."""
 
 
 class Messages:
@@ -27,8 +29,8 @@ class Messages:
         self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(max(most // 2, 1))
         )
-        self._limits: dict[asyncio.Timeout, bool] = {}
-        """Of the messages that are read, the oldest first; whether one must be quick, for others wait."""
+        self._limits: dict[_Limit, None] = {}
+        """Of the messages that are read, the oldest first."""
         self._waiting: list[asyncio.Future[None]] = []
         self._ended = False
 
@@ -49,21 +51,22 @@ class Messages:
         """Wait no longer for messages that are still coming in."""
         self._ended = True
         for limit in self._limits:
-            if not limit.expired():
-                limit.reschedule(0)
+            limit.end()
 
     async def _read(self, context: Any) -> Any:
         if self._ended:
             raise ENDS.anew()
-        limit = asyncio.timeout(self._seconds / READING_SHARE if self._waiting else self._seconds)
-        self._limits[limit] = bool(self._waiting)
+        limit = _Limit(self._seconds)
+        if self._waiting:
+            limit.hurry()
+        self._limits[limit] = None
         try:
-            async with limit:
+            async with limit.over:
                 return await context.read()
         except TimeoutError as error:
-            seconds = self._seconds / READING_SHARE if self._limits[limit] else self._seconds
-            raise Refused(408, f"wanted the whole message within {seconds:g} s") from error
+            raise Refused(408, f"wanted the whole message within {limit.seconds:g} s") from error
         finally:
+            limit.forget()
             del self._limits[limit]
 
     @asynccontextmanager
@@ -100,9 +103,40 @@ class Messages:
 
     def _hurry(self) -> None:
         """Let one more of those that are read have its tenth of the time, and no more."""
-        for limit, hurried in self._limits.items():
-            until = limit.when()
-            if not hurried and until is not None and not limit.expired():
-                self._limits[limit] = True
-                limit.reschedule(until - self._seconds * (1 - 1 / READING_SHARE))
+        for limit in self._limits:
+            if not limit.hurried and not limit.over.expired():
+                limit.hurry()
                 return
+
+
+class _Limit:
+    """The time that a message may take; `over` raises TimeoutError a moment behind its end.
+
+    A loop that stood still for longer sees that the time is over before it sees the message, which may have come long ago.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._begun, self.seconds, self.hurried = self._loop.time(), seconds, False
+        self.over = asyncio.timeout(None)
+        self._timer = self._loop.call_at(self._begun + seconds, self._end_soon)
+
+    def hurry(self) -> None:
+        """Let it have its tenth of the time, and no more: others wait."""
+        self.hurried = True
+        self.seconds /= READING_SHARE
+        self._timer.cancel()
+        self._timer = self._loop.call_at(self._begun + self.seconds, self._end_soon)
+
+    def end(self) -> None:
+        """It is over now."""
+        self._timer.cancel()
+        if not self.over.expired():
+            self.over.reschedule(0)
+
+    def forget(self) -> None:
+        """The message has come, or will not."""
+        self._timer.cancel()
+
+    def _end_soon(self) -> None:
+        self._timer = self._loop.call_later(LATE_SECONDS, self.end)
