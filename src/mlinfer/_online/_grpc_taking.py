@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 _INTERNET = {socket.AF_INET, socket.AF_INET6}
 """gRPC listens on sockets of IPv6 at addresses of IPv4, too."""
 _logger = logging.getLogger("grpc._cython.cygrpc")
-PIECES = 4
 TURN_SECONDS = 1.0
 """How long an answer waits for its turn where those before it are too large, and to be taken where too many wait; between looks, too."""
+PIECES = 4
+"""Of a turn: a loop that stands still loses one of them at most."""
 
 
 class Given:

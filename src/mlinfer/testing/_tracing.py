@@ -13,8 +13,8 @@ OWN_KILLS = 400
 """Of more lines of its own, a destination is killed at so many that are spread over them."""
 OTHER_KILLS = 20
 """At so many lines that the destination's own ones call: mlinfer's modules, which have tests of their own."""
-
 LOOK_SECONDS = 0.01
+"""Between looks whether another thread has ended."""
 
 Place = tuple[str, int, int]
 """One line of code while so many commits were done: file, line, commits."""
