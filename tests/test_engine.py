@@ -34,6 +34,7 @@ from mlinfer import (
     Workers,
 )
 from mlinfer._engine import LocalEngine
+from mlinfer._engine._session import Session
 from mlinfer._failpoints import arm
 from mlinfer._inbox import Inbox
 from mlinfer.destinations import MemoryDestination
@@ -677,6 +678,35 @@ def test_a_stateful_stream_commits_while_it_runs():
     run(Script({"a": 10**6}, bounded=False), book, host=SumHost(), stop=stop)
     assert len(book.commits) > 5
     assert book.commits[0][2] < 10**5
+
+
+def test_a_stream_whose_model_is_at_work_is_not_idle(monkeypatch):
+    """It had nothing at first; while the model is busy with what came then, more waits to be read."""
+    sizes, reads, at_work, looks = {"a": 0}, [], threading.Event(), threading.Semaphore(0)
+    quiet = Session._quiet
+
+    def look(self, lanes):
+        if at_work.is_set():
+            looks.release()
+        return at_work.is_set() and quiet(self, lanes)  # a slow machine may not have come so far
+
+    def grow(event):
+        reads.append(event)
+        if len(reads) > 50:  # its lane has waited for half a second
+            sizes["a"] = 100
+
+    def think(event):
+        if not at_work.is_set():
+            at_work.set()
+            assert all(looks.acquire(timeout=60) for _ in range(3))
+
+    monkeypatch.setattr(Session, "_quiet", look)
+    monkeypatch.setattr("mlinfer._engine._session.ASK_AGAIN_SECONDS", 0.3)
+    host, book = SumHost(), Book(commit_seconds=0)
+    host.trouble = think
+    source = Script(sizes, bounded=False, step=1, trouble=grow)
+    run(source, book, host=host, batching=Batching(1), until="idle")
+    assert len(book.rows["main"]) == 100
 
 
 # --- records that a destination refuses ------------------------------------------------------------------------------

@@ -104,6 +104,7 @@ class Lane(threading.Thread):
                 batch = inbox.take(session.portion.records, 0 if flying else IDLE_SECONDS)
                 if batch is None:
                     break
+                self.idle = False
                 if infer is not None:
                     self._hand_over(infer(batch))
                     break
