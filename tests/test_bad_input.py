@@ -59,7 +59,7 @@ def short(x):
     return x[:-1]
 
 def texts(x):
-    return np.array([str(value) for value in x], object)
+    return x.astype(str)
 
 def nothing(x):
     return np.where(x == 3, np.nan, x)
