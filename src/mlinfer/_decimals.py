@@ -71,9 +71,8 @@ def _is_within(array: pa.Array, wanted: pa.DataType) -> bool:
     most = _DIGITS[wanted.bit_width]
     if pt.is_decimal(array.type):
         more = wanted.scale - array.type.scale
-        return -more <= most and (
-            array.type.precision + max(more, 0) <= most or _longest(array) + max(more, 0) <= most
-        )
+        room = most - max(more, 0)
+        return bool(-more <= most and (array.type.precision <= room or _longest(array) <= room))
     if pc.any(pc.match_substring(array, "e", ignore_case=True)).as_py():
         return False
     longest = pc.max(pc.binary_length(array)).as_py() or 0
