@@ -218,7 +218,6 @@ def test_a_folder_name_that_would_break_the_pipeline_is_refused(tmp_path, name):
 def test_it_needs_the_core_dependencies_only(told):
     code = """
 import sys
-import time
 class Absent:
     def find_spec(self, name, *_):
         if name.partition(".")[0] in {"pandas", "polars", "orjson", "prometheus_client", "sqlalchemy"}:
