@@ -1,19 +1,17 @@
 """Numbers and texts as decimals, exactly or not at all.
 
 Arrow computes as many digits as the width of a decimal has, and what is beyond them is lost without a word: of
-100,000,000 as decimal32(9, 2) it makes another number, and of the text 4e-21 as decimal64(18, 3) a zero.
+524,280,771 as decimal32(9, 2) it makes another number, and of the text 4e-21 as decimal64(18, 3) a zero.
 """
 
 from __future__ import annotations
-
-import re
-from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, InvalidOperation
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
 from mlinfer._arrays import from_values, masked, to_numpy
+from mlinfer._forcing import fitting
 
 INTEGER_DIGITS = 20
 """So many has the largest integer of 64 bits."""
@@ -21,8 +19,6 @@ _DIGITS = {32: 9, 64: 18, 128: 38, 256: 76}
 """That decimals of so many bits have at most."""
 PIECE = 1024
 """So many values are looked at one by one where one of them does not fit."""
-_SPELLED = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
 def to_decimals(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
@@ -93,24 +89,6 @@ def _piece(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray]:
     """A few values, and which of them do not fit: Arrow does not say."""
     if (whole := _at_once(array, wanted)) is not None:
         return whole, np.zeros(len(array), bool)
-    found = [None if one is None else _fitting(one, wanted) for one in array.to_pylist()]
+    found = [None if one is None else fitting(one, wanted) for one in array.to_pylist()]
     made = pa.array(found, wanted)
     return made, to_numpy(made.is_null()) & to_numpy(array.is_valid())
-
-
-def _fitting(value: str | Decimal, wanted: pa.DataType) -> Decimal | None:
-    """The same without zeros at its end; None: it is no number, or has digits that the type has no room for."""
-    if isinstance(value, str):
-        if not _SPELLED.fullmatch(value):
-            return None
-        try:
-            value = Decimal(value)
-        except InvalidOperation:  # an exponent beyond all bounds
-            return None
-    if not value:
-        return Decimal(0)
-    value = value.normalize(_EXACT)
-    if value.adjusted() >= wanted.precision - wanted.scale:
-        return None
-    exponent = value.as_tuple().exponent
-    return value if isinstance(exponent, int) and exponent >= -wanted.scale else None
