@@ -418,6 +418,27 @@ def test_numbers_with_signs_are_numbers(tmp_path):
     assert rows(found) == [(3.0,), (-2.0,), (0.0,)]
 
 
+@pytest.mark.parametrize("more", [b"", b"\xff\n"], ids=["UTF-8", "another coding"])
+@pytest.mark.parametrize(
+    ("kind", "cell"),
+    [
+        (pa.decimal128(10, 2), b"524280771"),
+        (pa.decimal128(38, 10), b"25000806360837783533740681241586834497"),
+    ],
+)
+def test_a_number_that_a_decimal_has_no_room_for_is_no_other_number(tmp_path, kind, cell, more):
+    """Arrow's reader lets digits go that are beyond those of the type, or gives it more than it has."""
+    (tmp_path / "in.csv").write_bytes(b"n\n1.5\n 2 \n" + cell + b"\n" + more)
+    out = MemoryDestination()
+    host = FunctionHost(lambda records: {"y": records.column("n")}, {"n": kind}, {"y": kind}, version="1")
+    pipeline = InferencePipeline(
+        CsvSource(tmp_path / "in.csv"), host, out, name="p", rejects=MemoryDestination()
+    )
+    report = pipeline.run()
+    assert out.table()["y"].to_pylist() == [Decimal("1.5"), Decimal(2)]
+    assert (report.delivered, report.rejected) == (2, 1 + bool(more))
+
+
 @pytest.mark.parametrize("code", ["0x1F", "0X1F", "+4930123456", " 007", "\t0x1F", "007 "])
 def test_what_only_looks_like_a_number_needs_a_type_to_be_kept(tmp_path, code):
     """Arrow reads 0x1F as 31, and makes a float of a telephone number."""

@@ -29,6 +29,7 @@ FLOORS = [
         "_clock",
         "_code",
         "_cost",
+        "_decimals",
         "_envelope",
         "_forcing",
         "_progress",

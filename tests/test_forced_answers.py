@@ -68,6 +68,11 @@ CHANGED = {
     "the largest of numpy, in a list": (pa.list_(pa.float32()), [0.5, np.uint64(2**64 - 1)]),
     "the largest of numpy, in an array": (pa.list_(pa.float64()), np.array([2**64 - 1], np.uint64)),
     "the largest of numpy, in an object": (pa.struct([("a", pa.float64())]), {"a": np.uint64(2**64 - 1)}),
+    "a decimal of many places": (pa.decimal128(4, -2), Decimal("3.018998479741287122E-19")),
+    "a decimal in a list": (
+        pa.list_(pa.decimal128(4, -2)),
+        [Decimal(100), Decimal("3.018998479741287122E-19")],
+    ),
     "days in an array": (pa.list_(pa.timestamp("s")), np.array(["2024-02-29"], "M8[D]")),
     "nanoseconds in an array": (pa.list_(pa.timestamp("us")), np.array(["1970-01-01"], "M8[ns]")),
     "tens of seconds in an array": (pa.list_(pa.timestamp("s")), np.array([1], "M8[10s]")),

@@ -35,11 +35,21 @@ def doubling(inputs="numpy", dtype=float, given=lambda answers: answers):
     return FunctionHost(double, {"x": pa.float64()}, {"y": kind}, takes=inputs, version="1")
 
 
+def encoded(answers):
+    """A dictionary, both of whose parts look into the memory of an array."""
+    places = pa.array(np.arange(len(answers), dtype=np.int32))
+    return pa.DictionaryArray.from_arrays(places, pa.array(answers))
+
+
 ARROW = [
     pa.array,
     lambda answers: {"y": pa.array(answers)},
     lambda answers: pa.record_batch({"y": pa.array(answers)}),
     lambda answers: pa.table({"y": pa.array(answers)}),
+    encoded,
+    lambda answers: pa.record_batch({"y": encoded(answers)}),
+    lambda answers: pa.chunked_array([pa.array(answers)]),
+    memoryview,
 ]
 """All of them look into the memory of the array."""
 
@@ -48,7 +58,7 @@ ARROW = [
     "host",
     [doubling(inputs, dtype) for inputs in ("numpy", "pandas") for dtype in (float, object)]
     + [doubling("arrow", given=given) for given in ARROW]
-    + [doubling("numpy", given=given) for given in ARROW[:2]],
+    + [doubling("numpy", given=given) for given in (*ARROW[:2], encoded, *ARROW[-2:])],
 )
 def test_every_record_is_delivered_with_its_own_answer(tmp_path, host):
     destination = SqlDestination(f"sqlite:///{tmp_path}/s.db", table="t")

@@ -54,7 +54,16 @@ def seeking(after):
         yield {"x": [float(n)]}
 
 
-@pytest.mark.parametrize("given", [dict, pa.record_batch, lambda columns: pa.table(pa.record_batch(columns))])
+def encoded(columns):
+    """Dictionaries, both of whose parts look into the memory of an array."""
+    places = pa.array(np.arange(3, dtype=np.int32))
+    its = {name: pa.DictionaryArray.from_arrays(places, pa.array(one)) for name, one in columns.items()}
+    return pa.record_batch(its)
+
+
+@pytest.mark.parametrize(
+    "given", [dict, pa.record_batch, lambda columns: pa.table(pa.record_batch(columns)), encoded]
+)
 def test_a_function_may_yield_one_array_again_and_again(given):
     def refilling():
         numbers = np.zeros(3)

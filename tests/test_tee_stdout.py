@@ -101,6 +101,7 @@ def test_a_tee_promises_no_more_than_its_parts_together_can(tmp_path):
         [StdoutDestination(), StdoutDestination()],
         [ParquetDestination("scores"), ParquetDestination("scores")],
         [MemoryDestination()] * 2,
+        [StdoutDestination(), Tee(MemoryDestination(), StdoutDestination())],
     ],
 )
 def test_one_place_twice_is_refused(twice):
@@ -117,6 +118,9 @@ def test_one_folder_by_two_names_is_refused(tmp_path, monkeypatch):
         tee = Tee(ParquetDestination("there"), MemoryDestination(), ParquetDestination(other))
         with pytest.raises(ConfigError, match=r"which are one place, where every record would come twice"):
             InferencePipeline(MemorySource({"x": [1.0]}), HOST, tee, name="p").run()
+    tee = Tee(ParquetDestination("there"), Tee(MemoryDestination(), ParquetDestination("link")))
+    with pytest.raises(ConfigError, match=r"which are one place, where every record would come twice"):
+        InferencePipeline(MemorySource({"x": [1.0]}), HOST, tee, name="p").run()
     assert list((tmp_path / "there").iterdir()) == []
     tee = Tee(ParquetDestination("there"), ParquetDestination("elsewhere"))
     InferencePipeline(MemorySource({"x": [1.0]}), HOST, tee, name="p").run()

@@ -16,9 +16,7 @@ from mlinfer._arrays import (
     with_gaps,
 )
 from mlinfer._choosing import chosen_rows
-
-INTEGER_DIGITS = 20
-"""So many has the largest integer of 64 bits."""
+from mlinfer._decimals import to_decimals
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -118,26 +116,16 @@ def cast(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | N
 
 
 def _cast_plain(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+    if pt.is_decimal(wanted) and (is_text(array.type) or is_number(array.type)):
+        return to_decimals(array, wanted)
     if pt.is_float16(array.type):
         array = array.cast(pa.float32())  # Arrow computes little with half floats
-    if is_text(array.type) and (is_moment(wanted) or pt.is_decimal(wanted)):
+    if is_text(array.type) and is_moment(wanted):
         return _spelled(array, wanted)
-    if pt.is_integer(array.type) and pt.is_decimal(wanted):
-        # Arrow casts integers to decimals by what their type could hold, not by what they are
-        return _cast_by_halves(array.cast(pa.decimal128(INTEGER_DIGITS, 0)), wanted)
-    if pt.is_floating(array.type) and pt.is_decimal(wanted):
-        return _cast_to_decimal(array, wanted)
     try:
         return array.cast(wanted), None
     except pa.ArrowInvalid:
         return _cast_each(array, wanted)
-
-
-def _cast_to_decimal(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
-    """Floats as the shortest decimals that are read as just these: Arrow would round, and make up digits. NaN is no value."""
-    values = to_numpy(array.fill_null(np.nan))
-    texts = from_values(values.astype(str).tolist())
-    return _cast_by_halves(_without(texts, np.isnan(values)), wanted)
 
 
 def _cast_to_float(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
@@ -162,9 +150,6 @@ def _cast_each(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarr
     """
     import pyarrow.compute as pc
 
-    # cast roughly, one with too many digits becomes another number, and comes back unchanged
-    if pt.is_decimal(wanted):
-        return _cast_by_halves(array, wanted)
     if pt.is_floating(array.type):
         array = _without(array, _true(pc.is_nan(array)))
     try:
@@ -224,7 +209,7 @@ def _cast_by_halves(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.
 
 
 def _spelled(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
-    """Text in ISO 8601 as dates and times, and decimals, exactly as they are written."""
+    """Text in ISO 8601 as dates and times."""
     import pyarrow.compute as pc
 
     array = array.cast(pa.large_string())

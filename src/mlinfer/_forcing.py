@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, InvalidOperation
 from itertools import chain, repeat
 from numbers import Number
 from operator import attrgetter, mod
@@ -25,6 +27,8 @@ _SIGN = 2**63
 """Of integers without a sign, Arrow takes it for one on their way to a float."""
 _NUMPY_TIMES = (np.datetime64, np.timedelta64)
 _PARTS = {dt.datetime: "microsecond", dt.time: "microsecond", dt.timedelta: "microseconds"}
+_SPELLED = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 Asked: TypeAlias = Callable[[pa.DataType], bool]
 """Which types values are looked at for."""
 
@@ -32,8 +36,8 @@ Asked: TypeAlias = Callable[[pa.DataType], bool]
 def forced(values: Any, kind: pa.DataType) -> pa.Array:
     """What `pa.array` makes of them where that keeps what they say.
 
-    It cuts 1.5 to the integer 1 and noon to a day, takes 1e300 for an infinite float of 32 bits, the largest integer of numpy for
-    -1.0, and ends the process over a null in a map. Raises ValueError: a value would be changed, or is none of the kind.
+    It cuts 1.5 to the integer 1, noon to a day and 8.4E-14 to a decimal32 of 0.00, takes 1e300 for an infinite float of 32 bits,
+    the largest integer of numpy for -1.0, and ends the process over a null in a map. Raises ValueError: a value would be changed, or is none of the kind.
     """
     _look(values, kind, _is_delicate)
     made = pa.array(values, kind)
@@ -43,7 +47,7 @@ def forced(values: Any, kind: pa.DataType) -> pa.Array:
 
 
 def _is_delicate(kind: pa.DataType) -> bool:
-    return bool(pt.is_integer(kind) or pt.is_map(kind) or _is_moment(kind))
+    return bool(pt.is_integer(kind) or pt.is_decimal(kind) or pt.is_map(kind) or _is_moment(kind))
 
 
 def _is_moment(kind: pa.DataType) -> bool:
@@ -164,6 +168,8 @@ def _look_at_one(value: Any, kind: pa.DataType) -> None:
     advice = ""
     if pt.is_integer(kind):
         changed, advice = type(value) is not int and _has_fraction(value), "round it in the model, or "
+    elif pt.is_decimal(kind):
+        changed = isinstance(value, Decimal) and value.is_finite() and fitting(value, kind) is None
     elif pt.is_floating(kind):
         changed = _overflows(value, kind) or (type(value) in _UNSIGNED and value >= _SIGN)
     else:
@@ -208,3 +214,21 @@ def _is_finer(value: Any, kind: pa.DataType) -> bool:
     micro = getattr(value, "microseconds" if isinstance(value, dt.timedelta) else "microsecond", 0)
     nano = getattr(value, "nanoseconds" if isinstance(value, dt.timedelta) else "nanosecond", 0)
     return bool(micro % _MICROSECONDS.get(kind.unit, 1) or (nano and kind.unit != "ns"))
+
+
+def fitting(value: str | Decimal, wanted: pa.DataType) -> Decimal | None:
+    """The same without zeros at its end; None: it is no number, or has digits that the type has no room for."""
+    if isinstance(value, str):
+        if not _SPELLED.fullmatch(value):
+            return None
+        try:
+            value = Decimal(value)
+        except InvalidOperation:  # an exponent beyond all bounds
+            return None
+    if not value:
+        return Decimal(0)
+    value = value.normalize(_EXACT)
+    if value.adjusted() >= wanted.precision - wanted.scale:
+        return None
+    exponent = value.as_tuple().exponent
+    return value if isinstance(exponent, int) and exponent >= -wanted.scale else None

@@ -117,9 +117,11 @@ def _kept(values: Any, field: pa.Field) -> Any:
 
     Values of Python may differ from record to record, so the guilty one is looked for; an array has one type.
     """
-    if isinstance(values, list | tuple) or (type(values) is np.ndarray and values.dtype.kind == "O"):
-        return as_column(values, field)
-    return own(values) if isinstance(values, np.ndarray) else values
+    if isinstance(values, pa.Array):
+        return values
+    if isinstance(values, np.ndarray) and not (type(values) is np.ndarray and values.dtype.kind == "O"):
+        return own(values)
+    return as_column(values, field)
 
 
 def _length(values: Any) -> int | None:

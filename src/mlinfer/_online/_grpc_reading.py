@@ -64,6 +64,8 @@ class Messages:
             async with limit.over:
                 return await context.read()
         except TimeoutError as error:
+            if self._ended:
+                raise ENDS.anew() from error
             raise Refused(408, f"wanted the whole message within {limit.seconds:g} s") from error
         finally:
             limit.forget()

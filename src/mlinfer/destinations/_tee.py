@@ -52,7 +52,7 @@ class Tee(DataDestination):
         if not others:
             msg = "Tee: wanted two destinations or more, found one; use it without Tee"
             raise ConfigError(msg)
-        for one, other in combinations(self.destinations, 2):
+        for one, other in combinations(_all_of(self), 2):
             if _same(one, other):
                 msg = f"Tee: wanted destinations that differ, found {one!r} twice, where every record would come twice; leave one out"
                 raise ConfigError(msg)
@@ -75,9 +75,9 @@ class Tee(DataDestination):
     def open(self, schema: pa.Schema, scope: Scope) -> Iterator[TeeWriter]:
         """Open them in order; all are closed, in reverse order, whatever happens.
 
-        Raises ConfigError: two of them are one folder by two names.
+        Raises ConfigError: two of them are one place by two names.
         """
-        for one, other in combinations(self.destinations, 2):
+        for one, other in combinations(_all_of(self), 2):
             if type(one) is type(other) and _place(one) == _place(other) is not None:
                 msg = f"Tee: wanted destinations that differ, found {one!r} and {other!r}, which are one place, where every record would come twice; leave one out"
                 raise ConfigError(msg)
@@ -146,6 +146,13 @@ class _Refused:
     def errors(self) -> RecordErrors:
         rows = sorted(self.found)
         return RecordErrors(rows, [self.found[row][0] for row in rows], [self.found[row][1] for row in rows])
+
+
+def _all_of(destination: DataDestination) -> list[DataDestination]:
+    """Those that write, also of a Tee within a Tee."""
+    if not isinstance(destination, Tee):
+        return [destination]
+    return [one for each in destination.destinations for one in _all_of(each)]
 
 
 def _same(one: DataDestination, other: DataDestination) -> bool:

@@ -120,7 +120,7 @@ class FunctionModel:
     def _as_batch(self, answers: Any) -> pa.RecordBatch:
         outputs = self.signature.outputs
         if isinstance(answers, pa.RecordBatch):
-            return _apart(answers)
+            return _apart(answers) if answers.num_columns else answers
         if isinstance(answers, pa.Table):
             return _apart(answers.combine_chunks().to_batches()[0]) if answers.num_rows else _nothing(outputs)
         if hasattr(answers, "to_dict") and hasattr(answers, "columns"):
@@ -174,14 +174,23 @@ def by_name(answers: Any, signature: Signature) -> Mapping[str, Any]:
 
 
 def _apart(answers: pa.RecordBatch) -> pa.RecordBatch:
+    if not any(map(pa.types.is_dictionary, answers.schema.types)):  # many columns are copied sooner together
+        return pa.concat_batches([answers, answers.slice(0, 0)])
+    return pa.RecordBatch.from_arrays([_copied(one) for one in answers.columns], schema=answers.schema)
+
+
+def _copied(column: pa.Array) -> pa.Array:
     """The same in other memory: `pa.array` looks into the numpy array it is given, which the function may fill again."""
-    return pa.concat_batches([answers, answers.slice(0, 0)]) if answers.num_columns else answers
+    if isinstance(column, pa.DictionaryArray):
+        parts = _copied(column.indices), _copied(column.dictionary)
+        return pa.DictionaryArray.from_arrays(*parts, ordered=column.type.ordered, safe=False)
+    return pa.concat_arrays([column, column.slice(0, 0)])
 
 
 def _settled(values: Any) -> Any:
     """A column of pandas as one of numpy, with None for what pandas calls missing among objects; one of Arrow in other memory."""
     if isinstance(values, pa.Array):
-        return pa.concat_arrays([values, values.slice(0, 0)])
+        return _copied(values)
     if not hasattr(values, "isna"):
         return values
     dtype = getattr(values, "dtype", None)  # two columns of one name have none

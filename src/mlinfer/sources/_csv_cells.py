@@ -33,11 +33,16 @@ class Cells:
     def __init__(self, header: Sequence[str], wanted: pa.Schema, delimiter: str) -> None:
         self._header, self._delimiter = list(header), delimiter
         self._kinds = {field.name: _kind(field.type) for field in wanted if field.name in self._header}
+        self._decimals = {field.name for field in wanted if pt.is_decimal(field.type)}
         # pyarrow takes "no columns" for "all columns"
         self._read = self._kinds or {self._header[0]: pa.binary()}
 
     def __call__(self, block: bytes, count: int) -> tuple[pa.RecordBatch, list[int] | None, list[Wrong]]:
         """The columns of so many records; the places of the good ones (None: all); what is wrong with others."""
+        records, places, wrong = self._cells(block, count)
+        return self._trimmed(records) if self._decimals else records, places, wrong
+
+    def _cells(self, block: bytes, count: int) -> tuple[pa.RecordBatch, list[int] | None, list[Wrong]]:
         wrong: list[Wrong] = []
         if not _is_utf8(block):
             return self._cell_by_cell(self._parse_bytes(block, wrong), count, wrong)
@@ -49,6 +54,15 @@ class Cells:
             return self._cell_by_cell(raw, count, wrong)
         batch = _batch(table, list(self._kinds))
         return (batch, _others(count, wrong), wrong) if wrong else (batch, None, [])
+
+    def _trimmed(self, records: pa.RecordBatch) -> pa.RecordBatch:
+        """Texts that are to be decimals without blanks around them, as other numbers may have."""
+        names = records.schema.names
+        columns = [
+            pc.ascii_trim(one, " \t") if name in self._decimals else one
+            for name, one in zip(names, records.columns, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(columns, names) if columns else records
 
     def infer(self, block: bytes) -> pa.Schema:
         """The types of all columns, by their first records; null where the cells do not tell."""
@@ -120,14 +134,17 @@ class Cells:
 
 
 def _kind(wanted: pa.DataType) -> pa.DataType:
-    """What cells are read as: numbers with room, so that none is cut before it is looked at; others as wanted, or as texts."""
+    """What cells are read as: numbers with room, so that none is cut before it is looked at; others as wanted, or as texts.
+
+    Decimals are texts, too: Arrow's reader of CSV gives 524280771 to a decimal128(10, 2), which has 8 digits before its point.
+    """
     if pt.is_dictionary(wanted):
         wanted = wanted.value_type
     if pt.is_floating(wanted):
         return pa.float64()
     if pt.is_integer(wanted):
         return pa.uint64() if pt.is_uint64(wanted) else pa.int64()
-    if pt.is_boolean(wanted) or pt.is_decimal128(wanted) or pt.is_binary(wanted):
+    if pt.is_boolean(wanted) or pt.is_binary(wanted):
         return wanted
     if pt.is_timestamp(wanted) or pt.is_date(wanted) or pt.is_time(wanted):
         return wanted

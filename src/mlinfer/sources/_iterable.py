@@ -129,7 +129,18 @@ class IterableReader:
 
 def apart(records: pa.RecordBatch) -> pa.RecordBatch:
     """The same in other memory: Arrow looks into the array of numpy it is given, which a function may fill with what comes next."""
-    return pa.concat_batches([records, records.slice(0, 0)]) if records.num_columns else records
+    if not records.num_columns:  # and rows all the same
+        return records
+    if not any(map(pa.types.is_dictionary, records.schema.types)):  # many columns are copied sooner together
+        return pa.concat_batches([records, records.slice(0, 0)])
+    return pa.RecordBatch.from_arrays([_copied(one) for one in records.columns], schema=records.schema)
+
+
+def _copied(column: pa.Array) -> pa.Array:
+    if isinstance(column, pa.DictionaryArray):
+        parts = _copied(column.indices), _copied(column.dictionary)
+        return pa.DictionaryArray.from_arrays(*parts, ordered=column.type.ordered, safe=False)
+    return pa.concat_arrays([column, column.slice(0, 0)])
 
 
 def _raw(row: Any) -> bytes:
