@@ -29,6 +29,12 @@ def fits(number, kind):
         return scaled == scaled.to_integral_value() and abs(scaled) < 10**kind.precision
 
 
+def spelt(number):
+    """A float as a decimal: a whole number that a double holds is just that."""
+    wide = float(number)
+    return Decimal(int(wide)) if wide.is_integer() and abs(wide) < 2**53 else Decimal(str(number))
+
+
 def expect(array, numbers, kind):
     found, unfit = cast(array, kind)
     right = [number if number is not None and fits(number, kind) else None for number in numbers]
@@ -57,6 +63,14 @@ def test_a_number_that_a_decimal_has_no_room_for_is_no_other_number(array, kind)
     expect(array, numbers, kind)
 
 
+def test_a_whole_number_is_that_number_however_narrow_its_float():
+    """The shortest decimals that are read as these floats end in a zero."""
+    for narrow, number in ((np.float32, 123_456_792), (np.float16, 65_504)):
+        found, unfit = cast(pa.array(np.array([number, -number, 0.5, np.nan], narrow)), pa.decimal128(20, 1))
+        assert found.to_pylist() == [number, -number, Decimal("0.5"), None]
+        assert unfit is None
+
+
 @pytest.mark.parametrize("kind", WANTED + NARROW, ids=str)
 def test_whatever_is_read_as_a_decimal_is_exact_or_nothing(kind):
     dice = random.Random(str(kind))
@@ -72,7 +86,7 @@ def test_whatever_is_read_as_a_decimal_is_exact_or_nothing(kind):
         expect(pa.array(integers), list(map(Decimal, integers)), kind)
         floats = np.array([dice.random() * 10 ** dice.randint(-30, 40), dice.randrange(10**6) / 100])
         for size in (floats, floats.clip(0, 1e38).astype(np.float32), floats.clip(0, 6e4).astype(np.float16)):
-            expect(pa.array(size), [Decimal(str(one)) for one in size], kind)
+            expect(pa.array(size), [spelt(one) for one in size], kind)
         for other in {*WANTED, *NARROW} - {kind}:
             number = Decimal(int(digits(min(other.precision, 27)))).scaleb(-other.scale)
             expect(pa.array([number, None], other), [number, None], kind)

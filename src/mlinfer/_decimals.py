@@ -17,6 +17,8 @@ INTEGER_DIGITS = 20
 """So many has the largest integer of 64 bits."""
 _DIGITS = {32: 9, 64: 18, 128: 38, 256: 76}
 """That decimals of so many bits have at most."""
+_WIDE, _EXACT = np.dtype(np.float64), 2**53
+"""Floats that hold every whole number below."""
 PIECE = 1024
 """So many values are looked at one by one where one of them does not fit."""
 
@@ -25,7 +27,7 @@ def to_decimals(array: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, np.ndar
     """Texts, floats, integers or decimals as decimals, with a mask of the values that do not fit (None: all do).
 
     A value that does not fit is null in the result, and so is NaN, which is no value. A float is the shortest decimal that
-    is read as it.
+    is read as it; one of 16 or 32 bits that is a whole number is that number.
     """
     if pt.is_floating(array.type):
         array = _shortest(array)
@@ -47,7 +49,12 @@ def _shortest(floats: pa.Array) -> pa.Array:
     values = values.astype(floats.type.to_pandas_dtype(), copy=False)
     if not len(values):
         return pa.nulls(0, pa.string())
-    return masked(from_values(values.astype(str).tolist()), np.isnan(values))
+    texts = values.astype(str)
+    if values.itemsize < _WIDE.itemsize:  # as such a float 123,456,792 is read from 123,456,790, too
+        wide = values.astype(_WIDE)
+        whole = (np.abs(wide) < _EXACT) & (np.floor(wide) == wide)
+        texts[whole] = wide[whole].astype(str)
+    return masked(from_values(texts.tolist()), np.isnan(values))
 
 
 def _at_once(array: pa.Array, wanted: pa.DataType) -> pa.Array | None:
