@@ -35,9 +35,7 @@ class Closing(Generic[T]):
     ) -> None:
         try:
             self._opening.__exit__(kind, first, trace)
-        except (
-            Exception
-        ) as error:  # a part may raise anything: it is told as that part's, or noted on what came first
+        except Exception as error:  # told as that part's, or noted on what came first
             if first is None:
                 if isinstance(error, MlinferError):
                     raise
